@@ -1,0 +1,455 @@
+"""The command line: `dalle2-edu draw | train | recipes | evaluate | zoo | data`.
+
+Each command is a thin layer: it checks what was typed, calls the one function of the package that does the
+work, and says where the result lies. Read it to see which function that is.
+
+Two habits make it kind to a beginner. Every mistake that you can mend ends in one line on stderr and exit
+code 2, with no traceback (`main`). And PyTorch, which takes seconds to import, is imported by the commands
+that need it, so that `--help` answers at once.
+
+The help text of a command is its docstring. A line with a lone "\\b" keeps the line breaks of the paragraph
+after it.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast, get_args
+
+import typer
+
+from dalle2_edu.errors import Dalle2EduError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from dalle2_edu.unclip.pipeline import Stages, UnCLIP
+    from dalle2_edu.zoo import Card
+
+Precision = Literal["no", "bf16"]
+Logger = Literal["csv", "tensorboard"]
+INTERRUPTED = 130  # what a shell reports for a program that Ctrl-C ended: 128 + signal 2
+
+
+def group(explanation: str) -> typer.Typer:
+    """A command with commands of its own, with plain help and plain tracebacks."""
+    return typer.Typer(
+        help=explanation,
+        add_completion=False,
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+        rich_markup_mode=None,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+
+
+app = group(
+    """A miniature DALL·E 2 that you can read, run and train.
+
+    \b
+    Start here:
+      dalle2-edu draw "rocket"          a picture from words
+      dalle2-edu draw "一个红色的圆形"    in Chinese as well
+      dalle2-edu zoo list               the trained models, and how good they are
+    """
+)
+zoo_app = group("The trained models: what they are, whether they are whole, how to make them anew.")
+data_app = group("The pictures that the models learn from.")
+app.add_typer(zoo_app, name="zoo")
+app.add_typer(data_app, name="data")
+
+
+def main() -> None:
+    """Run the command line; a mistake that the reader can mend becomes one line and exit code 2."""
+    warnings.formatwarning = lambda message, *_: f"dalle2-edu: {message}\n"  # what it says, not where it was said
+    try:
+        app()
+    except Dalle2EduError as error:
+        print(f"dalle2-edu: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
+
+
+# --- options that several commands share --------------------------------------------------------------------
+
+Seed = Annotated[int, typer.Option(help="Where the noise starts: the same seed gives the same picture.")]
+Device = Annotated[str, typer.Option(help="cpu, cuda, or auto: a GPU if there is one.")]
+Tier = Annotated[
+    str,
+    typer.Option(
+        envvar="DALLE2_EDU_TIER",
+        help="smoke: seconds, to see that it runs. cpu: minutes to hours on a laptop. gpu: for one GPU.",
+    ),
+]
+MixedPrecision = Annotated[
+    str | None, typer.Option(help="no or bf16: the numbers to compute in. [default: the recipe's own]")
+]
+Guidance = Annotated[
+    float | None, typer.Option(help="How far to follow the words: 1 is off. [default: the model's own]")
+]
+
+
+def choose(kind: str, name: str, known: Sequence[str]) -> str:
+    """Return `name` if it is known; otherwise raise Dalle2EduError with the list of those that are."""
+    if name not in known:
+        raise Dalle2EduError(f'There is no {kind} "{name}"; choose one of: {", ".join(known)}.')
+    return name
+
+
+def find_device(name: str) -> str:
+    """Resolve "auto" to "cuda" or "cpu"; raises Dalle2EduError for a device that PyTorch can't reach."""
+    import torch
+
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(1, device=name)
+    except (RuntimeError, AssertionError):
+        raise Dalle2EduError(f'PyTorch can\'t use the device "{name}" here; try --device cpu.') from None
+    return name
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn the system's errors while writing `path` (a full disk, no permission) into one clear line."""
+    try:
+        yield
+    except OSError as error:
+        raise Dalle2EduError(f"Could not write {path}: {error.strerror or error}.") from error
+
+
+# --- draw ---------------------------------------------------------------------------------------------------
+
+
+@app.command()
+def draw(
+    prompt: Annotated[str, typer.Argument(help="What to draw, in English or Chinese.")],
+    domain: Annotated[str | None, typer.Option(help="emoji or shapes. [default: what the prompt suggests]")] = None,
+    seed: Seed = 0,
+    out: Annotated[Path, typer.Option(help="The folder to write into.")] = Path("out"),
+    guidance_scale: Guidance = None,
+    prior_steps: Annotated[int | None, typer.Option(help="Denoising steps of the prior.")] = None,
+    decoder_steps: Annotated[int | None, typer.Option(help="Denoising steps of the decoder.")] = None,
+    upsampler_steps: Annotated[int | None, typer.Option(help="Denoising steps of each upsampler.")] = None,
+    device: Device = "auto",
+) -> None:
+    """Draw a picture from words.
+
+    CLIP reads the prompt; the prior imagines the embedding of a picture that it could describe; the decoder
+    paints 32 x 32 pixels from that embedding, out of pure noise; two upsamplers make them 64 x 64 and 128 x
+    128. You get the picture, and a sheet that shows each of these steps. Takes some seconds on a laptop.
+
+    \b
+    Example:
+      dalle2-edu draw "smiling cat" --seed 7
+      out/smiling-cat.png
+      out/smiling-cat_steps.png
+    """
+    if not prompt.strip():
+        raise Dalle2EduError('The prompt is empty; say what to draw, for example: dalle2-edu draw "rocket".')
+    wanted: dict[str, Any] = {
+        "guidance_scale": guidance_scale,
+        "prior_steps": prior_steps,
+        "decoder_steps": decoder_steps,
+        "upsampler_steps": upsampler_steps,
+    }
+    pipeline = open_pipeline(prompt, domain, device)
+    settings = {name: value for name, value in wanted.items() if value is not None}  # else the pipeline's own
+    with writing(out):
+        out.mkdir(parents=True, exist_ok=True)  # before the drawing, so that a bad folder costs no time
+    stages = pipeline.text_to_image([prompt], seed=seed, return_stages=True, **settings)
+    save_drawing(stages, out, slug(prompt))
+
+
+def open_pipeline(prompt: str, domain: str | None, device: str) -> UnCLIP:
+    """The trained pipeline of `domain`, or of the one that suits the prompt."""
+    from dalle2_edu.unclip.pipeline import UnCLIP, pick_domain
+
+    domain = choose("domain", domain or pick_domain(prompt), picture_domains())
+    return UnCLIP.from_zoo(domain, device=find_device(device))
+
+
+def picture_domains() -> list[str]:
+    """The domains that draw: those of the zoo that have a decoder."""
+    from dalle2_edu import zoo
+
+    return [domain for domain, parts in zoo.known().items() if "decoder" in parts]
+
+
+def slug(prompt: str, longest: int = 48) -> str:
+    """A file name for a prompt: its letters and digits of any language, joined by hyphens.
+
+    "Smiling cat!" -> "smiling-cat", "一个红色的圆形" stays as it is, and "?" -> "picture".
+    """
+    words = re.findall(r"\w+", prompt.lower())
+    return "-".join(words)[:longest].strip("-_") or "picture"
+
+
+def save_drawing(stages: Stages, out: Path, name: str) -> None:
+    """Write <name>.png and the contact sheet <name>_steps.png into `out` and print their paths."""
+    from dalle2_edu.unclip.sheet import contact_sheet
+
+    picture, sheet = out / f"{name}.png", out / f"{name}_steps.png"
+    with writing(picture):
+        save_png(stages.images[0], picture)
+        contact_sheet(stages, sheet)
+    print(picture, sheet, sep="\n")
+
+
+def save_png(image: Tensor, path: Path) -> None:
+    """Write one picture, float (3, H, W) in [-1, 1], as a PNG file."""
+    from PIL import Image
+
+    pixels = ((image + 1) * 127.5).round().clamp(0, 255).byte()  # [-1, 1] -> 0..255
+    Image.fromarray(pixels.permute(1, 2, 0).cpu().numpy()).save(path)  # (3, H, W) -> (H, W, 3)
+
+
+# --- train --------------------------------------------------------------------------------------------------
+
+
+@app.command()
+def train(
+    recipe: Annotated[str, typer.Argument(help="What to train; `dalle2-edu recipes` lists the names.")],
+    tier: Tier = "cpu",
+    out: Annotated[Path | None, typer.Option(help="The run's folder. [default: runs/<recipe>-<tier>]")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from its last checkpoint.")] = False,
+    data: Annotated[
+        str | None, typer.Option(help="Your own pictures: a folder, or WebDataset shards (path, glob, URL).")
+    ] = None,
+    steps: Annotated[int | None, typer.Option(help="How many updates. [default: the tier's]")] = None,
+    max_minutes: Annotated[float | None, typer.Option(help="Stop after so many minutes, with a checkpoint.")] = None,
+    mixed_precision: MixedPrecision = None,
+    logger: Annotated[str, typer.Option(help="csv or tensorboard: how the log is written.")] = "csv",
+) -> None:
+    """Train one model of the pipeline.
+
+    A recipe says which model, on which data, with which numbers; the tier says how big. While it runs it
+    writes checkpoints, a log and, for models that draw, grids of samples into its folder. Stop it whenever
+    you like, even with `kill -9`: with --resume it goes on as if nothing had happened.
+
+    \b
+    Example:
+      dalle2-edu train emoji-decoder --tier smoke
+      accelerate launch --num_processes 2 -m dalle2_edu.cli train emoji-decoder --tier gpu
+    """
+    from dalle2_edu.training import recipes
+
+    checkpoint = recipes.run(
+        choose("recipe", recipe, list(recipes.RECIPES)),
+        choose("tier", tier, recipes.TIERS),
+        out=out,
+        resume=resume,
+        data=data,
+        max_minutes=max_minutes,
+        steps=steps,
+        mixed_precision=choose_precision(mixed_precision),
+        logger=cast(Logger, choose("logger", logger, get_args(Logger))),
+    )
+    print(checkpoint)
+
+
+def choose_precision(name: str | None) -> Precision | None:
+    """The precision of that name, or None where none is asked for and the recipe decides."""
+    return None if name is None else cast(Precision, choose("precision", name, get_args(Precision)))
+
+
+@app.command("recipes")
+def list_recipes() -> None:
+    """List what can be trained, in the order in which one needs the other.
+
+    \b
+    Example:
+      dalle2-edu recipes
+    """
+    from dalle2_edu.training import recipes
+
+    for name, recipe in recipes.RECIPES.items():
+        print(f"{name:16}{recipe.teaches}")
+
+
+# --- evaluate -----------------------------------------------------------------------------------------------
+
+
+@app.command()
+def evaluate(
+    domain: Annotated[str, typer.Argument(help="shapes or emoji.")],
+    pictures: Annotated[int, typer.Option(help="How many pictures to draw, a multiple of 4.")] = 200,
+    seed: Seed = 0,
+    guidance_scale: Guidance = None,
+    batch_size: Annotated[int, typer.Option(help="Pictures drawn together; the result is the same.")] = 16,
+    out: Annotated[Path | None, typer.Option(help="Also write the numbers to this JSON file.")] = None,
+    device: Device = "auto",
+) -> None:
+    """Measure how good a trained pipeline is.
+
+    Draws pictures of prompts that nobody picked by hand, half of them English and half Chinese, and asks
+    judges that had no part in the training: for shapes, a classifier that reads each attribute off the
+    picture; for emoji, a second CLIP that looks for the right caption among 100. Prints a table, with real
+    pictures' numbers beside it.
+
+    \b
+    Example:
+      dalle2-edu evaluate shapes
+    """
+    choose("domain", domain, picture_domains())
+    from dalle2_edu.evaluation import report
+
+    report.evaluate(
+        domain,
+        pictures=pictures,
+        seed=seed,
+        guidance_scale=guidance_scale,
+        batch_size=batch_size,
+        out=out,
+        device=find_device(device),
+    )
+
+
+# --- zoo ----------------------------------------------------------------------------------------------------
+
+
+@zoo_app.command("list")
+def zoo_list() -> None:
+    """Show every trained model, what its card says, and which are missing.
+
+    The card lies beside the weights as JSON; this prints the short of it. A domain's prior and decoder
+    belong together; `shared` parts serve both.
+
+    \b
+    Example:
+      dalle2-edu zoo list
+    """
+    from dalle2_edu import zoo
+
+    cards = zoo.cards()
+    print(f"{'domain':8}{'part':15}{'tier':7}{'steps':>8}{'minutes':>9}  {'trained':12}numbers")
+    for domain, parts in zoo.known().items():
+        for part in parts:
+            print(f"{domain:8}{part:15}" + card_line(cards.get((domain, part))))
+
+
+def card_line(card: Card | None) -> str:
+    """The columns of `zoo list` that come from a card, or a word for a model that is not here."""
+    if card is None:
+        return "not here"
+    numbers = ", ".join(f"{name} {value:.4g}" for name, value in card.metrics.items())
+    return f"{card.tier:7}{card.steps:>8}{card.minutes:>9.0f}  {card.date:12}{numbers}".rstrip()
+
+
+@zoo_app.command("verify")
+def zoo_verify() -> None:
+    """Check that every model is whole: its hash, its names, its shapes.
+
+    Loads each one just as drawing would and throws it away again. The exit code is 2 if any is missing or
+    damaged.
+
+    \b
+    Example:
+      dalle2-edu zoo verify
+    """
+    from dalle2_edu import zoo
+
+    everything = [(domain, part) for domain, parts in zoo.known().items() for part in parts]
+    bad = 0
+    for domain, part in everything:
+        try:
+            zoo.load(domain, part)
+            print(f"whole  {domain} {part}")
+        except Dalle2EduError as error:
+            print(f"BAD    {domain} {part}: {error}")
+            bad += 1
+    if bad:
+        raise Dalle2EduError(f"Missing or damaged: {bad} of the {len(everything)} models in {zoo.folder()}.")
+
+
+@zoo_app.command("train")
+def zoo_train(
+    tier: Tier = "cpu",
+    runs: Annotated[Path | None, typer.Option(help="The folder of the runs. [default: runs/zoo-<tier>]")] = None,
+    into: Annotated[Path | None, typer.Option(help="The zoo to fill. [default: <runs>/zoo]")] = None,
+    mixed_precision: MixedPrecision = None,
+) -> None:
+    """Train every model again, one after the other, into a zoo of your own.
+
+    Later models need earlier ones (the prior learns CLIP's embeddings), so each is published as soon as it
+    is done. The zoo that ships with the book stays as it is. Interrupt it and call it again: it goes on
+    where it was.
+
+    \b
+    Example:
+      dalle2-edu zoo train --tier smoke
+      DALLE2_EDU_ZOO=runs/zoo-smoke/zoo dalle2-edu draw "rocket"
+    """
+    from dalle2_edu.training import recipes
+
+    choose("tier", tier, recipes.TIERS)
+    precision = choose_precision(mixed_precision)
+    runs = runs or Path("runs") / f"zoo-{tier}"
+    into = into or runs / "zoo"
+    os.environ["DALLE2_EDU_ZOO"] = str(into)  # where `publish` writes, and where later recipes load from
+    for place, recipe in enumerate(recipes.RECIPES, start=1):
+        print(f"[{place}/{len(recipes.RECIPES)}] {recipe}")
+        run_dir = runs / recipe
+        recipes.run(recipe, tier, out=run_dir, resume=run_dir.exists(), mixed_precision=precision)
+        recipes.publish(run_dir)
+    print(f'Done. To draw with them: DALLE2_EDU_ZOO={into} dalle2-edu draw "rocket"')
+
+
+@zoo_app.command("publish")
+def zoo_publish(
+    run_dir: Annotated[Path, typer.Argument(help="The folder of a run, such as runs/emoji-decoder-gpu.")],
+    notes: Annotated[str, typer.Option(help="What a user of the weights ought to know.")] = "",
+) -> None:
+    """Put the weights of a run into the zoo, with their card.
+
+    Takes the run's averaged weights (EMA), rounds them to half precision and writes the card: recipe,
+    minutes, numbers, hash. The model that was there is replaced. Set DALLE2_EDU_ZOO to publish into a
+    folder of your own.
+
+    \b
+    Example:
+      dalle2-edu zoo publish runs/emoji-decoder-gpu
+    """
+    if not run_dir.is_dir():
+        raise Dalle2EduError(f"There is no run in {run_dir}; train one first: dalle2-edu train <recipe>.")
+    from dalle2_edu.training import recipes
+
+    print(recipes.publish(run_dir, notes=notes))
+
+
+# --- data ---------------------------------------------------------------------------------------------------
+
+
+@data_app.command("emoji")
+def data_emoji(
+    out: Annotated[Path | None, typer.Option(help="The shard to write. [default: the one in the package]")] = None,
+    font: Annotated[Path | None, typer.Option(help="NotoColorEmoji.ttf. [default: where Debian puts it]")] = None,
+) -> None:
+    """Build the emoji data set again from the font.
+
+    Draws each emoji of Debian's fonts-noto-color-emoji at 128 x 128 pixels, names it in both languages and
+    packs all of them into one WebDataset shard. You don't need this to train: the shard ships with the
+    book.
+
+    \b
+    Example:
+      apt install fonts-noto-color-emoji
+      dalle2-edu data emoji --out my_emoji.tar
+    """
+    from dalle2_edu.data import emoji
+
+    target = out or emoji.SHARD
+    with writing(target):
+        count = emoji.build(target, font or emoji.FONT)
+    print(f"{count} emoji, {target.stat().st_size / 1e6:.1f} MB: {target}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,180 @@
+r"""Samplers: the way from noise back to a picture, and with DDIM from a picture to its noise.
+
+The denoiser looks at x_t and guesses the clean picture. Every sampler here repeats the same two moves: ask
+for the guess, then step to a less noisy x_(t-1) that lies between the guess and x_t. They differ in how much
+fresh noise a step adds. Ancestral sampling adds all that the posterior has; DDIM with eta = 0 adds none, so
+that the picture is a function of the noise it started from, and the walk can be turned round.
+
+    ancestral  x_(t-1) = mean + sigma_t z,   z ~ N(0, I)                    DDPM (2006.11239), Algorithm 2
+    DDIM       x_(t-1) = sqrt(abar_(t-1)) x_0
+                       + sqrt(1 - abar_(t-1) - sigma_t^2) eps + sigma_t z   DDIM (2010.02502), Eq. 12
+               sigma_t = eta sqrt((1 - abar_(t-1)) / (1 - abar_t))
+                             sqrt(1 - abar_t / abar_(t-1))                  the same, Eq. 16
+    inversion  x_(t+1) = sqrt(abar_(t+1)) x_0 + sqrt(1 - abar_(t+1)) eps    ADM (2105.05233), Appendix F
+
+x_0 and eps are guesses, made from x_t. With eta = 1, sigma_t^2 is the posterior variance beta~_t and DDIM is
+ancestral sampling with the variance fixed_small. Fewer steps are no other sampler: call
+`diffusion.respace("25")` first ("strided" sampling), and any sampler here walks over 25 steps.
+
+The samplers are pure functions around `model(x_t, t)`, a denoiser closed over its conditioning. They know no
+network, and they never read a value back from the device, so a GPU is not kept waiting.
+
+Chapters 7 (ancestral), 9 (strided, DDIM) and 19 (inversion: variations, blends and text diffs).
+"""
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from dalle2_edu.diffusion.process import GaussianDiffusion
+from dalle2_edu.errors import Dalle2EduError
+
+Denoiser = Callable[[Tensor, Tensor], Tensor]  # model(x_t, t), t int64 (B,)
+Noise = Callable[[Sequence[int]], Tensor]  # noise(shape): standard normal
+Callback = Callable[[int, Tensor, Tensor], object]  # callback(step, x after the step, pred_x0)
+
+
+class SeededNoise:
+    """Standard normal noise in which each picture has its own seed.
+
+    One generator for the whole batch would hand picture 3 other numbers when picture 2 is left out. Here each
+    picture draws from its own generator, so it comes out the same alone or in any batch; and always on the
+    CPU, since a GPU's generator gives other numbers for the same seed.
+    """
+
+    def __init__(self, seeds: Sequence[int], device: str | torch.device = "cpu") -> None:
+        self.device = torch.device(device)
+        self.generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+
+    def __call__(self, shape: Sequence[int]) -> Tensor:
+        """The next noise, float32 of this shape. Raises Dalle2EduError unless shape[0] counts the seeds."""
+        if shape[0] != len(self.generators):
+            raise Dalle2EduError(f"{len(self.generators)} seeds can't make noise for a batch of {shape[0]}.")
+        draws = torch.stack([torch.randn(*shape[1:], generator=own) for own in self.generators])
+        if self.device.type == "cuda":
+            draws = draws.pin_memory()  # only pinned memory is copied while both sides keep working
+        return draws.to(self.device, non_blocking=True)
+
+
+@torch.no_grad()
+def ancestral_sample(
+    model: Denoiser,
+    diffusion: GaussianDiffusion,
+    x_T: Tensor,
+    noise: Noise,
+    clip: float | None = 1.0,
+    callback: Callback | None = None,
+    progress: str | None = None,
+) -> Tensor:
+    """Walk back from x_T, adding the posterior's noise at each step but the last; DDPM, Algorithm 2.
+
+    x_T: (B, C, ...) standard normal. noise(shape) gives the noise of each step. clip bounds the guessed x_0.
+    callback(step, x, pred_x0) is called after each step, steps counted from 0. progress labels a bar; None
+    shows none. Returns x_0, shaped like x_T.
+    """
+    x = x_T
+    for step, i in enumerate(_steps(range(diffusion.num_timesteps)[::-1], progress)):
+        index = _index(x, i)
+        out = diffusion.p_mean_variance(model(x, diffusion.original_timesteps(index)), x, index, clip)
+        x = out.mean
+        if i > 0:  # the last step returns the mean: noise there would only be seen as grain
+            x = x + torch.exp(0.5 * out.log_variance) * noise(x.shape).to(x.dtype)
+        if callback is not None:
+            callback(step, x, out.pred_x0)
+    return x
+
+
+@torch.no_grad()
+def ddim_sample(
+    model: Denoiser,
+    diffusion: GaussianDiffusion,
+    x_T: Tensor,
+    noise: Noise,
+    eta: float = 0.0,
+    clip: float | None = 1.0,
+    callback: Callback | None = None,
+    progress: str | None = None,
+) -> Tensor:
+    """Walk back from x_T with as much fresh noise as eta says, none (0) to the posterior's (1); DDIM Eq. 12.
+
+    Arguments and result as in `ancestral_sample`; with eta = 0 noise is never called. The network's variance,
+    if it has one, is not used. Raises Dalle2EduError unless 0 <= eta <= 1.
+    """
+    abar_prev, sigmas = diffusion.alphas_cumprod_prev.tolist(), ddim_sigmas(diffusion, eta).tolist()
+    x = x_T
+    for step, i in enumerate(_steps(range(diffusion.num_timesteps)[::-1], progress)):
+        pred_x0, eps = _guess(model, diffusion, x, i, clip)
+        x = ddim_move(pred_x0, eps, abar_prev[i], sigmas[i])
+        if sigmas[i] > 0:
+            x = x + sigmas[i] * noise(x.shape).to(x.dtype)
+        if callback is not None:
+            callback(step, x, pred_x0)
+    return x
+
+
+@torch.no_grad()
+def ddim_invert(
+    model: Denoiser,
+    diffusion: GaussianDiffusion,
+    x0: Tensor,
+    clip: float | None = 1.0,
+    callback: Callback | None = None,
+    progress: str | None = None,
+) -> Tensor:
+    """Walk forward from a picture to the noise x_T from which `ddim_sample` with eta = 0 paints it again.
+
+    DDIM without noise follows a curve; each step here follows it the other way, with the guess made at the
+    near end instead of the far one. The two agree better the more steps there are: 25 give a likeness, 1000
+    the picture. Use the same clip as for sampling. The picture counts as step 0, whose noise is too weak to
+    see, so K - 1 moves reach the step K - 1 where the sampler starts.
+
+    x0: (B, C, ...). Returns x_T, shaped like x0. callback(step, x, pred_x0) as in `ancestral_sample`. Source:
+    ADM, Appendix F.
+    """
+    abar_next = diffusion.alphas_cumprod_next.tolist()
+    x = x0
+    for i in _steps(range(diffusion.num_timesteps - 1), progress):
+        pred_x0, eps = _guess(model, diffusion, x, i, clip)
+        x = ddim_move(pred_x0, eps, abar_next[i])
+        if callback is not None:
+            callback(i, x, pred_x0)
+    return x
+
+
+def ddim_sigmas(diffusion: GaussianDiffusion, eta: float) -> Tensor:
+    """The fresh noise of every step, float64 (T,): 0 for eta = 0, sqrt(beta~) for eta = 1; DDIM Eq. 16."""
+    if not 0 <= eta <= 1:
+        raise Dalle2EduError(f"eta is the share of fresh noise in each step, from 0 to 1, not {eta}.")
+    abar, abar_prev = diffusion.alphas_cumprod, diffusion.alphas_cumprod_prev
+    return eta * ((1 - abar_prev) / (1 - abar)).sqrt() * (1 - abar / abar_prev).sqrt()
+
+
+def ddim_move(pred_x0: Tensor, eps: Tensor, abar: float, sigma: float = 0.0) -> Tensor:
+    """The guessed picture and the guessed noise put together at the level abar; DDIM Eq. 12 without sigma z.
+
+    Room is left for fresh noise of variance sigma^2. abar is abar_(t-1) on the way back, abar_(t+1) in
+    inversion.
+    """
+    return math.sqrt(abar) * pred_x0 + math.sqrt(max(1 - abar - sigma**2, 0.0)) * eps
+
+
+def _guess(
+    model: Denoiser, diffusion: GaussianDiffusion, x_t: Tensor, i: int, clip: float | None
+) -> tuple[Tensor, Tensor]:
+    """The network's x_0, clipped, and the eps that goes with it: together they make x_t again, Eq. (2)."""
+    index = _index(x_t, i)
+    pred_x0 = diffusion.predict_start(model(x_t, diffusion.original_timesteps(index)), x_t, index, clip)
+    return pred_x0, diffusion.predict_noise_from_start(x_t, index, pred_x0)
+
+
+def _index(x: Tensor, i: int) -> Tensor:
+    """The same step for every picture: int64 (B,), made on x's device."""
+    return torch.full((len(x),), i, dtype=torch.int64, device=x.device)
+
+
+def _steps(indices: Sequence[int], progress: str | None) -> Iterable[int]:
+    """The indices, behind a progress bar if it has a label."""
+    return indices if progress is None else tqdm(indices, desc=progress)

@@ -1,0 +1,266 @@
+"""The U-Net that denoises: ADM's, as GLIDE, DALL·E 2 and Karlo use it.
+
+The idea in five lines. A noisy picture goes down a ladder of resolutions, each rung wider in channels, and comes up
+again; every rung on the way up also reads what the same rung saw on the way down (the skip connections), so that fine
+detail has a short way through. The timestep enters every residual block as a scale and a shift of its normalised
+activations. At low resolutions attention lets far parts of the picture talk to each other; text joins in there, as
+extra keys and values in the very same attention.
+
+    AdaGN(h, y) = y_s GroupNorm(h) + y_b                      ADM (arXiv 2105.05233), eq. 3
+    h' = h + Attention(q: picture, k and v: text + picture)   GLIDE (arXiv 2112.10741), section 3.1
+
+What can be added from outside: a vector to the timestep embedding (`added_emb`: GLIDE's pooled text, unCLIP's image
+embedding), tokens to the attention (`context`), a class label (`y`), and channels to the picture (a low-resolution
+picture or a mask, concatenated by the caller).
+
+One trick of the miniature: with `patch_size` 2 the picture is folded (pixel-unshuffle) from 32 x 32 x 3 to
+16 x 16 x 12 before the first convolution and unfolded after the last one. The released systems have patch_size 1.
+
+Chapters 08 (the U-Net) and 13 (text in attention) use this file; DALL·E 2's decoder and both upsamplers are made of it.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from dalle2_edu.errors import Dalle2EduError
+
+
+@dataclass(frozen=True)
+class UNetConfig:
+    """Size and shape of a U-Net.
+
+    `attention_levels` counts from 0, the full resolution: (1, 2, 3) means attention at 1/2, 1/4 and 1/8 of it.
+    `out_channels` is 3, or 6 when the network also answers the variance (learned range, iDDPM section 3.1).
+    `context_dim` is the width of the text tokens, None for a network without text.
+    """
+
+    image_size: int = 32
+    in_channels: int = 3
+    out_channels: int = 3
+    channels: int = 64
+    channel_mult: tuple[int, ...] = (1, 2, 3)
+    num_res_blocks: int = 2
+    attention_levels: tuple[int, ...] = (1, 2)
+    head_channels: int = 32
+    dropout: float = 0.0
+    scale_shift_norm: bool = True
+    middle_attention: bool = True
+    context_dim: int | None = None
+    num_classes: int | None = None
+    patch_size: int = 1
+
+    def __post_init__(self) -> None:
+        factor = self.patch_size * 2 ** (len(self.channel_mult) - 1)
+        if self.image_size % factor:
+            raise Dalle2EduError(f"image_size {self.image_size} must be a multiple of {factor}: each level halves it.")
+        if self.channels % NORM_GROUPS:
+            raise Dalle2EduError(
+                f"channels {self.channels} must be a multiple of {NORM_GROUPS}, the group norm's groups."
+            )
+
+
+NORM_GROUPS = 32
+TIME_EMB_MULT = 4  # the timestep embedding is 4 x channels wide in every ADM-style network
+
+
+class UNet(nn.Module):
+    """ADM's U-Net: eps, v or x0 (and, with twice the channels, the variance) from a noisy picture and its timestep."""
+
+    def __init__(self, config: UNetConfig):
+        super().__init__()
+        self.config = config
+        folded = config.patch_size**2
+        emb_dim = config.channels * TIME_EMB_MULT
+        widths = [config.channels * mult for mult in config.channel_mult]
+
+        self.time_mlp = nn.Sequential(nn.Linear(config.channels, emb_dim), nn.SiLU(), nn.Linear(emb_dim, emb_dim))
+        self.class_emb = nn.Embedding(config.num_classes, emb_dim) if config.num_classes else None
+        self.stem = nn.Conv2d(config.in_channels * folded, widths[0], 3, padding=1)
+        self.down, skips = build_down(config, widths, emb_dim)
+        self.middle = Middle(widths[-1], emb_dim, config)
+        self.up = build_up(config, widths, skips, emb_dim)
+        self.norm_out = nn.GroupNorm(NORM_GROUPS, widths[0])
+        self.head = zero_init(nn.Conv2d(widths[0], config.out_channels * folded, 3, padding=1))
+
+    def forward(
+        self,
+        x: Tensor,
+        t: Tensor,
+        added_emb: Tensor | None = None,
+        context: Tensor | None = None,
+        context_mask: Tensor | None = None,
+        y: Tensor | None = None,
+    ) -> Tensor:
+        """One pass: x (B, C_in, H, W), t (B,) -> (B, C_out, H, W).
+
+        added_emb (B, 4 * channels) is added to the timestep embedding; context (B, L, context_dim) are text tokens,
+        context_mask (B, L) is True where a token is real; y (B,) are class labels.
+        """
+        emb = self.time_mlp(timestep_embedding(t, self.config.channels).to(x.dtype))  # (B, 4 * channels)
+        if added_emb is not None:
+            emb = emb + added_emb
+        if self.class_emb is not None:
+            emb = emb + self.class_emb(y)
+
+        h = self.stem(F.pixel_unshuffle(x, self.config.patch_size))  # (B, channels, H/p, W/p)
+        skips = [h]
+        for block in self.down:
+            h = block(h, emb, context, context_mask)
+            skips.append(h)
+        h = self.middle(h, emb, context, context_mask)
+        for block in self.up:
+            h = block(torch.cat([h, skips.pop()], dim=1), emb, context, context_mask)  # channels of both
+        return F.pixel_shuffle(self.head(F.silu(self.norm_out(h))), self.config.patch_size)
+
+
+def timestep_embedding(t: Tensor, dim: int, max_period: float = 10_000.0) -> Tensor:
+    """Sinusoids of falling frequency, cosines first: t (B,) -> (B, dim) float32. Transformer's positions, applied
+    to time.
+    """
+    half = dim // 2
+    frequencies = torch.exp(-math.log(max_period) * torch.arange(half, dtype=torch.float32, device=t.device) / half)
+    angles = t.float()[:, None] * frequencies[None]  # (B, half)
+    return torch.cat([angles.cos(), angles.sin()], dim=-1)
+
+
+class ResBlock(nn.Module):
+    """Two convolutions around the timestep's say, and a skip connection: (B, C_in, H, W) -> (B, C_out, H', W').
+
+    `resize` "down" or "up" halves or doubles the picture inside the block (BigGAN's way; in ADM's ablation the change
+    that lowered FID most).
+    """
+
+    def __init__(self, c_in: int, c_out: int, emb_dim: int, config: UNetConfig, resize: str = "none"):
+        super().__init__()
+        self.resize = resize
+        self.scale_shift = config.scale_shift_norm
+        self.norm1 = nn.GroupNorm(NORM_GROUPS, c_in)
+        self.conv1 = nn.Conv2d(c_in, c_out, 3, padding=1)
+        self.emb_proj = nn.Linear(emb_dim, 2 * c_out if self.scale_shift else c_out)
+        self.norm2 = nn.GroupNorm(NORM_GROUPS, c_out)
+        self.dropout = nn.Dropout(config.dropout)
+        self.conv2 = zero_init(nn.Conv2d(c_out, c_out, 3, padding=1))  # the block starts as the identity
+        self.skip = nn.Conv2d(c_in, c_out, 1) if c_in != c_out else nn.Identity()
+
+    def forward(self, x: Tensor, emb: Tensor) -> Tensor:
+        h = self.conv1(resized(F.silu(self.norm1(x)), self.resize))
+        y = self.emb_proj(F.silu(emb))[:, :, None, None]  # (B, C or 2C, 1, 1)
+        if self.scale_shift:
+            y_s, y_b = y.chunk(2, dim=1)
+            h = self.norm2(h) * (1 + y_s) + y_b  # AdaGN; 1 + y_s, so that a zero weight means no change
+        else:
+            h = self.norm2(h + y)
+        h = self.conv2(self.dropout(F.silu(h)))
+        return self.skip(resized(x, self.resize)) + h
+
+
+def resized(x: Tensor, how: str) -> Tensor:
+    """Halve by averaging 2 x 2 pixels, double by repeating them, or leave alone."""
+    if how == "down":
+        return F.avg_pool2d(x, 2)
+    return F.interpolate(x, scale_factor=2.0, mode="nearest") if how == "up" else x
+
+
+class Attention(nn.Module):
+    """Self-attention over the picture's positions, in which text tokens stand beside as further keys and values."""
+
+    def __init__(self, channels: int, config: UNetConfig):
+        super().__init__()
+        self.heads = channels // config.head_channels
+        self.norm = nn.GroupNorm(NORM_GROUPS, channels)
+        self.qkv = nn.Linear(channels, 3 * channels)
+        self.context_kv = nn.Linear(config.context_dim, 2 * channels) if config.context_dim else None
+        self.proj = zero_init(nn.Linear(channels, channels))
+
+    def forward(self, x: Tensor, context: Tensor | None = None, context_mask: Tensor | None = None) -> Tensor:
+        """x (B, C, H, W), context (B, L, context_dim), context_mask (B, L) -> (B, C, H, W)."""
+        positions = self.norm(x).flatten(2).transpose(1, 2)  # (B, C, H, W) => (B, H*W, C)
+        q, k, v = (split_heads(part, self.heads) for part in self.qkv(positions).chunk(3, dim=-1))
+        mask = None
+        if self.context_kv is not None and context is not None:
+            text_k, text_v = (split_heads(part, self.heads) for part in self.context_kv(context).chunk(2, dim=-1))
+            k, v = torch.cat([text_k, k], dim=2), torch.cat([text_v, v], dim=2)  # (B, heads, L + H*W, C/heads)
+            if context_mask is not None:  # real tokens and all positions may be looked at
+                mask = F.pad(context_mask, (0, positions.shape[1]), value=True)[:, None, None]  # (B, 1, 1, L + H*W)
+        h = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)  # (B, heads, H*W, C/heads)
+        h = self.proj(h.transpose(1, 2).flatten(2))  # => (B, H*W, C)
+        return x + h.transpose(1, 2).reshape(x.shape)
+
+
+def split_heads(x: Tensor, heads: int) -> Tensor:
+    """(B, N, C) -> (B, heads, N, C / heads)."""
+    return x.unflatten(-1, (heads, -1)).transpose(1, 2)
+
+
+class Block(nn.Module):
+    """One rung: a residual block, attention if the rung has it, and on the way up a doubling at the rung's end."""
+
+    def __init__(self, res: ResBlock, attention: Attention | None = None, upsample: ResBlock | None = None):
+        super().__init__()
+        self.res, self.attention, self.upsample = res, attention, upsample
+
+    def forward(self, x: Tensor, emb: Tensor, context: Tensor | None, context_mask: Tensor | None) -> Tensor:
+        x = self.res(x, emb)
+        if self.attention is not None:
+            x = self.attention(x, context, context_mask)
+        return self.upsample(x, emb) if self.upsample is not None else x
+
+
+class Middle(nn.Module):
+    """The lowest resolution: residual block, attention, residual block."""
+
+    def __init__(self, width: int, emb_dim: int, config: UNetConfig):
+        super().__init__()
+        self.res1 = ResBlock(width, width, emb_dim, config)
+        self.attention = Attention(width, config) if config.middle_attention else None
+        self.res2 = ResBlock(width, width, emb_dim, config)
+
+    def forward(self, x: Tensor, emb: Tensor, context: Tensor | None, context_mask: Tensor | None) -> Tensor:
+        x = self.res1(x, emb)
+        if self.attention is not None:
+            x = self.attention(x, context, context_mask)
+        return self.res2(x, emb)
+
+
+def build_down(config: UNetConfig, widths: list[int], emb_dim: int) -> tuple[nn.ModuleList, list[int]]:
+    """The way down, 32 => 16 => 8, and the channels of every feature map it leaves for the way up (stem first)."""
+    blocks, skips = nn.ModuleList(), [widths[0]]
+    for level, width in enumerate(widths):
+        for _ in range(config.num_res_blocks):
+            attention = Attention(width, config) if level in config.attention_levels else None
+            blocks.append(Block(ResBlock(skips[-1], width, emb_dim, config), attention))
+            skips.append(width)
+        if level < len(widths) - 1:
+            blocks.append(Block(ResBlock(width, width, emb_dim, config, resize="down")))
+            skips.append(width)
+    return blocks, skips
+
+
+def build_up(config: UNetConfig, widths: list[int], skips: list[int], emb_dim: int) -> nn.ModuleList:
+    """The way up, 8 => 16 => 32: one residual block more per rung than on the way down, to take the rung's last
+    skip.
+    """
+    blocks, current, skips = nn.ModuleList(), widths[-1], list(skips)
+    for level, width in reversed(list(enumerate(widths))):
+        for i in range(config.num_res_blocks + 1):
+            res = ResBlock(current + skips.pop(), width, emb_dim, config)
+            attention = Attention(width, config) if level in config.attention_levels else None
+            ends_rung = level > 0 and i == config.num_res_blocks
+            upsample = ResBlock(width, width, emb_dim, config, resize="up") if ends_rung else None
+            blocks.append(Block(res, attention, upsample))
+            current = width
+    return blocks
+
+
+def zero_init(layer: nn.Conv2d | nn.Linear) -> nn.Conv2d | nn.Linear:
+    """Start a branch's last layer at zero: at first the branch adds nothing, and deep networks train from the start."""
+    nn.init.zeros_(layer.weight)
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
+    return layer

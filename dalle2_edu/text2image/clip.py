@@ -1,0 +1,165 @@
+"""CLIP: one space in which a picture and its caption lie close together.
+
+The idea: two encoders, one for pictures and one for text, are trained so that in a batch of N pairs every picture
+is nearer to its own caption than to the N - 1 others, and every caption nearer to its own picture.
+
+    L = (CE(s U V^T, i) + CE(s V U^T, i)) / 2        CLIP (arXiv 2103.00020), figure 3
+
+U, V are the unit vectors of pictures and captions, s a learned scale. The classes are open_clip's own: at a tiny
+size, trained here on both data sets with the bilingual tokenizer, or a real released one, loaded by name.
+
+Chapters 12 (CLIP) and 19 (its geometry) use this file.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import open_clip
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from dalle2_edu.errors import Dalle2EduError
+
+
+@dataclass(frozen=True)
+class ClipConfig:
+    """The tiny CLIP: a vision transformer over 8 x 8 patches of 64 x 64 pixels and a causal text transformer."""
+
+    embed_dim: int = 128
+    image_size: int = 64
+    patch_size: int = 8
+    vision_width: int = 128
+    vision_layers: int = 6
+    vocab_size: int = 4096
+    context_length: int = 32
+    text_width: int = 128
+    text_layers: int = 4
+    head_width: int = 32
+
+
+@dataclass(frozen=True)
+class TextEncoding:
+    """What the rest of DALL·E 2 reads of a text: its embedding (B, D), its tokens (B, L, W), and which are real
+    (B, L).
+    """
+
+    text_emb: Tensor
+    text_enc: Tensor
+    text_mask: Tensor
+
+    def as_conditioning(self) -> dict[str, Tensor]:
+        """The three tensors by the names that the prior and the decoder give them."""
+        return {"text_emb": self.text_emb, "text_enc": self.text_enc, "text_mask": self.text_mask}
+
+
+class TextToTokens(Protocol):
+    """Any tokenizer: texts -> (B, context_length) int64, zero-padded."""
+
+    def __call__(self, texts: list[str]) -> Tensor: ...
+
+
+class Clip(nn.Module):
+    """open_clip's CLIP behind two calls: pictures in [-1, 1] -> unit vectors, token ids -> TextEncoding."""
+
+    def __init__(self, config: ClipConfig):
+        super().__init__()
+        self.config = config
+        self.model = build_open_clip(config)
+        self.image_mean: tuple[float, ...] = (0.5, 0.5, 0.5)  # with this std it leaves [-1, 1] as it is
+        self.image_std: tuple[float, ...] = (0.5, 0.5, 0.5)
+
+    @property
+    def image_size(self) -> int:
+        """Side of the square that the vision transformer reads."""
+        size = self.model.visual.image_size
+        return size[0] if isinstance(size, tuple) else size
+
+    def encode_image(self, images: Tensor) -> Tensor:
+        """Pictures (B, 3, H, W) in [-1, 1], any size -> unit vectors (B, D)."""
+        side = self.image_size
+        if images.shape[-2:] != (side, side):
+            images = F.interpolate(images, (side, side), mode="bicubic", antialias=True)
+        mean = images.new_tensor(self.image_mean)[:, None, None]
+        std = images.new_tensor(self.image_std)[:, None, None]
+        return self.model.encode_image((images * 0.5 + 0.5 - mean) / std, normalize=True)
+
+    def encode_text(self, tokens: Tensor) -> TextEncoding:
+        """Token ids (B, L), zero where padded -> embedding (unit vectors), encoded tokens and mask."""
+        out = self.model.forward_intermediates(
+            text=tokens, text_indices=1, normalize=True, normalize_intermediates=True, output_logits=False
+        )
+        real = torch.arange(tokens.shape[1], device=tokens.device)[None] <= tokens.argmax(dim=1, keepdim=True)
+        return TextEncoding(
+            out["text_features"], out["text_intermediates"][-1], real
+        )  # the end token is the largest id
+
+    def forward(self, images: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """N pairs -> the pictures' unit vectors (N, D), the captions' (N, D), and the scale of their similarities
+        ().
+        """
+        u = self.encode_image(images)
+        v = self.model.encode_text(tokens, normalize=True)
+        return u, v, self.model.logit_scale.exp().clamp(max=MAX_SCALE)
+
+
+MAX_SCALE = 100.0  # CLIP caps the scale here: beyond it training turned unstable (section 2.5)
+
+
+def contrastive_loss(u: Tensor, v: Tensor, scale: Tensor) -> Tensor:
+    """The symmetric loss of N pairs: each picture picks its caption among N, each caption its picture. A scalar."""
+    logits = scale * u @ v.T  # (N, N); pair i stands on the diagonal
+    own = torch.arange(len(u), device=u.device)
+    return (F.cross_entropy(logits, own) + F.cross_entropy(logits.T, own)) / 2
+
+
+def build_open_clip(config: ClipConfig) -> open_clip.CLIP:
+    """open_clip's CLIP class at our size."""
+    vision = open_clip.CLIPVisionCfg(
+        layers=config.vision_layers,
+        width=config.vision_width,
+        head_width=config.head_width,
+        patch_size=config.patch_size,
+        image_size=config.image_size,
+    )
+    text = open_clip.CLIPTextCfg(
+        context_length=config.context_length,
+        vocab_size=config.vocab_size,
+        width=config.text_width,
+        heads=config.text_width // config.head_width,
+        layers=config.text_layers,
+    )
+    return open_clip.CLIP(config.embed_dim, vision, text)
+
+
+def load_open_clip(name: str, pretrained: str | None = None, device: str = "cpu") -> tuple[Clip, TextToTokens]:
+    """A real open_clip model and its tokenizer: by architecture name, weights by tag or by a local checkpoint's path.
+
+    `load_open_clip("ViT-B-32", "laion2b_s34b_b79k")` fetches the weights; `load_open_clip("ViT-B-32",
+    "my.safetensors")` reads a file. Pickled checkpoints are refused. Raises Dalle2EduError for an unknown name,
+    tag or file.
+    """
+    if name not in open_clip.list_models():
+        raise Dalle2EduError(f"open_clip knows no model {name!r}; open_clip.list_models() lists them, e.g. ViT-B-32.")
+    is_file = pretrained is not None and Path(pretrained).exists()
+    if pretrained and not is_file and pretrained not in open_clip.list_pretrained_tags_by_model(name):
+        raise Dalle2EduError(f"{pretrained!r} is neither a file nor a weights tag of {name}.")
+    if is_file and Path(str(pretrained)).suffix != ".safetensors":
+        raise Dalle2EduError(
+            f"{pretrained} may be a pickle, which can run code when opened; convert it to .safetensors."
+        )
+    model = open_clip.create_model(name, pretrained=pretrained, device=device)
+    return wrap_open_clip(model), open_clip.get_tokenizer(name)
+
+
+def wrap_open_clip(model: Any) -> Clip:
+    """Put an open_clip model, however it was made, behind our two calls."""
+    clip = Clip.__new__(Clip)
+    nn.Module.__init__(clip)
+    clip.model = model
+    clip.image_mean = tuple(model.visual.image_mean or open_clip.OPENAI_DATASET_MEAN)
+    clip.image_std = tuple(model.visual.image_std or open_clip.OPENAI_DATASET_STD)
+    return clip

@@ -1,0 +1,68 @@
+"""GLIDE: a U-Net that draws from text directly, the direct ancestor of DALL·E 2's decoder.
+
+The idea: a transformer reads the tokens. Its last output stands where ADM has the class embedding (it is added to the
+timestep's), and all its outputs become extra keys and values in every attention layer of the U-Net.
+
+    GLIDE, arXiv 2112.10741, section 3.1 (text conditioning) and 3.2 (inpainting: four extra input channels)
+
+Padding is not masked away: a padded position reads a learned padding embedding of that position.
+
+Chapter 13 uses this file.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from dalle2_edu.diffusion.unet import TIME_EMB_MULT, UNet, UNetConfig
+from dalle2_edu.text2image.transformer import Transformer
+
+
+@dataclass(frozen=True)
+class GlideConfig:
+    """The U-Net, and the text transformer's vocabulary, context length, width, layers and heads."""
+
+    unet: UNetConfig = field(default_factory=lambda: UNetConfig(out_channels=6, context_dim=128))
+    vocab_size: int = 4096
+    context_length: int = 32
+    width: int = 128
+    layers: int = 4
+    heads: int = 4
+
+
+class Glide(nn.Module):
+    """x_t (B, 3, H, W), t (B,), tokens (B, L) -> (B, 6, H, W): eps in the first three channels, variance in the
+    rest.
+    """
+
+    def __init__(self, config: GlideConfig):
+        super().__init__()
+        self.config = config
+        self.text = GlideText(config)
+        self.unet = UNet(config.unet)
+
+    def forward(self, x_t: Tensor, t: Tensor, tokens: Tensor, mask: Tensor) -> Tensor:
+        """mask (B, L) is True where a token is real."""
+        pooled, context = self.text(tokens, mask)
+        return self.unet(x_t, t, added_emb=pooled, context=context)
+
+
+class GlideText(nn.Module):
+    """Tokens (B, L), mask (B, L) -> the vector for the timestep embedding (B, 4 channels), and tokens (B, L, width)."""
+
+    def __init__(self, config: GlideConfig):
+        super().__init__()
+        self.token = nn.Embedding(config.vocab_size, config.width)
+        self.position = nn.Parameter(torch.randn(config.context_length, config.width) * 0.01)
+        self.padding = nn.Parameter(torch.randn(config.context_length, config.width) * 0.01)
+        self.transformer = Transformer(config.width, config.layers, config.heads)
+        self.norm = nn.LayerNorm(config.width)
+        self.pooled_proj = nn.Linear(config.width, config.unet.channels * TIME_EMB_MULT)
+
+    def forward(self, tokens: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        x = torch.where(mask[..., None], self.token(tokens) + self.position, self.padding)  # (B, L, width)
+        x = self.norm(self.transformer(x))
+        return self.pooled_proj(x[:, -1]), x

@@ -1,0 +1,47 @@
+"""The plain transformer that reads text in GLIDE and embeddings in DALL·E 2's prior.
+
+Pre-norm residual blocks, as in GPT-2 and CLIP: x + Attention(LN(x)), then x + MLP(LN(x)). A mask says which token may
+look at which; without one all look at all.
+
+Chapters 13 (GLIDE's text encoder) and 15 (the prior) use this file.
+"""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from dalle2_edu.diffusion.unet import split_heads
+
+
+class Transformer(nn.Module):
+    """`layers` blocks over tokens: (B, L, width) -> (B, L, width)."""
+
+    def __init__(self, width: int, layers: int, heads: int):
+        super().__init__()
+        self.blocks = nn.ModuleList([TransformerBlock(width, heads) for _ in range(layers)])
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """mask (B or 1, L, L) is True where row may look at column; every row needs at least one True."""
+        for block in self.blocks:
+            x = block(x, None if mask is None else mask[:, None])  # one mask for all heads: (B, 1, L, L)
+        return x
+
+
+class TransformerBlock(nn.Module):
+    """Attention, then a two-layer MLP four times as wide, each added to what came in."""
+
+    def __init__(self, width: int, heads: int):
+        super().__init__()
+        self.heads = heads
+        self.norm1 = nn.LayerNorm(width)
+        self.qkv = nn.Linear(width, 3 * width)
+        self.proj = nn.Linear(width, width)
+        self.norm2 = nn.LayerNorm(width)
+        self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
+
+    def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
+        q, k, v = (split_heads(part, self.heads) for part in self.qkv(self.norm1(x)).chunk(3, dim=-1))
+        h = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)  # (B, heads, L, width/heads)
+        x = x + self.proj(h.transpose(1, 2).flatten(2))
+        return x + self.mlp(self.norm2(x))

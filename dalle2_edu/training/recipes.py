@@ -1,0 +1,276 @@
+"""The recipes: which model learns from what, how large, for how long.
+
+`dalle2-edu train <recipe> --tier smoke|cpu|gpu` runs one. The order in which a whole zoo is trained is the order of
+`RECIPES`: first CLIP, since the priors and the decoders read its embeddings; the judge and the oracle can
+be trained at any time.
+
+    smoke  seconds; shows that the code runs, not what it can do
+    cpu    two cores; what the shipped zoo was trained with unless a card says otherwise
+    gpu    one GPU, from nothing, longer and on more pictures
+
+Chapters 12, 15, 16 and 17 train with these recipes.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import date
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from dalle2_edu import zoo
+from dalle2_edu.config import from_dict
+from dalle2_edu.data import emoji, shapes, shards
+from dalle2_edu.data.pairs import Pairs
+from dalle2_edu.data.text import default_tokenizer
+from dalle2_edu.errors import Dalle2EduError
+from dalle2_edu.text2image.clip import ClipConfig
+from dalle2_edu.training.checkpoints import latest_checkpoint
+from dalle2_edu.training.loop import Task, TrainConfig, train
+from dalle2_edu.training.oracle_task import OracleTask
+from dalle2_edu.training.tasks import (
+    ClipTask,
+    DecoderTask,
+    Encoded,
+    PriorTask,
+    UpsamplerTask,
+    encode,
+    mix,
+    repeats,
+)
+from dalle2_edu.unclip.decoder import DecoderConfig
+from dalle2_edu.unclip.prior import PriorConfig
+from dalle2_edu.unclip.upsampler import UpsamplerConfig
+
+TIERS = ("smoke", "cpu", "gpu")
+CLIP_SIZE = 64  # pictures for CLIP, and for what learns from CLIP's embeddings
+SCENES = {"smoke": 64, "cpu": 30_000, "gpu": 200_000}  # rendered scenes a recipe keeps in memory
+LARGE_SCENES = {"smoke": 16, "cpu": 6_000, "gpu": 30_000}  # the same at 128 x 128, for the upsamplers
+LICENCES = {
+    "emoji": "Noto Color Emoji, OFL 1.1 / Apache 2.0 (dalle2_edu/data/emoji.LICENSE.txt)",
+    "shapes": "rendered by this package, MIT",
+}
+LICENCES["shared"] = f"{LICENCES['shapes']}; {LICENCES['emoji']}"
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How to train one part of the zoo. `task(tier, pairs)` builds what the loop trains; pairs is None or the
+    reader's own.
+    """
+
+    domain: str
+    part: str
+    teaches: str  # one line of help
+    task: Callable[[str, Pairs | None], Task]
+
+
+# --- data ---------------------------------------------------------------------------------------------------------
+
+
+def domain_pairs(domain: str, tier: str, size: int) -> Pairs:
+    """The pictures and captions of a domain at `size`, as many as the tier keeps."""
+    scenes = (SCENES if size <= CLIP_SIZE else LARGE_SCENES)[tier]
+    if domain == "shapes":
+        return shapes.pairs(scenes, size)
+    drawn = emoji.pairs(size)
+    if tier == "smoke":
+        drawn = Pairs(drawn.images[:scenes], drawn.captions[:scenes])
+    if domain == "emoji":
+        return drawn
+    rendered = shapes.pairs(scenes, size)
+    return mix([(rendered, 1), (drawn, repeats(len(drawn), len(rendered)))])  # as many of the one as of the other
+
+
+def encoded(domain: str, tier: str, pairs: Pairs | None, image_size: int) -> Encoded:
+    """The domain's pairs (or the reader's) as the zoo's CLIP sees them."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    clip = zoo.load("shared", "clip", device)
+    return encode(pairs or domain_pairs(domain, tier, CLIP_SIZE), image_size, clip, default_tokenizer())
+
+
+# --- one function a kind of network ---------------------------------------------------------------------------------
+
+
+def schedule(tier: str, cpu: TrainConfig, gpu: TrainConfig) -> TrainConfig:
+    """The tier's way of training; smoke is the cpu tier's, three steps long."""
+    smoke = replace(cpu, steps=3, batch_size=4, warmup=1, log_every=1, save_every=2, sample_every=3)
+    return {"smoke": smoke, "cpu": cpu, "gpu": gpu}[tier]
+
+
+def clip_task(name: str, model: ClipConfig, seed: int, tier: str, pairs: Pairs | None) -> Task:
+    """A CLIP on both worlds. Half-precision only from the gpu tier on: the contrastive loss is small-batch already."""
+    cpu = TrainConfig(
+        1000, 256, 1e-3, warmup=100, decay="cosine", weight_decay=0.1, betas=(0.9, 0.98), mixed_precision="bf16"
+    )
+    cpu = replace(cpu, seed=seed, save_every=100, log_every=20)
+    gpu = replace(cpu, steps=12_000, batch_size=1024, save_every=1000)
+    tokenizer = default_tokenizer()
+    model = replace(model, vocab_size=tokenizer.vocab_size, context_length=tokenizer.context_length)
+    return ClipTask(name, pairs or domain_pairs("both", tier, CLIP_SIZE), tokenizer, schedule(tier, cpu, gpu), model)
+
+
+def prior_task(domain: str, tier: str, pairs: Pairs | None) -> Task:
+    """The diffusion prior of one domain; Adam's second beta from the paper's Table 3."""
+    cpu = TrainConfig(4000, 128, 1e-3, decay="cosine", weight_decay=0.06, betas=(0.9, 0.96), adam_eps=1e-6)
+    cpu = replace(cpu, ema=0.998, mixed_precision="bf16", save_every=200)
+    gpu = replace(cpu, steps=30_000, batch_size=1024, ema=0.9995, save_every=2000)
+    data = encoded(domain, tier, pairs, image_size=32)
+    model = PriorConfig(data.image_emb.shape[1], data.text.text_enc.shape[2], data.text.text_enc.shape[1])
+    return PriorTask(f"{domain}-prior", data, schedule(tier, cpu, gpu), model)
+
+
+def decoder_task(domain: str, tier: str, pairs: Pairs | None) -> Task:
+    """The decoder of one domain at 32 x 32."""
+    cpu = TrainConfig(8000, 64, 1e-3, weight_decay=0.0, ema=0.998, mixed_precision="bf16")
+    cpu = replace(cpu, save_every=200, sample_every=1000)
+    gpu = replace(cpu, steps=40_000, batch_size=512, ema=0.9995, save_every=4000, sample_every=4000)
+    data = encoded(domain, tier, pairs, image_size=32)
+    model = DecoderConfig(data.image_emb.shape[1], data.text.text_enc.shape[2])
+    return DecoderTask(f"{domain}-decoder", data, schedule(tier, cpu, gpu), model)
+
+
+def upsampler_task(size: int, tier: str, pairs: Pairs | None) -> Task:
+    """The upsampler to `size`: 64 (cosine, blurred condition) or 128 (linear, BSR-style condition)."""
+    cpu = TrainConfig(8000 if size == 64 else 4000, 64, 1e-3, decay="cosine", ema=0.998, mixed_precision="bf16")
+    cpu = replace(cpu, save_every=200, sample_every=1000)
+    gpu = replace(cpu, steps=30_000, batch_size=512, ema=0.9995, save_every=3000, sample_every=5000)
+    unet = replace(UpsamplerConfig().unet, image_size=size)
+    kind: Literal["cosine", "linear"] = "cosine" if size == 64 else "linear"
+    images = (pairs or domain_pairs("both", tier, 128)).images
+    damage = "blur" if size == 64 else "bsr"
+    model = UpsamplerConfig(kind, unet)
+    return UpsamplerTask(f"upsampler-{size}", images, schedule(tier, cpu, gpu), model, damage)
+
+
+def oracle_task(tier: str, pairs: Pairs | None) -> Task:
+    """The classifier that knows what is in a rendered scene. It learns from the renderer's truth, so it takes no
+    pairs.
+    """
+    if pairs is not None:
+        raise Dalle2EduError("The oracle learns from the renderer's truth, which pictures of your own do not have.")
+    cpu = TrainConfig(4000, 64, 2e-3, decay="cosine", mixed_precision="bf16", save_every=200)
+    return OracleTask(schedule(tier, cpu, replace(cpu, steps=20_000, batch_size=256)))
+
+
+JUDGE = ClipConfig(vision_width=96, vision_layers=4, text_width=96, text_layers=3, embed_dim=64)
+
+RECIPES: dict[str, Recipe] = {
+    "clip": Recipe(
+        "shared", "clip", "CLIP on both worlds", lambda tier, pairs: clip_task("clip", ClipConfig(), 0, tier, pairs)
+    ),
+    "upsampler-64": Recipe(
+        "shared", "upsampler_64", "32 -> 64 pixels", lambda tier, pairs: upsampler_task(64, tier, pairs)
+    ),
+    "upsampler-128": Recipe(
+        "shared", "upsampler_128", "64 -> 128 pixels", lambda tier, pairs: upsampler_task(128, tier, pairs)
+    ),
+    "shapes-prior": Recipe(
+        "shapes", "prior", "caption -> image embedding", lambda tier, pairs: prior_task("shapes", tier, pairs)
+    ),
+    "shapes-decoder": Recipe(
+        "shapes", "decoder", "image embedding -> 32 pixels", lambda tier, pairs: decoder_task("shapes", tier, pairs)
+    ),
+    "emoji-prior": Recipe(
+        "emoji", "prior", "caption -> image embedding", lambda tier, pairs: prior_task("emoji", tier, pairs)
+    ),
+    "emoji-decoder": Recipe(
+        "emoji", "decoder", "image embedding -> 32 pixels", lambda tier, pairs: decoder_task("emoji", tier, pairs)
+    ),
+    "judge": Recipe(
+        "shared",
+        "judge",
+        "a second CLIP, to evaluate with",
+        lambda tier, pairs: clip_task("judge", JUDGE, 1, tier, pairs),
+    ),
+    "oracle": Recipe("shapes", "oracle", "reads a scene's factors off a picture", oracle_task),
+}
+
+
+# --- running and publishing -----------------------------------------------------------------------------------------
+
+
+def find(name: str, tier: str) -> Recipe:
+    """The recipe of this name; raises Dalle2EduError for an unknown recipe or tier, listing the known ones."""
+    if name not in RECIPES:
+        raise Dalle2EduError(f"Unknown recipe {name!r}; known: {', '.join(RECIPES)}.")
+    if tier not in TIERS:
+        raise Dalle2EduError(f"Unknown tier {tier!r}; known: {', '.join(TIERS)}.")
+    return RECIPES[name]
+
+
+def run(
+    name: str,
+    tier: str = "cpu",
+    out: Path | None = None,
+    resume: bool = False,
+    data: str | None = None,
+    max_minutes: float | None = None,
+    steps: int | None = None,
+    mixed_precision: Literal["no", "bf16"] | None = None,
+    logger: Literal["csv", "tensorboard"] = "csv",
+    progress: bool = True,
+) -> Path:
+    """Train a recipe in `out` (runs/<name>-<tier> unless given); return the last checkpoint's path.
+
+    data: shards, a folder of pictures or a URL to learn from in place of the recipe's own world. steps and
+    mixed_precision replace the tier's. Raises Dalle2EduError for what can't be found or read.
+    """
+    recipe = find(name, tier)
+    size = 128 if recipe.part.startswith("upsampler") else CLIP_SIZE
+    pairs = shards.pairs(data, size) if data else None
+    if pairs and pairs.skipped:
+        print(f"{pairs.skipped} pictures could not be read and were left out.")
+    task = recipe.task(tier, pairs)
+    changes: dict[str, Any] = {"steps": steps, "mixed_precision": mixed_precision}
+    task.config = replace(task.config, **{key: value for key, value in changes.items() if value is not None})
+    out = out or Path("runs") / f"{name}-{tier}"
+    checkpoint = train(task, out, resume=resume, progress=progress, logger=logger, max_minutes=max_minutes)
+    about = {"recipe": name, "tier": tier, "device": describe_device(), "data": data, "commit": commit()}
+    (out / "run.json").write_text(json.dumps(about, indent=2))
+    return checkpoint
+
+
+def publish(run_dir: Path, notes: str = "", metrics: dict[str, float] | None = None) -> Path:
+    """Put a run's averaged weights into the zoo with a card; return the weights' path."""
+    about_file, checkpoint = run_dir / "run.json", latest_checkpoint(run_dir / "checkpoint")
+    if checkpoint is None or not about_file.exists():
+        raise Dalle2EduError(f"{run_dir} holds no finished run: train there first, with `dalle2-edu train`.")
+    about, state = json.loads(about_file.read_text()), checkpoint.state
+    recipe = RECIPES[about["recipe"]]
+    config_class, model_class = zoo.classes(recipe.part)
+    module = model_class(from_dict(config_class, state["metadata"]["model"]))
+    module.load_state_dict(checkpoint.weights)
+    loss = {"training loss": state["numbers"]["loss"]}
+    card = zoo.Card(
+        recipe=about["recipe"],
+        tier=about["tier"],
+        data_licence="the reader's own pictures" if about["data"] else LICENCES[recipe.domain],
+        commit=about["commit"],
+        device=about["device"],
+        minutes=round(state["minutes"], 1),
+        steps=state["step"],
+        metrics={name: round(value, 4) for name, value in {**loss, **(metrics or {})}.items()},
+        date=date.today().isoformat(),
+        notes=notes,
+    )
+    return zoo.save(recipe.domain, recipe.part, module, card)
+
+
+def describe_device() -> str:
+    """What a card says of the machine: the GPU's name, or the number of CPU threads."""
+    if torch.cuda.is_available():
+        return f"one {torch.cuda.get_device_name()} GPU"
+    return f"{torch.get_num_threads()} CPU thread(s)"
+
+
+def commit() -> str:
+    """The commit of the code that runs, with a + if files were changed since; "" outside a git checkout."""
+    asked = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty=+", "--abbrev=12", "--match="]
+    answer = subprocess.run(asked, capture_output=True, text=True, check=False)
+    return answer.stdout.strip()

@@ -1,0 +1,95 @@
+"""A contact sheet: one prompt on its way through all stages, on one picture.
+
+Chapter 01 shows it and `dalle2-edu draw` writes it beside the picture.
+"""
+
+from __future__ import annotations
+
+import textwrap
+import unicodedata
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
+from PIL import Image
+from torch import Tensor
+
+from dalle2_edu.unclip.pipeline import Stages
+
+FONT = Path(__file__).parents[1] / "data" / "fonts" / "NotoSansSC-subset.otf"
+
+
+@lru_cache
+def font(size: float) -> FontProperties:
+    """The package's own font, which has Latin and Chinese, at a size in points."""
+    return FontProperties(fname=str(FONT), size=size)
+
+
+def to_pil(image: Tensor) -> Image.Image:
+    """A picture (3, H, W) in [-1, 1] as an 8-bit RGB image."""
+    pixels = ((image.clamp(-1, 1) + 1) * 127.5).round().byte()
+    return Image.fromarray(pixels.permute(1, 2, 0).cpu().numpy())  # (H, W, 3)
+
+
+def contact_sheet(stages: Stages, path: Path) -> Path:
+    """Write a PNG with a row for each prompt: prompt, tokens, prior, and every picture from small to large."""
+    rows, columns = len(stages.prompts), 3 + len(stages.pictures)
+    figure = Figure(figsize=(2.1 * columns, 2.45 * rows), layout="constrained")
+    FigureCanvasAgg(figure)
+    panels = figure.subplots(rows, columns, squeeze=False)
+    for i, row in enumerate(panels):
+        show_text(row[0], "prompt", wrapped(stages.prompts[i], 18), 11)
+        show_text(row[1], "tokens", wrapped(" · ".join(stages.pieces[i]), 20), 9)
+        show_prior(row[2], stages, i)
+        for panel, picture in zip(row[3:], stages.pictures, strict=True):
+            side = picture.shape[-1]
+            show_picture(panel, picture[i], f"{'decoder' if side == 32 else 'upsampler'} {side}×{side}")
+    figure.savefig(path, dpi=110)
+    return path
+
+
+def wrapped(text: str, width: int) -> str:
+    """Break a line after about `width` columns; a Chinese character takes two, and may stand at any line's end."""
+    if not any(unicodedata.east_asian_width(char) in "WF" for char in text):
+        return textwrap.fill(text, width)
+    lines, used = [""], 0
+    for char in text:
+        columns = 2 if unicodedata.east_asian_width(char) in "WF" else 1
+        if used + columns > width:
+            lines, used = [*lines, ""], 0
+        lines[-1] += char
+        used += columns
+    return "\n".join(lines)
+
+
+def show_text(panel: Axes, title: str, text: str, size: float) -> None:
+    """A panel with words in it."""
+    panel.set_title(title, fontproperties=font(10))
+    panel.axis("off")
+    panel.text(0.5, 0.5, text, ha="center", va="center", fontproperties=font(size), transform=panel.transAxes)
+
+
+def show_prior(panel: Axes, stages: Stages, i: int) -> None:
+    """The drawn image embedding as a small map of its numbers, and how near both candidates lie to the text."""
+    z = stages.image_emb[i].cpu().numpy()
+    side = int(np.ceil(np.sqrt(len(z) / 2)))  # half as high as wide
+    cells = np.full(2 * side * side, np.nan)
+    cells[: len(z)] = z
+    limit = float(np.abs(z).max())
+    panel.imshow(cells.reshape(side, 2 * side), cmap="PuOr", vmin=-limit, vmax=limit)
+    near = stages.candidates[i] @ stages.text_emb[i]  # (candidates,)
+    panel.set_title(f"prior: {len(z)} numbers", fontproperties=font(10))
+    panel.set_xlabel("z·text  " + "  ".join(f"{value:.2f}" for value in near.tolist()), fontproperties=font(9))
+    panel.set_xticks([])
+    panel.set_yticks([])
+
+
+def show_picture(panel: Axes, image: Tensor, title: str) -> None:
+    """A picture with its pixels left as they are."""
+    panel.set_title(title, fontproperties=font(10))
+    panel.imshow(to_pil(image), interpolation="nearest")
+    panel.axis("off")

@@ -1,0 +1,122 @@
+"""The upsamplers: a small picture in, one twice (in the paper four times) as large out.
+
+The idea: a diffusion model at the larger size that sees the small picture, enlarged, as three more input
+channels. No text, no guidance, no attention: what to draw is decided, only detail is missing. Without attention
+the network is a convolution, so it is trained on crops a quarter as wide as the target and run on the whole
+picture.
+
+    unCLIP (arXiv 2204.06125), section 2.1; crops from latent diffusion (arXiv 2112.10752)
+
+Between stages the small picture is the decoder's work and not a perfectly reduced photograph. So in training it
+is damaged a little: the first upsampler's by a Gaussian blur (kernel 3, sigma 0.6), the second's by a mix of
+blur, resizing and noise in random order ("BSR-style", after BSRGAN, arXiv 2103.14006). Otherwise every flaw of
+the stage below would be taken for detail and sharpened.
+
+Chapter 17 uses this file.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchvision.transforms.v2.functional import gaussian_blur
+
+from dalle2_edu.diffusion.process import GaussianDiffusion
+from dalle2_edu.diffusion.schedules import cosine_betas, linear_betas
+from dalle2_edu.diffusion.unet import UNet, UNetConfig
+
+FACTOR = 2  # how many times wider the picture gets; the paper's is 4
+
+
+@dataclass(frozen=True)
+class UpsamplerConfig:
+    """The U-Net at the target size (its six input channels are x_t and the enlarged small picture) and the schedule.
+
+    Table 3: "cosine" for the first upsampler, "linear" for the second.
+    """
+
+    schedule: Literal["cosine", "linear"] = "cosine"
+    unet: UNetConfig = field(
+        default_factory=lambda: UNetConfig(
+            image_size=64,
+            in_channels=6,
+            channels=32,
+            channel_mult=(1, 2, 3),
+            num_res_blocks=1,
+            attention_levels=(),
+            middle_attention=False,
+            patch_size=2,
+        )
+    )
+
+
+def upsampler_diffusion(config: UpsamplerConfig) -> GaussianDiffusion:
+    """The miniature upsampler's process: 1000 steps of the config's schedule, v predicted."""
+    betas = cosine_betas(1000) if config.schedule == "cosine" else linear_betas(1000)
+    return GaussianDiffusion(betas, prediction="v", variance="fixed_small")
+
+
+class Upsampler(nn.Module):
+    """Denoises x_t (B, 3, H, W) given the small picture low_res (B, 3, h, w) of any size."""
+
+    def __init__(self, config: UpsamplerConfig):
+        super().__init__()
+        self.config = config
+        self.unet = UNet(config.unet)
+
+    def forward(self, x_t: Tensor, t: Tensor, low_res: Tensor) -> Tensor:
+        enlarged = F.interpolate(low_res, x_t.shape[-2:], mode="bicubic", antialias=True)
+        return self.unet(torch.cat([x_t, enlarged], dim=1), t)  # (B, 6, H, W) in
+
+
+def reduce(images: Tensor, factor: int) -> Tensor:
+    """The clean small picture: box average over factor x factor pixels, (B, 3, H, W) -> (B, 3, H/f, W/f)."""
+    return F.avg_pool2d(images, factor)
+
+
+def blur_condition(low_res: Tensor, generator: torch.Generator) -> Tensor:
+    """The first upsampler's damage: Gaussian blur, kernel 3, sigma 0.6 (the paper's values), on half of the pictures.
+
+    On half only: at sampling nobody blurs the condition, so the network must know both.
+    """
+    blurred = gaussian_blur(low_res, [3, 3], [0.6, 0.6])
+    chosen = torch.rand(len(low_res), 1, 1, 1, generator=generator).to(low_res.device) < 0.5
+    return torch.where(chosen, blurred, low_res)
+
+
+def bsr_condition(low_res: Tensor, generator: torch.Generator) -> Tensor:
+    """The second upsampler's damage, BSR-style: blur, down-and-up resizing and noise, in an order drawn anew each time.
+
+    Each picture gets its own share of the damage, from none to all of it.
+    """
+    damages = [_random_blur, _random_resize, _random_noise]
+    damaged = low_res
+    for i in torch.randperm(len(damages), generator=generator).tolist():
+        damaged = damages[i](damaged, generator)
+    share = torch.rand(len(low_res), 1, 1, 1, generator=generator).to(low_res.device)
+    return torch.lerp(low_res, damaged, share).clamp(-1, 1)
+
+
+def _uniform(low: float, high: float, generator: torch.Generator) -> float:
+    return low + (high - low) * torch.rand((), generator=generator).item()
+
+
+def _random_blur(x: Tensor, generator: torch.Generator) -> Tensor:
+    sigma = _uniform(0.2, 1.2, generator)
+    return gaussian_blur(x, [5, 5], [sigma, sigma])
+
+
+def _random_resize(x: Tensor, generator: torch.Generator) -> Tensor:
+    side = x.shape[-1]
+    smaller = max(2, round(side * _uniform(0.6, 1.0, generator)))
+    small = F.interpolate(x, (smaller, smaller), mode="bilinear", antialias=True)
+    return F.interpolate(small, (side, side), mode="bicubic").clamp(-1, 1)
+
+
+def _random_noise(x: Tensor, generator: torch.Generator) -> Tensor:
+    sigma = _uniform(0.0, 0.06, generator)
+    return x + sigma * torch.randn(x.shape, generator=generator).to(x.device)

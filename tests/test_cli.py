@@ -1,0 +1,235 @@
+"""The command line: what it hands on, and how it says what went wrong."""
+
+import subprocess
+import sys
+import warnings
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+from typer.testing import CliRunner
+
+from dalle2_edu import cli, zoo
+from dalle2_edu.errors import Dalle2EduError
+
+
+def run(monkeypatch, capsys, *arguments: str) -> tuple[int, str, str]:
+    """What `dalle2-edu <arguments>` gives: exit code, stdout, stderr."""
+    monkeypatch.setattr(warnings, "formatwarning", warnings.formatwarning)  # `main` replaces it: put it back
+    monkeypatch.setattr(sys, "argv", ["dalle2-edu", *arguments])
+    code = 0
+    try:
+        cli.main()
+    except SystemExit as leaving:
+        code = int(leaving.code or 0)
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+# --- help ---------------------------------------------------------------------------------------------------
+
+COMMANDS = [
+    ["draw"],
+    ["train"],
+    ["recipes"],
+    ["evaluate"],
+    ["zoo", "list"],
+    ["zoo", "verify"],
+    ["zoo", "train"],
+    ["zoo", "publish"],
+    ["data", "emoji"],
+]
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_help_teaches_by_an_example(command):
+    answer = CliRunner().invoke(cli.app, [*command, "--help"])
+    assert answer.exit_code == 0
+    assert "Example:" in answer.output
+    assert f"dalle2-edu {' '.join(command)}" in answer.output
+
+
+def test_help_does_not_wait_for_pytorch():
+    code = "import sys, dalle2_edu.cli; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+# --- mistakes -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["draw", "  "], "empty"),
+        (["draw", "rocket", "--domain", "cats"], "shapes, emoji"),
+        (
+            ["draw", "rocket", "--domain", "shared"],
+            "shapes, emoji",
+        ),  # a domain of the zoo, but it draws nothing
+        (["train", "cat-decoder"], "emoji-decoder"),
+        (["train", "emoji-decoder", "--tier", "huge"], "smoke, cpu, gpu"),
+        (["train", "emoji-decoder", "--mixed-precision", "int8"], "no, bf16"),
+        (["zoo", "train", "--tier", "huge"], "smoke, cpu, gpu"),
+        (["zoo", "publish", "no/such/run"], "no/such/run"),
+        (["evaluate", "cats"], "shapes, emoji"),
+        (["data", "emoji", "--font", "no/such/font.ttf"], "no/such/font.ttf"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_mistakes_take_one_line_and_exit_code_2(arguments, said, monkeypatch, capsys, fake_pipeline):
+    code, out, err = run(monkeypatch, capsys, *arguments)
+    assert code == 2
+    assert said in err
+    assert err.count("\n") == 1
+    assert err.startswith("dalle2-edu: ")
+    assert out == ""
+
+
+def test_unknown_device_is_named(monkeypatch, capsys, fake_pipeline):
+    code, _, err = run(monkeypatch, capsys, "draw", "rocket", "--device", "abacus")
+    assert code == 2
+    assert "abacus" in err
+    assert err.count("\n") == 1
+
+
+def test_the_installed_command_shows_no_traceback():
+    command = [sys.executable, "-m", "dalle2_edu.cli", "draw", ""]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert ended.returncode == 2
+    assert ended.stderr.count("\n") == 1
+
+
+def test_control_c_is_no_error(monkeypatch, capsys):
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(zoo, "cards", interrupted)
+    code, _, err = run(monkeypatch, capsys, "zoo", "list")
+    assert code == 130
+    assert "Traceback" not in err
+
+
+# --- draw ---------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Drawn:
+    images: Tensor
+
+
+@dataclass
+class FakePipeline:
+    """Stands for UnCLIP: paints everything red and remembers what it was asked for."""
+
+    asked: dict[str, Any] = field(default_factory=dict)
+
+    def from_zoo(self, domain: str, device: str) -> "FakePipeline":
+        self.asked |= {"domain": domain, "device": device}
+        return self
+
+    def text_to_image(self, prompts: list[str], **settings: Any) -> Drawn:
+        self.asked |= {"prompts": prompts, **settings}
+        red = torch.tensor([1.0, -1.0, -1.0])[None, :, None, None]  # (1, 3, 1, 1)
+        return Drawn(red.expand(1, 3, 128, 128))
+
+
+@pytest.fixture
+def fake_pipeline(monkeypatch) -> FakePipeline:
+    pipeline, module, sheet = FakePipeline(), ModuleType("pipeline"), ModuleType("sheet")
+    module.UnCLIP = pipeline
+    module.pick_domain = lambda prompt: "emoji"
+    sheet.contact_sheet = lambda stages, path: Path(path).write_text(f"sheet of {len(stages.images)}")
+    monkeypatch.setitem(sys.modules, "dalle2_edu.unclip.pipeline", module)
+    monkeypatch.setitem(sys.modules, "dalle2_edu.unclip.sheet", sheet)
+    return pipeline
+
+
+@pytest.mark.parametrize(
+    ("prompt", "name"), [("Smiling cat!", "smiling-cat"), ("红色的 圆形", "红色的-圆形"), ("../?", "picture")]
+)
+def test_draw_writes_a_picture_and_its_steps(prompt, name, monkeypatch, capsys, fake_pipeline, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    code, out, _ = run(monkeypatch, capsys, "draw", prompt, "--device", "cpu")
+    assert code == 0
+    assert out.split() == [f"out/{name}.png", f"out/{name}_steps.png"]
+    with Image.open(f"out/{name}.png") as picture:
+        assert picture.size == (128, 128)
+        assert picture.getpixel((5, 5)) == (255, 0, 0)
+    assert Path(f"out/{name}_steps.png").read_text() == "sheet of 1"
+
+
+def test_draw_hands_on_only_what_was_said(monkeypatch, capsys, fake_pipeline, tmp_path):
+    words = ["draw", "火箭", "--domain", "shapes", "--seed", "7", "--prior-steps", "9", "--device", "cpu"]
+    run(monkeypatch, capsys, *words, "--out", str(tmp_path))
+    assert fake_pipeline.asked == {
+        "domain": "shapes",
+        "device": "cpu",
+        "prompts": ["火箭"],
+        "seed": 7,
+        "prior_steps": 9,
+        "return_stages": True,
+    }
+
+
+def test_a_warning_is_one_line_too(monkeypatch, capsys, fake_pipeline, tmp_path):
+    def warn(*_: Any, **__: Any) -> Drawn:
+        warnings.warn("the prompt is too long", stacklevel=2)
+        return Drawn(torch.zeros(1, 3, 128, 128))
+
+    monkeypatch.setattr(FakePipeline, "text_to_image", warn)
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        warnings.showwarning = lambda message, *rest, **_: sys.stderr.write(warnings.formatwarning(message, *rest))
+        code, _, err = run(monkeypatch, capsys, "draw", "rocket", "--out", str(tmp_path), "--device", "cpu")
+    assert code == 0
+    assert err == "dalle2-edu: the prompt is too long\n"
+
+
+def test_draw_names_a_folder_that_cannot_be_written(monkeypatch, capsys, fake_pipeline, tmp_path):
+    (tmp_path / "out").write_text("a file, not a folder")
+    code, _, err = run(monkeypatch, capsys, "draw", "rocket", "--out", str(tmp_path / "out"), "--device", "cpu")
+    assert code == 2
+    assert str(tmp_path / "out") in err
+    assert "prompts" not in fake_pipeline.asked  # noticed before the drawing, not after
+
+
+# --- zoo ----------------------------------------------------------------------------------------------------
+
+
+def test_an_empty_zoo_is_listed_and_fails_to_verify(monkeypatch, capsys, tmp_path):
+    monkeypatch.setenv("DALLE2_EDU_ZOO", str(tmp_path))
+    code, out, _ = run(monkeypatch, capsys, "zoo", "list")
+    assert code == 0
+    assert out.count("not here") == 9
+    code, out, err = run(monkeypatch, capsys, "zoo", "verify")
+    assert code == 2
+    assert out.count("BAD") == 9
+    assert "9 of the 9" in err
+
+
+def test_zoo_train_publishes_each_run_into_a_zoo_of_its_own(monkeypatch, capsys, tmp_path):
+    from dalle2_edu.training import recipes
+
+    done = []
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DALLE2_EDU_ZOO", "to be restored")
+    monkeypatch.setattr(recipes, "run", lambda name, tier, **rest: done.append((name, tier, rest["out"])))
+    monkeypatch.setattr(recipes, "publish", lambda run_dir: done.append((run_dir, str(zoo.folder()))))
+    code, out, _ = run(monkeypatch, capsys, "zoo", "train", "--tier", "smoke")
+    assert code == 0
+    first = next(iter(recipes.RECIPES))
+    run_dir = Path("runs/zoo-smoke") / first
+    assert done[:2] == [(first, "smoke", run_dir), (run_dir, str(Path("runs/zoo-smoke/zoo")))]
+    assert len(done) == 2 * len(recipes.RECIPES)
+    assert "DALLE2_EDU_ZOO=runs/zoo-smoke/zoo" in out
+
+
+def test_choose_returns_the_known_and_lists_them_otherwise():
+    assert cli.choose("tier", "cpu", ["smoke", "cpu"]) == "cpu"
+    with pytest.raises(Dalle2EduError, match="smoke, cpu"):
+        cli.choose("tier", "huge", ["smoke", "cpu"])

@@ -1,0 +1,139 @@
+"""The zoo gives back what was put in, and refuses anything else in one clear line."""
+
+import json
+from dataclasses import dataclass
+
+import pytest
+import torch
+from torch import nn
+
+from dalle2_edu import zoo
+from dalle2_edu.errors import Dalle2EduError
+
+
+@dataclass(frozen=True)
+class TinyConfig:
+    widths: tuple[int, ...] = (3, 5)
+
+
+class Tiny(nn.Module):
+    def __init__(self, config: TinyConfig):
+        super().__init__()
+        self.config = config
+        self.layer = nn.Linear(*config.widths)
+        self.tied = self.layer  # two names, one storage: safetensors by itself would refuse
+        self.register_buffer("seen", torch.tensor(7))
+
+
+CARD = zoo.Card(recipe="tiny", tier="smoke", data_licence="CC0", steps=12, notes="试验")
+
+
+@pytest.fixture
+def tiny(tmp_path, monkeypatch) -> Tiny:
+    """A zoo in a temporary folder with one inhabitant, `shapes` `prior`, which is a Tiny."""
+    monkeypatch.setenv("DALLE2_EDU_ZOO", str(tmp_path))
+    monkeypatch.setitem(zoo.CLASSES, "prior", (__name__, "TinyConfig", "Tiny"))
+    module = Tiny(TinyConfig())
+    zoo.save("shapes", "prior", module, CARD)
+    return module
+
+
+def fails(domain: str = "shapes", part: str = "prior") -> str:
+    """The message that `load` fails with, which must be a single line."""
+    with pytest.raises(Dalle2EduError) as caught:
+        zoo.load(domain, part)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_loads_what_was_saved(tiny):
+    loaded = zoo.load("shapes", "prior")
+    assert loaded.config == tiny.config  # the tuple is a tuple again, not JSON's list
+    assert not loaded.training
+    assert loaded.layer.weight.dtype == torch.float32
+    assert loaded.seen.dtype == torch.int64
+    assert loaded.seen == 7
+    half = 2**-11  # what rounding to half precision may change
+    torch.testing.assert_close(loaded.layer.weight, tiny.layer.weight, rtol=half, atol=1e-7)
+
+
+def test_card_says_what_it_is(tiny):
+    card = zoo.cards()["shapes", "prior"]
+    assert (card.recipe, card.steps, card.notes) == ("tiny", 12, "试验")
+    assert card.config == {"widths": [3, 5]}
+    assert len(card.sha256) == 64
+    assert list(zoo.cards()) == [("shapes", "prior")]
+
+
+def test_damaged_weights_are_refused_with_both_hashes(tiny, tmp_path):
+    file = tmp_path / "shapes" / "prior.safetensors"
+    file.write_bytes(file.read_bytes()[:-1] + b"?")
+    message = fails()
+    assert str(file) in message
+    assert zoo.cards()["shapes", "prior"].sha256 in message
+    assert message.count("SHA-256") == 1
+
+
+def test_missing_files_are_named(tiny, tmp_path):
+    (tmp_path / "shapes" / "prior.safetensors").unlink()
+    assert "prior.safetensors" in fails()
+    (tmp_path / "shapes" / "prior.json").unlink()
+    assert "prior.json" in fails()
+
+
+def test_unreadable_card_is_named(tiny, tmp_path):
+    (tmp_path / "shapes" / "prior.json").write_text("{ no JSON")
+    assert "prior.json" in fails()
+
+
+def test_unknown_names_list_the_known_ones(tiny):
+    assert "shared, shapes, emoji" in fails("cats")
+    assert "prior, decoder, oracle" in fails("shapes", "clip")
+
+
+def test_wrong_shape_names_the_tensor(tiny, tmp_path):
+    file = tmp_path / "shapes" / "prior.json"
+    card = json.loads(file.read_text(encoding="utf-8"))
+    file.write_text(json.dumps({**card, "config": {"widths": [3, 6]}}))
+    message = fails()
+    assert "layer.weight should be (6, 3), the file has (5, 3)" in message
+
+
+def test_unknown_config_field_is_named(tiny, tmp_path):
+    file = tmp_path / "shapes" / "prior.json"
+    card = json.loads(file.read_text(encoding="utf-8"))
+    file.write_text(json.dumps({**card, "config": {"depth": 2}}))
+    assert "depth" in fails()
+
+
+@pytest.mark.parametrize("number", [float("nan"), 1e5])
+def test_what_half_precision_cannot_hold_is_not_saved(tiny, number):
+    before = zoo.cards()
+    with torch.no_grad():
+        tiny.layer.bias[0] = number
+    with pytest.raises(Dalle2EduError, match="layer.bias"):
+        zoo.save("shapes", "prior", tiny, CARD)
+    assert zoo.cards() == before
+
+
+def test_full_disk_leaves_what_was_there(tiny, tmp_path, monkeypatch):
+    def no_room(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", no_room)
+    with pytest.raises(Dalle2EduError, match="No space left on device"):
+        zoo.save("shapes", "prior", Tiny(TinyConfig((3, 9))), CARD)
+    monkeypatch.undo()
+    monkeypatch.setenv("DALLE2_EDU_ZOO", str(tmp_path))
+    left = sorted(path.name for path in (tmp_path / "shapes").iterdir())
+    assert left == ["prior.json", "prior.safetensors"]
+    assert zoo.cards()["shapes", "prior"].config == {"widths": [3, 5]}
+
+
+@pytest.mark.parametrize(("domain", "part"), [(d, p) for d, parts in zoo.known().items() for p in parts])
+def test_every_part_of_the_shipped_zoo_loads(domain, part, monkeypatch):
+    monkeypatch.delenv("DALLE2_EDU_ZOO", raising=False)
+    if (domain, part) not in zoo.cards():
+        pytest.skip(f"{domain} {part} is not trained yet")
+    module = zoo.load(domain, part)
+    assert all(torch.isfinite(parameter).all() for parameter in module.parameters())
