@@ -27,8 +27,6 @@ import typer
 from dalle2_edu.errors import Dalle2EduError
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from dalle2_edu.unclip.pipeline import Stages, UnCLIP
     from dalle2_edu.zoo import Card
 
@@ -194,21 +192,13 @@ def slug(prompt: str, longest: int = 48) -> str:
 
 def save_drawing(stages: Stages, out: Path, name: str) -> None:
     """Write <name>.png and the contact sheet <name>_steps.png into `out` and print their paths."""
-    from dalle2_edu.unclip.sheet import contact_sheet
+    from dalle2_edu.unclip.sheet import contact_sheet, to_pil
 
     picture, sheet = out / f"{name}.png", out / f"{name}_steps.png"
     with writing(picture):
-        save_png(stages.images[0], picture)
+        to_pil(stages.images[0]).save(picture)
         contact_sheet(stages, sheet)
     print(picture, sheet, sep="\n")
-
-
-def save_png(image: Tensor, path: Path) -> None:
-    """Write one picture, float (3, H, W) in [-1, 1], as a PNG file."""
-    from PIL import Image
-
-    pixels = ((image + 1) * 127.5).round().clamp(0, 255).byte()  # [-1, 1] -> 0..255
-    Image.fromarray(pixels.permute(1, 2, 0).cpu().numpy()).save(path)  # (3, H, W) -> (H, W, 3)
 
 
 # --- train --------------------------------------------------------------------------------------------------
@@ -422,6 +412,57 @@ def zoo_publish(
     from dalle2_edu.training import recipes
 
     print(recipes.publish(run_dir, notes=notes))
+
+
+GALLERY = {
+    "emoji": (
+        *("rocket", "cat face", "smiling face with sunglasses", "red apple", "penguin", "sunflower"),
+        *("火箭", "猫脸", "墨镜笑脸", "红苹果", "企鹅", "向日葵"),
+    ),
+    "shapes": (
+        "a large red circle on the left, on a light blue background",
+        "a small green star in the middle",
+        "a blue square to the left of a yellow heart",
+        "a striped purple triangle above an orange diamond",
+        'a sign that says "CAT"',
+        "a pink ring and a black cross",
+        "一个红色的大圆形在左边，浅蓝色背景",
+        "中间有一颗绿色的小星星",
+        "蓝色正方形在黄色爱心的左边",
+        "紫色条纹三角形在橙色菱形的上方",
+        "一块写着“CAT”的牌子",
+        "粉色圆环和黑色十字",
+    ),
+}
+
+
+@zoo_app.command("gallery")
+def zoo_gallery(
+    out: Annotated[Path, typer.Option(help="The PNG to write.")] = Path("out/gallery.png"),
+    seed: Seed = 0,
+    device: Device = "auto",
+) -> None:
+    """Draw the same prompts in both languages with both pipelines: the picture in the README.
+
+    The prompts were chosen before any picture was seen and stand in cli.py; nothing is drawn twice to be picked from.
+
+    \b
+    Example:
+      dalle2-edu zoo gallery --out out/gallery.png
+    """
+    import torch
+
+    from dalle2_edu.unclip.pipeline import UnCLIP
+    from dalle2_edu.unclip.sheet import picture_grid
+
+    drawn = [
+        UnCLIP.from_zoo(domain, device=find_device(device)).text_to_image(prompts, seed=seed)
+        for domain, prompts in GALLERY.items()
+    ]
+    prompts = [prompt for group in GALLERY.values() for prompt in group]
+    with writing(out):
+        out.parent.mkdir(parents=True, exist_ok=True)
+        print(picture_grid(prompts, torch.cat(drawn).cpu(), out))
 
 
 # --- data ---------------------------------------------------------------------------------------------------

@@ -88,7 +88,7 @@ def check_karlo_prior(config: dict, tensors: Tensors) -> None:
 
 def check_karlo_decoder(config: dict, tensors: Tensors) -> None:
     unet = keys.unet_config(config, context_dim=config["xf_width"])
-    net = Decoder(DecoderConfig(config["clip_dim"], config["clip_dim"], unet))
+    net = Decoder(DecoderConfig(config["clip_dim"], config["clip_dim"], unet=unet))
     keys.load_strictly(net, keys.karlo_decoder_state(pick(tensors, "weights."), unet))
     x = pick(tensors, "input.")
     inputs = (x["x"], x["t"], x["image_emb"], x["text_emb"], x["text_enc"], x["mask"])
@@ -97,7 +97,7 @@ def check_karlo_decoder(config: dict, tensors: Tensors) -> None:
 
 def check_karlo_upsampler(config: dict, tensors: Tensors) -> None:
     unet = keys.unet_config(config, in_channels=2 * config["in_channels"])
-    net = Upsampler(UpsamplerConfig(unet))
+    net = Upsampler(UpsamplerConfig(unet=unet))
     state = keys.unet_state(pick(tensors, "weights."), unet)
     keys.load_strictly(net, {f"unet.{key}": tensor for key, tensor in state.items()})
     x = pick(tensors, "input.")

@@ -22,6 +22,7 @@ from dalle2_edu.diffusion.unet import (
     Middle,
     UNetConfig,
     build_down,
+    conv3x3,
     split_heads,
     timestep_embedding,
 )
@@ -37,7 +38,7 @@ class NoisyClassifier(nn.Module):
         widths = [config.channels * mult for mult in config.channel_mult]
         side = config.image_size // 2 ** (len(widths) - 1)
         self.time_mlp = nn.Sequential(nn.Linear(config.channels, emb_dim), nn.SiLU(), nn.Linear(emb_dim, emb_dim))
-        self.stem = nn.Conv2d(config.in_channels, widths[0], 3, padding=1)
+        self.stem = conv3x3(config.in_channels, widths[0], config)
         self.down, _ = build_down(config, widths, emb_dim)
         self.middle = Middle(widths[-1], emb_dim, config)
         self.norm_out = nn.GroupNorm(NORM_GROUPS, widths[-1])

@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -37,7 +38,8 @@ class UNetConfig:
 
     `attention_levels` counts from 0, the full resolution: (1, 2, 3) means attention at 1/2, 1/4 and 1/8 of it.
     `out_channels` is 3, or 6 when the network also answers the variance (learned range, iDDPM section 3.1).
-    `context_dim` is the width of the text tokens, None for a network without text.
+    `padding` is what a convolution sees beyond the picture's edge; the released systems have zeros. `context_dim`
+    is the width of the text tokens, None for a network without text.
     """
 
     image_size: int = 32
@@ -54,6 +56,7 @@ class UNetConfig:
     context_dim: int | None = None
     num_classes: int | None = None
     patch_size: int = 1
+    padding: Literal["zeros", "replicate"] = "zeros"
 
     def __post_init__(self) -> None:
         factor = self.patch_size * 2 ** (len(self.channel_mult) - 1)
@@ -81,12 +84,12 @@ class UNet(nn.Module):
 
         self.time_mlp = nn.Sequential(nn.Linear(config.channels, emb_dim), nn.SiLU(), nn.Linear(emb_dim, emb_dim))
         self.class_emb = nn.Embedding(config.num_classes, emb_dim) if config.num_classes else None
-        self.stem = nn.Conv2d(config.in_channels * folded, widths[0], 3, padding=1)
+        self.stem = conv3x3(config.in_channels * folded, widths[0], config)
         self.down, skips = build_down(config, widths, emb_dim)
         self.middle = Middle(widths[-1], emb_dim, config)
         self.up = build_up(config, widths, skips, emb_dim)
         self.norm_out = nn.GroupNorm(NORM_GROUPS, widths[0])
-        self.head = zero_init(nn.Conv2d(widths[0], config.out_channels * folded, 3, padding=1))
+        self.head = zero_init(conv3x3(widths[0], config.out_channels * folded, config))
 
     def forward(
         self,
@@ -141,11 +144,11 @@ class ResBlock(nn.Module):
         self.resize = resize
         self.scale_shift = config.scale_shift_norm
         self.norm1 = nn.GroupNorm(NORM_GROUPS, c_in)
-        self.conv1 = nn.Conv2d(c_in, c_out, 3, padding=1)
+        self.conv1 = conv3x3(c_in, c_out, config)
         self.emb_proj = nn.Linear(emb_dim, 2 * c_out if self.scale_shift else c_out)
         self.norm2 = nn.GroupNorm(NORM_GROUPS, c_out)
         self.dropout = nn.Dropout(config.dropout)
-        self.conv2 = zero_init(nn.Conv2d(c_out, c_out, 3, padding=1))  # the block starts as the identity
+        self.conv2 = zero_init(conv3x3(c_out, c_out, config))  # the block starts as the identity
         self.skip = nn.Conv2d(c_in, c_out, 1) if c_in != c_out else nn.Identity()
 
     def forward(self, x: Tensor, emb: Tensor) -> Tensor:
@@ -158,6 +161,11 @@ class ResBlock(nn.Module):
             h = self.norm2(h + y)
         h = self.conv2(self.dropout(F.silu(h)))
         return self.skip(resized(x, self.resize)) + h
+
+
+def conv3x3(c_in: int, c_out: int, config: UNetConfig) -> nn.Conv2d:
+    """A 3 x 3 convolution that keeps the picture's size."""
+    return nn.Conv2d(c_in, c_out, 3, padding=1, padding_mode=config.padding)
 
 
 def resized(x: Tensor, how: str) -> Tensor:

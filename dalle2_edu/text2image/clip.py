@@ -20,6 +20,7 @@ from typing import Any, Protocol
 import open_clip
 import torch
 import torch.nn.functional as F
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from dalle2_edu.errors import Dalle2EduError
@@ -140,18 +141,22 @@ def load_open_clip(name: str, pretrained: str | None = None, device: str = "cpu"
 
     `load_open_clip("ViT-B-32", "laion2b_s34b_b79k")` fetches the weights; `load_open_clip("ViT-B-32",
     "my.safetensors")` reads a file. Pickled checkpoints are refused. Raises Dalle2EduError for an unknown name,
-    tag or file.
+    tag or file, and for weights that can't be fetched or don't fit.
     """
     if name not in open_clip.list_models():
         raise Dalle2EduError(f"open_clip knows no model {name!r}; open_clip.list_models() lists them, e.g. ViT-B-32.")
-    is_file = pretrained is not None and Path(pretrained).exists()
+    is_file = pretrained is not None and Path(pretrained).is_file()
     if pretrained and not is_file and pretrained not in open_clip.list_pretrained_tags_by_model(name):
         raise Dalle2EduError(f"{pretrained!r} is neither a file nor a weights tag of {name}.")
     if is_file and Path(str(pretrained)).suffix != ".safetensors":
         raise Dalle2EduError(
             f"{pretrained} may be a pickle, which can run code when opened; convert it to .safetensors."
         )
-    model = open_clip.create_model(name, pretrained=pretrained, device=device)
+    try:
+        model = open_clip.create_model(name, pretrained=pretrained, device=device)
+    except (RuntimeError, ValueError, OSError, SafetensorError) as error:  # damaged, of another model, or no network
+        reason = " ".join(str(error).split())[:200]
+        raise Dalle2EduError(f"The weights {pretrained} of {name} can't be loaded: {reason}") from error
     return wrap_open_clip(model), open_clip.get_tokenizer(name)
 
 

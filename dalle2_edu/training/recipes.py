@@ -31,7 +31,7 @@ from dalle2_edu.data.text import default_tokenizer
 from dalle2_edu.errors import Dalle2EduError
 from dalle2_edu.text2image.clip import ClipConfig
 from dalle2_edu.training.checkpoints import latest_checkpoint
-from dalle2_edu.training.loop import Task, TrainConfig, train
+from dalle2_edu.training.loop import Task, TrainConfig, seed_for, train
 from dalle2_edu.training.oracle_task import OracleTask
 from dalle2_edu.training.tasks import (
     ClipTask,
@@ -49,7 +49,7 @@ from dalle2_edu.unclip.upsampler import UpsamplerConfig
 
 TIERS = ("smoke", "cpu", "gpu")
 CLIP_SIZE = 64  # pictures for CLIP, and for what learns from CLIP's embeddings
-SCENES = {"smoke": 64, "cpu": 30_000, "gpu": 200_000}  # rendered scenes a recipe keeps in memory
+SCENES = {"smoke": 64, "cpu": 20_000, "gpu": 200_000}  # rendered scenes a recipe keeps in memory
 LARGE_SCENES = {"smoke": 16, "cpu": 6_000, "gpu": 30_000}  # the same at 128 x 128, for the upsamplers
 LICENCES = {
     "emoji": "Noto Color Emoji, OFL 1.1 / Apache 2.0 (dalle2_edu/data/emoji.LICENSE.txt)",
@@ -104,7 +104,7 @@ def schedule(tier: str, cpu: TrainConfig, gpu: TrainConfig) -> TrainConfig:
 
 
 def clip_task(name: str, model: ClipConfig, seed: int, tier: str, pairs: Pairs | None) -> Task:
-    """A CLIP on both worlds. Half-precision only from the gpu tier on: the contrastive loss is small-batch already."""
+    """A CLIP on both worlds; Adam's second beta and the strong weight decay are CLIP's own (arXiv 2103.00020)."""
     cpu = TrainConfig(
         1000, 256, 1e-3, warmup=100, decay="cosine", weight_decay=0.1, betas=(0.9, 0.98), mixed_precision="bf16"
     )
@@ -117,11 +117,12 @@ def clip_task(name: str, model: ClipConfig, seed: int, tier: str, pairs: Pairs |
 
 def prior_task(domain: str, tier: str, pairs: Pairs | None) -> Task:
     """The diffusion prior of one domain; Adam's second beta from the paper's Table 3."""
-    cpu = TrainConfig(4000, 128, 1e-3, decay="cosine", weight_decay=0.06, betas=(0.9, 0.96), adam_eps=1e-6)
+    cpu = TrainConfig(2500, 128, 1e-3, decay="cosine", weight_decay=0.06, betas=(0.9, 0.96), adam_eps=1e-6)
     cpu = replace(cpu, ema=0.998, mixed_precision="bf16", save_every=200)
     gpu = replace(cpu, steps=30_000, batch_size=1024, ema=0.9995, save_every=2000)
     data = encoded(domain, tier, pairs, image_size=32)
-    model = PriorConfig(data.image_emb.shape[1], data.text.text_enc.shape[2], data.text.text_enc.shape[1])
+    clip_dim, (_, context, text_width) = data.image_emb.shape[1], data.text.text_enc.shape
+    model = PriorConfig(clip_dim, text_width, context, emb_scale=clip_dim**0.5)
     return PriorTask(f"{domain}-prior", data, schedule(tier, cpu, gpu), model)
 
 
@@ -131,13 +132,14 @@ def decoder_task(domain: str, tier: str, pairs: Pairs | None) -> Task:
     cpu = replace(cpu, save_every=200, sample_every=1000)
     gpu = replace(cpu, steps=40_000, batch_size=512, ema=0.9995, save_every=4000, sample_every=4000)
     data = encoded(domain, tier, pairs, image_size=32)
-    model = DecoderConfig(data.image_emb.shape[1], data.text.text_enc.shape[2])
+    clip_dim, text_width = data.image_emb.shape[1], data.text.text_enc.shape[2]
+    model = DecoderConfig(clip_dim, text_width, emb_scale=clip_dim**0.5)
     return DecoderTask(f"{domain}-decoder", data, schedule(tier, cpu, gpu), model)
 
 
 def upsampler_task(size: int, tier: str, pairs: Pairs | None) -> Task:
     """The upsampler to `size`: 64 (cosine, blurred condition) or 128 (linear, BSR-style condition)."""
-    cpu = TrainConfig(8000 if size == 64 else 4000, 64, 1e-3, decay="cosine", ema=0.998, mixed_precision="bf16")
+    cpu = TrainConfig(5000 if size == 64 else 3000, 64, 1e-3, decay="cosine", ema=0.998, mixed_precision="bf16")
     cpu = replace(cpu, save_every=200, sample_every=1000)
     gpu = replace(cpu, steps=30_000, batch_size=512, ema=0.9995, save_every=3000, sample_every=5000)
     unet = replace(UpsamplerConfig().unet, image_size=size)
@@ -226,6 +228,7 @@ def run(
     pairs = shards.pairs(data, size) if data else None
     if pairs and pairs.skipped:
         print(f"{pairs.skipped} pictures could not be read and were left out.")
+    torch.manual_seed(seed_for("weights", name))  # the first weights are a function of the recipe's name
     task = recipe.task(tier, pairs)
     changes: dict[str, Any] = {"steps": steps, "mixed_precision": mixed_precision}
     task.config = replace(task.config, **{key: value for key, value in changes.items() if value is not None})
@@ -246,7 +249,8 @@ def publish(run_dir: Path, notes: str = "", metrics: dict[str, float] | None = N
     config_class, model_class = zoo.classes(recipe.part)
     module = model_class(from_dict(config_class, state["metadata"]["model"]))
     module.load_state_dict(checkpoint.weights)
-    loss = {"training loss": state["numbers"]["loss"]}
+    numbers = state["numbers"]  # empty if the run was stopped before it first wrote its log
+    loss = {"training loss": numbers["loss"]} if numbers else {}
     card = zoo.Card(
         recipe=about["recipe"],
         tier=about["tier"],

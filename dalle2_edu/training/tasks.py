@@ -271,8 +271,9 @@ class UpsamplerTask:
     def loss(
         self, model: nn.Module, batch: dict[str, Tensor], generator: torch.Generator
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        x0 = to_float(batch["images"])
-        low_res = self.damaged(upsampler.reduce(x0, upsampler.FACTOR), generator)
+        images = to_float(batch["images"])
+        low_res = self.damaged(upsampler.reduce(images, upsampler.FACTOR), generator)
+        x0 = upsampler.to_detail(images, low_res)
         index = index_timesteps(len(x0), self.diffusion, generator)
         noise = noise_like(x0, generator)
         losses = self.diffusion.training_losses(model, x0, index, noise, low_res=low_res)
@@ -288,11 +289,8 @@ class UpsamplerTask:
         """Enlarged small pictures above, the upsampler's full-size work below: (GRID, 3, S, S)."""
         chosen = torch.arange(0, self.size, max(1, self.size // (GRID // 2)))[: GRID // 2]
         device = next(model.parameters()).device
-        x0 = to_float(self.images[chosen]).to(device)
-        low_res = upsampler.reduce(x0, upsampler.FACTOR)
-        noise = SeededNoise(range(len(chosen)), device)
-        steps = self.diffusion.respace(10)
-        drawn = ddim_sample(lambda x_t, t: model(x_t, t, low_res), steps, noise(tuple(x0.shape)), noise)
+        low_res = upsampler.reduce(to_float(self.images[chosen]).to(device), upsampler.FACTOR)
+        drawn = upsampler.upsample(model, self.diffusion.respace(10), low_res, SeededNoise(range(len(chosen)), device))
         enlarged = F.interpolate(low_res, scale_factor=float(upsampler.FACTOR), mode="nearest")
         return torch.cat([enlarged, drawn]).cpu()
 

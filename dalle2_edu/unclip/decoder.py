@@ -28,10 +28,16 @@ IMAGE_TOKENS = 4
 
 @dataclass(frozen=True)
 class DecoderConfig:
-    """`unet.context_dim` is the width of the tokens in attention; `clip_dim` and `text_width` are CLIP's."""
+    """`unet.context_dim` is the width of the tokens in attention; `clip_dim` and `text_width` are CLIP's.
+
+    `emb_scale` multiplies both embeddings: the numbers of a unit vector in 128 dimensions are about 1/sqrt(128), too
+    faint for a linear layer that also hears everything else at strength 1. The released systems feed CLIP's vectors
+    before they are normalised, and have scale 1.
+    """
 
     clip_dim: int = 128
     text_width: int = 128
+    emb_scale: float = 1.0
     unet: UNetConfig = field(
         default_factory=lambda: UNetConfig(
             image_size=32,
@@ -86,6 +92,7 @@ class Decoder(nn.Module):
         """
         if image_keep is not None:
             image_emb = torch.where(image_keep[:, None], image_emb, self.null_image_emb)
+        image_emb, text_emb = image_emb * self.config.emb_scale, text_emb * self.config.emb_scale
         added = self.image_to_time(image_emb) + self.text_to_time(text_emb)  # (B, 4 * channels)
         image_tokens = self.image_to_tokens(image_emb).unflatten(1, (IMAGE_TOKENS, -1))  # (B, 4, width)
         context = torch.cat([image_tokens, self.text_to_tokens(text_enc)], dim=1)  # (B, 4 + L, width)

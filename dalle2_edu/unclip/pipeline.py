@@ -34,7 +34,7 @@ from dalle2_edu.errors import Dalle2EduError
 from dalle2_edu.text2image.clip import Clip, TextEncoding
 from dalle2_edu.unclip.decoder import Decoder, decoder_diffusion
 from dalle2_edu.unclip.prior import DiffusionPrior, nearest_to_text, prior_diffusion
-from dalle2_edu.unclip.upsampler import Upsampler, upsampler_diffusion
+from dalle2_edu.unclip.upsampler import Upsampler, from_detail, upsample, upsampler_diffusion
 
 CANDIDATES = 2  # embeddings drawn per picture, of which the one nearer to the text is kept (section 2.2)
 PRIOR_CLIP = 5.0  # a standardised embedding's numbers lie well inside +-5; diffusers uses the same bound
@@ -160,15 +160,15 @@ class UnCLIP:
         )
 
     def upsample(self, upsampler: Upsampler, low_res: Tensor, run: Run, steps: int) -> Tensor:
-        """Pictures (B, 3, S, S) -> (B, 3, 2S, 2S), with DDIM as in the paper's Table 3."""
+        """Pictures (B, 3, S, S) -> (B, 3, 2S, 2S). The caller's callback sees the detail put onto the small picture."""
         side = upsampler.config.unet.image_size
-        name, noise = f"upsampler_{side}", run.noise(f"upsampler {side}")
-        return ddim_sample(
-            lambda x_t, t: upsampler(x_t, t, low_res),
+        name = f"upsampler_{side}"
+        return upsample(
+            upsampler,
             upsampler_diffusion(upsampler.config).respace(steps),
-            noise((len(low_res), 3, side, side)),
-            noise,
-            callback=run.watch(name),
+            low_res,
+            run.noise(name),
+            callback=run.watch(name, lambda detail: from_detail(detail, low_res)),
             progress=run.label(name),
         )
 
@@ -187,10 +187,14 @@ class Run:
         own = [blake2b(f"{stream} {seed}".encode(), digest_size=7).digest() for seed in self.seeds]
         return SeededNoise([int.from_bytes(digest, "big") for digest in own], self.device)
 
-    def watch(self, stage: str) -> Callable[[int, Tensor, Tensor], object] | None:
-        """The caller's callback, told which stage it watches; None if nobody does."""
+    def watch(
+        self, stage: str, finish: Callable[[Tensor], Tensor] = lambda guess: guess
+    ) -> Callable[[int, Tensor, Tensor], object] | None:
+        """The caller's callback, told which stage it watches; `finish` makes the guess a picture. None if nobody
+        does.
+        """
         callback = self.callback
-        return None if callback is None else lambda step, x_t, guess: callback(stage, step, guess)
+        return None if callback is None else lambda step, x_t, guess: callback(stage, step, finish(guess))
 
     def label(self, stage: str) -> str | None:
         """The progress bar's label, None for no bar."""
@@ -205,9 +209,8 @@ def checked_prompts(prompts: Sequence[str], tokenizer: Tokenizer) -> list[str]:
         raise Dalle2EduError("The prompt is empty: say what to draw, for example rocket or 火箭.")
     for prompt in prompts:
         if cut := tokenizer.cut(prompt):
-            warnings.warn(
-                f"The prompt is too long for {tokenizer.context_length} tokens; cut off: {cut!r}", stacklevel=3
-            )
+            message = f"The prompt is too long for {tokenizer.context_length} tokens; cut off: {cut!r}"
+            warnings.warn(message, stacklevel=4)  # the caller's line: above are text_to_image and its no_grad
     return list(prompts)
 
 

@@ -36,7 +36,10 @@ from dalle2_edu.text2image.transformer import Transformer
 
 @dataclass(frozen=True)
 class PriorConfig:
-    """`clip_dim` is the embedding's size, `text_width` that of the encoded text tokens, `width` the transformer's."""
+    """`clip_dim` is the embedding's size, `text_width` that of the encoded text tokens, `width` the transformer's.
+
+    `emb_scale` multiplies the text embedding, as in `DecoderConfig`.
+    """
 
     clip_dim: int = 128
     text_width: int = 128
@@ -44,6 +47,7 @@ class PriorConfig:
     width: int = 160
     layers: int = 5
     heads: int = 5
+    emb_scale: float = 1.0
 
 
 def prior_diffusion() -> GaussianDiffusion:
@@ -81,7 +85,7 @@ class DiffusionPrior(nn.Module):
         D).
         """
         time = self.time_mlp(timestep_embedding(t, self.config.width).to(z_t.dtype))
-        singles = [self.text_emb_proj(text_emb), time, self.z_proj(z_t)]  # each (B, width)
+        singles = [self.text_emb_proj(text_emb * self.config.emb_scale), time, self.z_proj(z_t)]  # each (B, width)
         tokens = [self.text_enc_proj(text_enc), *(single[:, None] for single in singles)]
         tokens.append(self.query.expand(len(z_t), -1, -1))
         x = torch.cat(tokens, dim=1) + self.position  # (B, L + 4, width)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import textwrap
 import unicodedata
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 
@@ -52,6 +53,21 @@ def contact_sheet(stages: Stages, path: Path) -> Path:
     return path
 
 
+def picture_grid(prompts: Sequence[str], images: Tensor, path: Path, columns: int = 6) -> Path:
+    """Write a PNG with the pictures (N, 3, S, S) in rows, each under its prompt."""
+    rows = -(-len(prompts) // columns)
+    figure = Figure(figsize=(1.9 * columns, 2.3 * rows), layout="constrained")
+    FigureCanvasAgg(figure)
+    panels = figure.subplots(rows, columns, squeeze=False).ravel()
+    for panel in panels:
+        panel.axis("off")
+    for panel, prompt, image in zip(panels, prompts, images, strict=False):  # the last row may be short
+        panel.imshow(to_pil(image), interpolation="nearest")
+        panel.set_title(wrapped(prompt, 24), fontproperties=font(8))
+    figure.savefig(path, dpi=110)
+    return path
+
+
 def wrapped(text: str, width: int) -> str:
     """Break a line after about `width` columns; a Chinese character takes two, and may stand at any line's end."""
     if not any(unicodedata.east_asian_width(char) in "WF" for char in text):
@@ -70,7 +86,8 @@ def show_text(panel: Axes, title: str, text: str, size: float) -> None:
     """A panel with words in it."""
     panel.set_title(title, fontproperties=font(10))
     panel.axis("off")
-    panel.text(0.5, 0.5, text, ha="center", va="center", fontproperties=font(size), transform=panel.transAxes)
+    words = panel.text(0.5, 0.5, text, ha="center", va="center", fontproperties=font(size), transform=panel.transAxes)
+    words.set_parse_math(False)  # "$5 or $6" is no formula
 
 
 def show_prior(panel: Axes, stages: Stages, i: int) -> None:

@@ -1,0 +1,123 @@
+"""Recipes from end to end at the smoke tier: train, resume, publish, load; and what is refused."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny_models
+import torch
+from PIL import Image
+
+from dalle2_edu import zoo
+from dalle2_edu.errors import Dalle2EduError
+from dalle2_edu.text2image.clip import Clip
+from dalle2_edu.training import load_checkpoint, recipes
+
+
+@pytest.fixture
+def own_zoo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty zoo of this test's own."""
+    monkeypatch.setenv("DALLE2_EDU_ZOO", str(tmp_path / "zoo"))
+    return tmp_path / "zoo"
+
+
+def run(name: str, out: Path, **options: Any) -> Path:
+    return recipes.run(name, "smoke", out=out, progress=False, mixed_precision="no", **options)
+
+
+def folder_of_pictures(folder: Path, n: int, broken: int = 0) -> Path:
+    """Pictures with captions as a reader might have them, the first ones broken."""
+    folder.mkdir()
+    for i in range(n):
+        Image.new("RGB", (40, 30), (40 * i % 256, 100, 200)).save(folder / f"{i}.png")
+        (folder / f"{i}.txt").write_text(f"picture number {i}")
+    for i in range(broken):
+        (folder / f"{i}.png").write_bytes(b"not a picture")
+    return folder
+
+
+@pytest.mark.parametrize(("name", "tier", "said"), [("cat", "smoke", "emoji-decoder"), ("clip", "huge", "smoke, cpu")])
+def test_unknown_names_list_the_known(name: str, tier: str, said: str, tmp_path: Path) -> None:
+    with pytest.raises(Dalle2EduError, match=said):
+        recipes.run(name, tier, out=tmp_path)
+
+
+def test_every_part_of_the_zoo_has_one_recipe() -> None:
+    parts = {(domain, part) for domain, names in zoo.known().items() for part in names}
+    assert {(recipe.domain, recipe.part) for recipe in recipes.RECIPES.values()} == parts
+    assert len(recipes.RECIPES) == len(parts)
+
+
+def test_trained_resumed_and_published(tmp_path: Path, own_zoo: Path) -> None:
+    out = tmp_path / "run"
+    assert run("upsampler-64", out, max_minutes=0).name == "step-00000001"
+    checkpoint = run("upsampler-64", out, resume=True)
+    assert checkpoint.name == "step-00000003"
+
+    file = recipes.publish(out, notes="a test", metrics={"score": 0.12345})
+    assert file == own_zoo / "shared" / "upsampler_64.safetensors"
+    card = zoo.cards()["shared", "upsampler_64"]
+    assert (card.recipe, card.tier, card.steps, card.notes) == ("upsampler-64", "smoke", 3, "a test")
+    assert card.metrics["score"] == 0.1235 and "training loss" in card.metrics
+
+    averaged, trained = (load_checkpoint(checkpoint).tensors[part] for part in ("ema", "model"))
+    loaded = zoo.load("shared", "upsampler_64").state_dict()
+    assert all(torch.equal(loaded[name], weights.half().float()) for name, weights in averaged.items())
+    assert any(not torch.equal(loaded[name], weights.half().float()) for name, weights in trained.items())
+
+
+@pytest.mark.parametrize("name", ["shapes-prior", "shapes-decoder"])
+def test_what_learns_from_clip_reads_the_zoos(name: str, tmp_path: Path, own_zoo: Path) -> None:
+    with pytest.raises(Dalle2EduError, match="shared clip"):
+        run(name, tmp_path / "run")
+    zoo.save("shared", "clip", Clip(tiny_models.CLIP), zoo.Card("clip", "smoke", "a test's own"))
+    run(name, tmp_path / "run")
+    recipe = recipes.RECIPES[name]
+    recipes.publish(tmp_path / "run")
+    assert zoo.load(recipe.domain, recipe.part).config.clip_dim == tiny_models.DIM
+
+
+def test_own_pictures(tmp_path: Path, own_zoo: Path) -> None:
+    source = folder_of_pictures(tmp_path / "mine", 6)
+    checkpoint = run("clip", tmp_path / "run", data=str(source), steps=1)
+    assert load_checkpoint(checkpoint).state["size"] == 6
+    recipes.publish(tmp_path / "run")
+    assert zoo.cards()["shared", "clip"].data_licence == "the reader's own pictures"
+
+
+def test_more_than_one_percent_bad_pictures_stop_the_run(tmp_path: Path) -> None:
+    source = folder_of_pictures(tmp_path / "mine", 6, broken=1)
+    with pytest.warns(UserWarning, match="0.png"), pytest.raises(Dalle2EduError, match="1 of 6"):
+        run("clip", tmp_path / "run", data=str(source))
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_oracle_takes_no_pictures_of_yours(tmp_path: Path) -> None:
+    source = folder_of_pictures(tmp_path / "mine", 1)
+    with pytest.raises(Dalle2EduError, match="truth"):
+        run("oracle", tmp_path / "run", data=str(source))
+
+
+def test_publish_needs_a_run(tmp_path: Path) -> None:
+    with pytest.raises(Dalle2EduError, match="no finished run"):
+        recipes.publish(tmp_path)
+
+
+def test_a_run_stopped_before_its_first_log_can_be_published(
+    tmp_path: Path, own_zoo: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recipes, "schedule", lambda tier, cpu, gpu: replace(cpu, batch_size=4, log_every=50))
+    out = tmp_path / "run"
+    run("clip", out, data=str(folder_of_pictures(tmp_path / "mine", 4)), max_minutes=0)
+    recipes.publish(out)
+    assert zoo.cards()["shared", "clip"].steps == 1
+
+
+def test_run_says_how_it_was_trained(tmp_path: Path) -> None:
+    run("clip", tmp_path / "run", data=str(folder_of_pictures(tmp_path / "mine", 4)), steps=1)
+    about = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert (about["recipe"], about["tier"], about["data"]) == ("clip", "smoke", str(tmp_path / "mine"))

@@ -1,0 +1,190 @@
+"""What each network learns from: one step of every task, the drop rates, and the data they share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import tiny_models
+import torch
+
+from dalle2_edu.data import shapes
+from dalle2_edu.data.pairs import Pairs
+from dalle2_edu.data.text import default_tokenizer
+from dalle2_edu.text2image.clip import Clip
+from dalle2_edu.training import TrainConfig
+from dalle2_edu.training.tasks import (
+    IMAGE_DROP_DECODER,
+    TEXT_DROP_DECODER,
+    TEXT_DROP_PRIOR,
+    ClipTask,
+    DecoderTask,
+    Encoded,
+    PriorTask,
+    UpsamplerTask,
+    encode,
+    mix,
+    random_crops,
+    repeats,
+    shrink,
+    to_float,
+)
+
+CONFIG = TrainConfig(steps=1, batch_size=4)
+DRAWS = 4000  # a share of one half is then off by .04 once in two million tests
+
+
+@pytest.fixture(scope="module")
+def pairs() -> Pairs:
+    return shapes.pairs(6, 64)
+
+
+@pytest.fixture(scope="module")
+def clip() -> Clip:
+    torch.manual_seed(0)
+    return tiny_models.awake(Clip(tiny_models.CLIP))
+
+
+@pytest.fixture(scope="module")
+def data(pairs: Pairs, clip: Clip) -> Encoded:
+    return encode(pairs, 32, clip, default_tokenizer(), batch_size=4)
+
+
+def upsampler_task(damage: str) -> UpsamplerTask:
+    size = 64 if damage == "blur" else 128
+    images = shapes.pairs(4, 128).images
+    return UpsamplerTask("upsampler", images, CONFIG, tiny_models.upsampler_config(size), damage)
+
+
+TASKS: dict[str, Callable[[Pairs, Encoded], Any]] = {
+    "clip": lambda pairs, data: ClipTask("clip", pairs, default_tokenizer(), CONFIG, tiny_models.CLIP),
+    "prior": lambda pairs, data: PriorTask("prior", data, CONFIG, tiny_models.PRIOR),
+    "decoder": lambda pairs, data: DecoderTask("decoder", data, CONFIG, tiny_models.DECODER),
+    "blur": lambda pairs, data: upsampler_task("blur"),
+    "bsr": lambda pairs, data: upsampler_task("bsr"),
+}
+
+
+@pytest.mark.parametrize("kind", TASKS)
+def test_one_step_reaches_every_parameter(kind: str, pairs: Pairs, data: Encoded) -> None:
+    task = TASKS[kind](pairs, data)
+    loss, numbers = task.loss(task.model, task.batch(torch.arange(4)), torch.Generator().manual_seed(0))
+    assert loss.isfinite() and loss.shape == ()
+    assert all(number.isfinite() for number in numbers.values())
+    loss.backward()  # several processes wait for each parameter's gradient at each step
+    assert [name for name, parameter in task.model.named_parameters() if parameter.grad is None] == []
+
+
+@pytest.mark.parametrize("kind", ["decoder", "blur"])
+def test_sample_grids_are_pictures(kind: str, pairs: Pairs, data: Encoded) -> None:
+    task = TASKS[kind](pairs, data)
+    with torch.no_grad():
+        grid = task.sample(task.model.eval())
+    assert grid.shape[1:] == (3, *[task.model_config.unet.image_size] * 2)
+    assert len(grid) % 2 == 0  # as many drawn as given
+    assert grid.abs().max() <= 1
+
+
+@pytest.mark.parametrize("kind", ["prior", "decoder", "blur"])
+def test_the_loss_is_its_generators_doing(kind: str, pairs: Pairs, data: Encoded) -> None:
+    task = TASKS[kind](pairs, data)
+    tiny_models.awake(task.model)
+    batch = task.batch(torch.arange(4))
+    one, same, other = (
+        task.loss(task.model, dict(batch), torch.Generator().manual_seed(seed))[0] for seed in (1, 1, 2)
+    )
+    assert torch.equal(one, same) and not torch.equal(one, other)
+
+
+def test_drop_rates_are_the_papers_and_independent(data: Encoded) -> None:
+    assert (TEXT_DROP_PRIOR, TEXT_DROP_DECODER, IMAGE_DROP_DECODER) == (0.1, 0.5, 0.1)
+    indices = torch.arange(DRAWS) % len(data)
+    null = data.null.text_emb
+
+    batch = PriorTask("prior", data, CONFIG, tiny_models.PRIOR).batch(indices)
+    assert (batch["text_emb"] == null).all(dim=1).float().mean() == pytest.approx(0.1, abs=0.025)
+
+    batch = DecoderTask("decoder", data, CONFIG, tiny_models.DECODER).batch(indices)
+    no_text, no_image = (batch["text_emb"] == null).all(dim=1), ~batch["image_keep"]
+    assert no_text.float().mean() == pytest.approx(0.5, abs=0.04)
+    assert no_image.float().mean() == pytest.approx(0.1, abs=0.025)
+    assert (no_text & no_image).float().mean() == pytest.approx(0.05, abs=0.02)
+
+
+def test_dropped_text_is_the_encoding_of_nothing(data: Encoded, clip: Clip) -> None:
+    with torch.no_grad():
+        nothing = clip.encode_text(default_tokenizer()(["", ""])).as_conditioning()
+    dropped, kept = data.draw_text(torch.tensor([0, 5]), drop=1.0), data.draw_text(torch.tensor([0, 5]), drop=0.0)
+    for name, expected in nothing.items():
+        torch.testing.assert_close(dropped[name], expected, rtol=0, atol=1e-5)
+        assert dropped[name].dtype == kept[name].dtype
+        assert not torch.equal(kept[name], expected)
+
+
+def test_encoded_is_what_clip_says(pairs: Pairs, data: Encoded, clip: Clip) -> None:
+    tokenizer = default_tokenizer()
+    with torch.no_grad():
+        image_emb = clip.encode_image(to_float(pairs.images))
+        text = clip.encode_text(tokenizer([caption for captions in pairs.captions for caption in captions]))
+    torch.testing.assert_close(data.image_emb, image_emb, rtol=0, atol=1e-5)
+    torch.testing.assert_close(data.text.text_emb, text.text_emb, rtol=0, atol=1e-5)
+    torch.testing.assert_close(data.text.text_enc.float(), text.text_enc, rtol=1e-3, atol=1e-3)  # half precision
+    assert torch.equal(data.text.text_mask, text.text_mask)
+    assert data.images.dtype == torch.uint8 and data.images.shape == (6, 3, 32, 32)
+
+
+def test_every_caption_of_a_picture_is_drawn_and_no_other(pairs: Pairs, data: Encoded) -> None:
+    for index in (0, 5):
+        drawn = set(data.captions.draw(torch.full((200,), index)).tolist())
+        start = sum(len(captions) for captions in pairs.captions[:index])
+        assert drawn == set(range(start, start + len(pairs.captions[index])))
+
+
+def test_prior_targets_are_standardised(data: Encoded) -> None:
+    task = PriorTask("prior", data, CONFIG, tiny_models.PRIOR)
+    torch.testing.assert_close(task.targets.std(dim=0), torch.ones(tiny_models.DIM))
+    torch.testing.assert_close(task.model.unstandardise(task.targets), data.image_emb)  # type: ignore[operator]
+
+
+def test_crops_are_whole_pieces_at_aligned_corners() -> None:
+    rows, columns = torch.meshgrid(torch.arange(16), torch.arange(16), indexing="ij")
+    images = torch.stack([rows, columns, rows + columns]).expand(400, 3, 16, 16)
+    crops = random_crops(images, side=4, step=2)
+    corners = crops[:, :2, 0, 0]  # (400, 2)
+    assert set(corners.flatten().tolist()) == {0, 2, 4, 6, 8, 10, 12}
+    for crop, (top, left) in zip(crops, corners.tolist(), strict=True):
+        assert torch.equal(crop, images[0][:, top : top + 4, left : left + 4])
+
+
+def test_upsampler_trains_on_a_quarter_of_the_width() -> None:
+    task = upsampler_task("bsr")
+    assert task.batch(torch.arange(2))["images"].shape == (2, 3, 32, 32)
+
+
+def test_clips_pictures_are_moved_a_little(pairs: Pairs) -> None:
+    from dalle2_edu.training.tasks import jitter
+
+    images = to_float(pairs.images)
+    moved = jitter(images, torch.Generator().manual_seed(0))
+    assert moved.shape == images.shape and not torch.equal(moved, images)
+    assert (moved - images).abs().mean() < 0.25  # the picture is still the same
+    plain = torch.full((2, 3, 16, 16), 0.3)
+    torch.testing.assert_close(jitter(plain, torch.Generator()), plain)  # nothing comes in from outside
+
+
+def test_a_small_set_is_repeated_to_weigh_as_much() -> None:
+    large, small = shapes.pairs(7, 16), shapes.pairs(2, 16, seed=1)
+    small = replace(small, skipped=3)
+    assert repeats(len(small), len(large)) == 4 and repeats(5, 2) == 1
+    both = mix([(large, 1), (small, 2)])
+    assert len(both) == 11 and both.skipped == 3
+    assert both.captions == large.captions + small.captions * 2
+    assert torch.equal(both.images[7:9], small.images) and torch.equal(both.images[9:], small.images)
+
+
+def test_shrink_is_the_box_average() -> None:
+    images = torch.tensor([[0, 3], [6, 8]], dtype=torch.uint8).expand(1, 3, 2, 2)
+    assert shrink(images, 1).flatten().tolist() == [4, 4, 4]  # 17 / 4
+    assert torch.equal(shrink(images, 2), images)
