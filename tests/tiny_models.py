@@ -66,8 +66,10 @@ def awake(module: Module) -> Module:
 
 def pipeline() -> UnCLIP:
     """A whole unCLIP that draws noise, but by every stage."""
+    prior = awake(DiffusionPrior(PRIOR))
+    prior.set_stats(torch.randn(9, DIM) * 0.1 + 0.2)
     upsamplers = [awake(Upsampler(upsampler_config(size))) for size in (64, 128)]
-    return UnCLIP(awake(Clip(CLIP)), awake(DiffusionPrior(PRIOR)), awake(Decoder(DECODER)), upsamplers, default_tokenizer())
+    return UnCLIP(awake(Clip(CLIP)), prior, awake(Decoder(DECODER)), upsamplers, default_tokenizer())
 
 
 def conditioning(n: int, real: int = 5) -> dict[str, Tensor]:

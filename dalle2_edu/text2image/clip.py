@@ -145,19 +145,29 @@ def load_open_clip(name: str, pretrained: str | None = None, device: str = "cpu"
     """
     if name not in open_clip.list_models():
         raise Dalle2EduError(f"open_clip knows no model {name!r}; open_clip.list_models() lists them, e.g. ViT-B-32.")
-    is_file = pretrained is not None and Path(pretrained).is_file()
-    if pretrained and not is_file and pretrained not in open_clip.list_pretrained_tags_by_model(name):
-        raise Dalle2EduError(f"{pretrained!r} is neither a file nor a weights tag of {name}.")
-    if is_file and Path(str(pretrained)).suffix != ".safetensors":
-        raise Dalle2EduError(
-            f"{pretrained} may be a pickle, which can run code when opened; convert it to .safetensors."
-        )
     try:
+        if pretrained and not weights_file(name, pretrained).endswith(".safetensors"):
+            raise Dalle2EduError(
+                f"The weights {pretrained} of {name} may be a pickle, which can run code when opened; "
+                "convert them to .safetensors."
+            )
         model = open_clip.create_model(name, pretrained=pretrained, device=device)
-    except (RuntimeError, ValueError, OSError, SafetensorError) as error:  # damaged, of another model, or no network
+    except (RuntimeError, OSError, SafetensorError) as error:  # of another model, no network, damaged
         reason = " ".join(str(error).split())[:200]
         raise Dalle2EduError(f"The weights {pretrained} of {name} can't be loaded: {reason}") from error
     return wrap_open_clip(model), open_clip.get_tokenizer(name)
+
+
+def weights_file(name: str, pretrained: str) -> str:
+    """The path of a model's weights, fetched first if `pretrained` is one of open_clip's tags and no file.
+
+    Raises Dalle2EduError if it is neither.
+    """
+    if Path(pretrained).is_file():
+        return pretrained
+    if pretrained not in open_clip.list_pretrained_tags_by_model(name):
+        raise Dalle2EduError(f"{pretrained!r} is neither a file nor a weights tag of {name}.")
+    return open_clip.download_pretrained(open_clip.get_pretrained_cfg(name, pretrained))
 
 
 def wrap_open_clip(model: Any) -> Clip:

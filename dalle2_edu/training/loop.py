@@ -39,6 +39,7 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState, PartialState
 from accelerate.utils import set_seed
 from torch import Tensor, nn
+from torch.backends import mps
 from tqdm.auto import tqdm
 
 from dalle2_edu.errors import Dalle2EduError
@@ -343,7 +344,9 @@ def make_accelerator(config: TrainConfig, device: str | None) -> Accelerator:
     AcceleratorState._reset_state()
     if PartialState._shared_state and not torch.distributed.is_initialized():
         PartialState._reset_state()
-    accelerator = Accelerator(cpu=device == "cpu", mixed_precision=config.mixed_precision)
+    # Several processes talk to each other on a machine without a GPU only if accelerate is told that it is one.
+    on_cpu = device == "cpu" or (device is None and not torch.cuda.is_available() and not mps.is_available())
+    accelerator = Accelerator(cpu=on_cpu, mixed_precision=config.mixed_precision)
     if config.batch_size % accelerator.num_processes:
         raise Dalle2EduError(
             f"A batch of {config.batch_size} can't be shared by {accelerator.num_processes} processes: "

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from accelerate import PartialState
 
 from dalle2_edu import zoo
 from dalle2_edu.config import from_dict
@@ -78,9 +79,7 @@ def domain_pairs(domain: str, tier: str, size: int) -> Pairs:
     scenes = (SCENES if size <= CLIP_SIZE else LARGE_SCENES)[tier]
     if domain == "shapes":
         return shapes.pairs(scenes, size)
-    drawn = emoji.pairs(size)
-    if tier == "smoke":
-        drawn = Pairs(drawn.images[:scenes], drawn.captions[:scenes])
+    drawn = shards.pairs(emoji.shipped(emoji.SHARD), size, limit=scenes if tier == "smoke" else None)
     if domain == "emoji":
         return drawn
     rendered = shapes.pairs(scenes, size)
@@ -235,7 +234,8 @@ def run(
     out = out or Path("runs") / f"{name}-{tier}"
     checkpoint = train(task, out, resume=resume, progress=progress, logger=logger, max_minutes=max_minutes)
     about = {"recipe": name, "tier": tier, "device": describe_device(), "data": data, "commit": commit()}
-    (out / "run.json").write_text(json.dumps(about, indent=2))
+    if PartialState().is_main_process:
+        (out / "run.json").write_text(json.dumps(about, indent=2))
     return checkpoint
 
 

@@ -31,6 +31,7 @@ from torch import Tensor, nn
 from dalle2_edu.diffusion.process import GaussianDiffusion
 from dalle2_edu.diffusion.schedules import cosine_betas
 from dalle2_edu.diffusion.unet import timestep_embedding
+from dalle2_edu.errors import Dalle2EduError
 from dalle2_edu.text2image.transformer import Transformer
 
 
@@ -93,7 +94,9 @@ class DiffusionPrior(nn.Module):
         return self.out(self.norm_out(x[:, -1]))  # the query's place: (B, width) => (B, D)
 
     def set_stats(self, image_embs: Tensor) -> None:
-        """Take mean and standard deviation of each dimension from image embeddings (N, D)."""
+        """Take mean and standard deviation of each dimension from image embeddings (N, D), N at least 2."""
+        if len(image_embs) < 2:
+            raise Dalle2EduError("The prior needs two pictures or more: one alone has no standard deviation.")
         self.mean.copy_(image_embs.mean(dim=0))
         self.std.copy_(image_embs.std(dim=0))
 

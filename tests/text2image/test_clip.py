@@ -71,6 +71,21 @@ def test_what_cannot_be_loaded_is_said_in_one_line(checkpoint: Path) -> None:
         assert "\n" not in str(caught.value)
 
 
+def test_a_tag_whose_weights_are_pickled_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(open_clip, "download_pretrained", lambda _: "fetched/open_clip_pytorch_model.bin")
+    with pytest.raises(Dalle2EduError, match="pickle"):
+        load_open_clip("ViT-B-32", "laion2b_s34b_b79k")
+
+
+def test_without_a_network_the_tag_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unreachable(_: object) -> str:
+        raise FileNotFoundError("no\nnetwork")
+
+    monkeypatch.setattr(open_clip, "download_pretrained", unreachable)
+    with pytest.raises(Dalle2EduError, match="laion2b_s34b_b79k.*no network"):
+        load_open_clip("ViT-B-32", "laion2b_s34b_b79k")
+
+
 @torch.no_grad()
 def test_text_encoding_is_the_tokens_that_the_embedding_is_read_from() -> None:
     clip, tokens = tiny_models.awake(Clip(tiny_models.CLIP)), default_tokenizer()(["rocket", "一只猫", ""])

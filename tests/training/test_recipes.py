@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import socket
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +19,12 @@ from PIL import Image
 from dalle2_edu import zoo
 from dalle2_edu.errors import Dalle2EduError
 from dalle2_edu.text2image.clip import Clip
-from dalle2_edu.training import load_checkpoint, recipes
+from dalle2_edu.training import load_checkpoint, recipes, tasks
+
+
+@pytest.fixture(autouse=True)
+def small_grids(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tasks, "GRID", 2)
 
 
 @pytest.fixture
@@ -57,6 +66,7 @@ def test_trained_resumed_and_published(tmp_path: Path, own_zoo: Path) -> None:
     assert run("upsampler-64", out, max_minutes=0).name == "step-00000001"
     checkpoint = run("upsampler-64", out, resume=True)
     assert checkpoint.name == "step-00000003"
+    assert (out / "samples" / "step-00000003.png").exists()
 
     file = recipes.publish(out, notes="a test", metrics={"score": 0.12345})
     assert file == own_zoo / "shared" / "upsampler_64.safetensors"
@@ -121,3 +131,21 @@ def test_run_says_how_it_was_trained(tmp_path: Path) -> None:
     run("clip", tmp_path / "run", data=str(folder_of_pictures(tmp_path / "mine", 4)), steps=1)
     about = json.loads((tmp_path / "run" / "run.json").read_text())
     assert (about["recipe"], about["tier"], about["data"]) == ("clip", "smoke", str(tmp_path / "mine"))
+
+
+def test_two_processes_train_one_run(tmp_path: Path) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    launcher = ["torch.distributed.run", "--nproc-per-node=2", "--master-addr=127.0.0.1", f"--master-port={port}"]
+    settings = ["--tier", "smoke", "--mixed-precision", "no", "--out", str(tmp_path / "run")]
+    data = ["--data", str(folder_of_pictures(tmp_path / "mine", 6))]
+    command = [sys.executable, "-m", *launcher, "-m", "dalle2_edu.cli", "train", "clip", *settings, *data]
+    paths = os.pathsep.join([str(Path(recipes.__file__).parents[2]), os.environ.get("PYTHONPATH", "")])
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": paths}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    state = load_checkpoint(tmp_path / "run" / "checkpoint" / "step-00000003").state
+    assert state["processes"] == 2
+    assert (tmp_path / "run" / "log.csv").read_text().count("\n") == 4  # a heading and three steps, each once
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["recipe"] == "clip"

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import tiny_models
 import torch
+from torch import Tensor
 
 from dalle2_edu.data import shapes
 from dalle2_edu.data.pairs import Pairs
@@ -25,12 +26,14 @@ from dalle2_edu.training.tasks import (
     PriorTask,
     UpsamplerTask,
     encode,
+    jitter,
     mix,
     random_crops,
     repeats,
     shrink,
     to_float,
 )
+from dalle2_edu.unclip.upsampler import from_detail, reduce
 
 CONFIG = TrainConfig(steps=1, batch_size=4)
 DRAWS = 4000  # a share of one half is then off by .04 once in two million tests
@@ -163,9 +166,23 @@ def test_upsampler_trains_on_a_quarter_of_the_width() -> None:
     assert task.batch(torch.arange(2))["images"].shape == (2, 3, 32, 32)
 
 
-def test_clips_pictures_are_moved_a_little(pairs: Pairs) -> None:
-    from dalle2_edu.training.tasks import jitter
+@pytest.mark.parametrize("damage", ["blur", "bsr"])
+def test_upsampler_learns_what_its_damaged_condition_lacks(damage: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    task, seen = upsampler_task(damage), {}
 
+    def losses(model: object, x0: Tensor, index: Tensor, noise: Tensor, low_res: Tensor) -> dict[str, Tensor]:
+        seen.update(x0=x0, low_res=low_res)
+        return {"loss": x0.new_zeros(len(x0))}
+
+    monkeypatch.setattr(task.diffusion, "training_losses", losses)
+    batch = task.batch(torch.arange(4))
+    task.loss(task.model, batch, torch.Generator().manual_seed(0))
+    images = to_float(batch["images"])
+    torch.testing.assert_close(from_detail(seen["x0"], seen["low_res"]), images, rtol=0, atol=1e-5)
+    assert not torch.equal(seen["low_res"], reduce(images, 2))
+
+
+def test_clips_pictures_are_moved_a_little(pairs: Pairs) -> None:
     images = to_float(pairs.images)
     moved = jitter(images, torch.Generator().manual_seed(0))
     assert moved.shape == images.shape and not torch.equal(moved, images)

@@ -46,7 +46,10 @@ def test_masked_text_does_not_matter() -> None:
 def test_a_dropped_image_is_the_learned_null_embedding() -> None:
     decoder, known = awake(Decoder(DECODER)), given()
     dropped = decoder(X_T, T, **known, image_keep=torch.tensor([True, False]))
-    full, null = decoder(X_T, T, **known), decoder(X_T, T, **{**known, "image_emb": decoder.null_image_emb.expand(2, -1)})
+    full, null = (
+        decoder(X_T, T, **known),
+        decoder(X_T, T, **{**known, "image_emb": decoder.null_image_emb.expand(2, -1)}),
+    )
     torch.testing.assert_close(dropped, torch.stack([full[0], null[1]]), rtol=0, atol=1e-5)
     assert (full[1] - null[1]).abs().max() > 1e-3
 

@@ -16,7 +16,7 @@ from dalle2_edu.unclip.prior import nearest_to_text
 
 STEPS = {"prior_steps": 3, "decoder_steps": 3, "upsampler_steps": 2}
 # A matrix product sums in another order when the batch is larger: 1e-7 an operation, some ten times more after all
-# stages (measured: 1e-5). Another noise, or another picture's text, moves pixels by 0.1 and more.
+# stages (measured: 3e-5). Another noise, or another picture's text, moves pixels by 0.1 and more.
 SAME = 1e-3
 
 
@@ -82,6 +82,15 @@ def test_callback_sees_every_step_of_every_stage(unclip: UnCLIP) -> None:
     decoded = [("decoder", step, (1, 3, 32, 32)) for step in range(3)]
     upsampled = [(f"upsampler_{side}", step, (1, 3, side, side)) for side in (64, 128) for step in range(2)]
     assert seen == [*embedding, *embedding, *decoded, *upsampled]  # two candidates
+
+
+def test_the_last_guess_of_each_stage_is_its_result(unclip: UnCLIP) -> None:
+    last: dict[str, Tensor] = {}
+    stages = draw(unclip, ["rocket"], return_stages=True, callback=lambda stage, _, guess: last.update({stage: guess}))
+    prior = unclip.prior.unstandardise(last["prior"])  # back in CLIP's space; the last candidate's
+    torch.testing.assert_close(prior, stages.candidates[:, -1], rtol=0, atol=1e-4)
+    for stage, picture in zip(("decoder", "upsampler_64", "upsampler_128"), stages.pictures, strict=True):
+        torch.testing.assert_close(last[stage], picture, rtol=0, atol=1e-4)
 
 
 def test_progress_can_be_turned_off(unclip: UnCLIP, capfd: pytest.CaptureFixture[str]) -> None:

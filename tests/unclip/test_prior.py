@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from tiny_models import DIM, PRIOR, awake, conditioning
 
+from dalle2_edu.errors import Dalle2EduError
 from dalle2_edu.unclip.prior import DiffusionPrior, PriorConfig, nearest_to_text, prior_diffusion, prior_mask
 
 
 def test_karlos_prior_has_the_released_networks_parameters() -> None:
     with torch.device("meta"):
-        prior = DiffusionPrior(PriorConfig(clip_dim=768, text_width=768, context_length=77, width=2048, layers=20, heads=32))
+        prior = DiffusionPrior(
+            PriorConfig(clip_dim=768, text_width=768, context_length=77, width=2048, layers=20, heads=32)
+        )
     assert sum(parameter.numel() for parameter in prior.parameters()) == 1_022_028_544
 
 
@@ -47,6 +51,11 @@ def test_standardised_embeddings_have_mean_0_and_variance_1_and_come_back() -> N
     torch.testing.assert_close(standard.mean(dim=0), torch.zeros(DIM), rtol=0, atol=1e-4)
     torch.testing.assert_close(standard.std(dim=0), torch.ones(DIM))
     torch.testing.assert_close(prior.unstandardise(standard), z)
+
+
+def test_one_picture_is_too_few_for_a_prior() -> None:
+    with pytest.raises(Dalle2EduError, match="two pictures"):
+        DiffusionPrior(PRIOR).set_stats(torch.randn(1, DIM))
 
 
 def test_nearest_to_text_keeps_the_larger_dot_product() -> None:

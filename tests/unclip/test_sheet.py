@@ -17,7 +17,9 @@ def stages(*prompts: str) -> Stages:
     n = len(prompts)
     pictures = [torch.rand(n, 3, side, side) * 2 - 1 for side in (32, 64, 128)]
     embeddings = torch.randn(n, 2, 16)
-    return Stages([*prompts], [prompt.split() for prompt in prompts], torch.randn(n, 16), embeddings, embeddings[:, 0], pictures)
+    return Stages(
+        [*prompts], [prompt.split() for prompt in prompts], torch.randn(n, 16), embeddings, embeddings[:, 0], pictures
+    )
 
 
 def test_pixels_are_rounded_and_bounded() -> None:
