@@ -286,6 +286,7 @@ def chinese_sentence(truth: Truth, luck_a: Luck, luck_b: Luck, luck: Luck, full:
 
 def speaks_of_shapes(prompt: str) -> bool:
     """Whether a prompt names something of this world: a shape or a sign, in either language."""
-    english = {*ENGLISH_SHAPES, "sign"} & set(re.findall("[a-z]+", prompt.lower()))
-    chinese = [noun for nouns in (*CHINESE_SHAPES.values(), ("牌子",)) for noun in nouns if noun in prompt]
-    return bool(english or chinese)
+    nouns = {*ENGLISH_SHAPES, "sign"}
+    english = any(word in nouns or word.removesuffix("s") in nouns for word in re.findall("[a-z]+", prompt.lower()))
+    chinese = any(noun in prompt for group in (*CHINESE_SHAPES.values(), ("牌子",)) for noun in group)
+    return english or chinese

@@ -6,7 +6,7 @@ detail has a short way through. The timestep enters every residual block as a sc
 activations. At low resolutions attention lets far parts of the picture talk to each other; text joins in there, as
 extra keys and values in the very same attention.
 
-    AdaGN(h, y) = y_s GroupNorm(h) + y_b                      ADM (arXiv 2105.05233), eq. 3
+    AdaGN(h, y) = y_s GroupNorm(h) + y_b                      ADM (arXiv 2105.05233), section 3.1
     h' = h + Attention(q: picture, k and v: text + picture)   GLIDE (arXiv 2112.10741), section 3.1
 
 What can be added from outside: a vector to the timestep embedding (`added_emb`: GLIDE's pooled text, unCLIP's image

@@ -13,6 +13,7 @@ Chapters 12 (CLIP) and 19 (its geometry) use this file.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -96,22 +97,28 @@ class Clip(nn.Module):
         real = torch.arange(tokens.shape[1], device=tokens.device)[None] <= tokens.argmax(dim=1, keepdim=True)
         return TextEncoding(
             out["text_features"], out["text_intermediates"][-1], real
-        )  # the end token is the largest id
+        )  # the end token has the largest id
 
     def forward(self, images: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """N pairs -> the pictures' unit vectors (N, D), the captions' (N, D), and the scale of their similarities
-        ().
-        """
+        """N pairs -> the pictures' unit vectors (N, D), the captions' (N, D), and the similarities' scale, a scalar."""
         u = self.encode_image(images)
         v = self.model.encode_text(tokens, normalize=True)
-        return u, v, self.model.logit_scale.exp().clamp(max=MAX_SCALE)
+        with (
+            torch.no_grad()
+        ):  # the parameter itself is capped: a cap on exp() would also stop it from coming down again
+            self.model.logit_scale.clamp_(max=MAX_LOG_SCALE)
+        return u, v, self.model.logit_scale.exp()
 
 
-MAX_SCALE = 100.0  # CLIP caps the scale here: beyond it training turned unstable (section 2.5)
+MAX_LOG_SCALE = math.log(100)  # CLIP caps the scale at 100: beyond it training turned unstable (section 2.5)
 
 
 def contrastive_loss(u: Tensor, v: Tensor, scale: Tensor) -> Tensor:
-    """The symmetric loss of N pairs: each picture picks its caption among N, each caption its picture. A scalar."""
+    """The symmetric loss of N pairs: each picture picks its caption among N, each caption its picture. A scalar.
+
+    Two pairs of one batch may show the same thing and then count against each other; with a few such pairs among
+    hundreds that is noise. Several processes compare within their own share of the batch only.
+    """
     logits = scale * u @ v.T  # (N, N); pair i stands on the diagonal
     own = torch.arange(len(u), device=u.device)
     return (F.cross_entropy(logits, own) + F.cross_entropy(logits.T, own)) / 2
@@ -171,7 +178,16 @@ def weights_file(name: str, pretrained: str) -> str:
 
 
 def wrap_open_clip(model: Any) -> Clip:
-    """Put an open_clip model, however it was made, behind our two calls."""
+    """Put an open_clip model, however it was made, behind our two calls.
+
+    Raises Dalle2EduError for one whose text does not end in the largest token id (SigLIP's and others'): `encode_text`
+    could not tell its real tokens from padding.
+    """
+    pool = getattr(model, "text_pool_type", None) or getattr(getattr(model, "text", None), "pool_type", None)
+    if pool != "argmax":
+        raise Dalle2EduError(
+            f"This CLIP pools its text by {pool!r}; only models that pool at the end token (argmax) fit."
+        )
     clip = Clip.__new__(Clip)
     nn.Module.__init__(clip)
     clip.model = model

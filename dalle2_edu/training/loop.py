@@ -108,6 +108,7 @@ class Task(Protocol):
     name: str
     model: nn.Module
     config: TrainConfig
+    about: dict[str, Any]  # what else makes this run this run, such as its recipe and data; `metadata` includes it
     size: int  # how many examples there are; an endless world picks a number, say a million
 
     def batch(self, indices: Tensor) -> dict[str, Tensor]:

@@ -34,6 +34,7 @@ class OracleTask:
 
     name = "oracle"
     size = ENDLESS
+    about: dict[str, Any] = {}  # what else makes this run this run; `recipes.run` fills it in
 
     def __init__(self, config: TrainConfig, model: OracleConfig = OracleConfig()):
         self.config = config
@@ -56,7 +57,7 @@ class OracleTask:
         return None  # it reads pictures and draws none
 
     def metadata(self) -> dict[str, Any]:
-        return {"model": asdict(self.model_config)}
+        return {"model": asdict(self.model_config), **self.about}
 
 
 def disturb(images: Tensor, generator: torch.Generator) -> Tensor:

@@ -14,6 +14,7 @@ Chapters 12, 15, 16 and 17 train with these recipes.
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -88,7 +89,8 @@ def domain_pairs(domain: str, tier: str, size: int) -> Pairs:
 
 def encoded(domain: str, tier: str, pairs: Pairs | None, image_size: int) -> Encoded:
     """The domain's pairs (or the reader's) as the zoo's CLIP sees them."""
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    rank = os.environ.get("LOCAL_RANK", "0")  # each process on its own GPU
+    device = f"cuda:{rank}" if torch.cuda.is_available() else "cpu"
     clip = zoo.load("shared", "clip", device)
     return encode(pairs or domain_pairs(domain, tier, CLIP_SIZE), image_size, clip, default_tokenizer())
 
@@ -229,25 +231,31 @@ def run(
         print(f"{pairs.skipped} pictures could not be read and were left out.")
     torch.manual_seed(seed_for("weights", name))  # the first weights are a function of the recipe's name
     task = recipe.task(tier, pairs)
+    task.about = {"recipe": name, "tier": tier, "data": data, "clip": clip_hash(recipe)}
     changes: dict[str, Any] = {"steps": steps, "mixed_precision": mixed_precision}
     task.config = replace(task.config, **{key: value for key, value in changes.items() if value is not None})
     out = out or Path("runs") / f"{name}-{tier}"
     checkpoint = train(task, out, resume=resume, progress=progress, logger=logger, max_minutes=max_minutes)
-    about = {"recipe": name, "tier": tier, "device": describe_device(), "data": data, "commit": commit()}
     if PartialState().is_main_process:
-        (out / "run.json").write_text(json.dumps(about, indent=2))
+        where = {"device": describe_device(), "commit": commit()}
+        (out / "run.json").write_text(json.dumps(where, indent=2))
     return checkpoint
+
+
+def clip_hash(recipe: Recipe) -> str:
+    """The hash of the CLIP whose embeddings a prior or decoder learns: another CLIP's would be noise to it."""
+    return zoo.cards()["shared", "clip"].sha256 if recipe.part in ("prior", "decoder") else ""
 
 
 def publish(run_dir: Path, notes: str = "", metrics: dict[str, float] | None = None) -> Path:
     """Put a run's averaged weights into the zoo with a card; return the weights' path."""
-    about_file, checkpoint = run_dir / "run.json", latest_checkpoint(run_dir / "checkpoint")
-    if checkpoint is None or not about_file.exists():
-        raise Dalle2EduError(f"{run_dir} holds no finished run: train there first, with `dalle2-edu train`.")
-    about, state = json.loads(about_file.read_text()), checkpoint.state
+    checkpoint, where = latest_checkpoint(run_dir / "checkpoint"), run_dir / "run.json"
+    if checkpoint is None:
+        raise Dalle2EduError(f"{run_dir} holds no run: train there first, with `dalle2-edu train`.")
+    state, about = checkpoint.state, checkpoint.state["metadata"]
     recipe = RECIPES[about["recipe"]]
     config_class, model_class = zoo.classes(recipe.part)
-    module = model_class(from_dict(config_class, state["metadata"]["model"]))
+    module = model_class(from_dict(config_class, about["model"]))
     module.load_state_dict(checkpoint.weights)
     numbers = state["numbers"]  # empty if the run was stopped before it first wrote its log
     loss = {"training loss": numbers["loss"]} if numbers else {}
@@ -255,13 +263,13 @@ def publish(run_dir: Path, notes: str = "", metrics: dict[str, float] | None = N
         recipe=about["recipe"],
         tier=about["tier"],
         data_licence="the reader's own pictures" if about["data"] else LICENCES[recipe.domain],
-        commit=about["commit"],
-        device=about["device"],
+        clip=about["clip"],
         minutes=round(state["minutes"], 1),
         steps=state["step"],
         metrics={name: round(value, 4) for name, value in {**loss, **(metrics or {})}.items()},
         date=date.today().isoformat(),
         notes=notes,
+        **(json.loads(where.read_text()) if where.exists() else {}),  # device and commit; a killed run has not said
     )
     return zoo.save(recipe.domain, recipe.part, module, card)
 

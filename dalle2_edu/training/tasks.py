@@ -78,6 +78,8 @@ class Captions:
 class ClipTask:
     """Pairs, lightly turned and shifted so that no pixel can be learnt by heart."""
 
+    about: dict[str, Any] = {}  # what else makes this run this run; `recipes.run` fills it in
+
     def __init__(self, name: str, pairs: Pairs, tokenizer: Tokenizer, config: TrainConfig, model: ClipConfig):
         self.name, self.config, self.model_config = name, config, model
         self.pairs, self.captions, self.size = pairs, Captions(pairs, tokenizer), len(pairs)
@@ -99,7 +101,7 @@ class ClipTask:
         return None  # CLIP draws nothing
 
     def metadata(self) -> dict[str, Any]:
-        return {"model": asdict(self.model_config)}
+        return {"model": asdict(self.model_config), **self.about}
 
 
 def jitter(images: Tensor, generator: torch.Generator) -> Tensor:
@@ -183,6 +185,8 @@ def shrink(images: Tensor, size: int) -> Tensor:
 class PriorTask:
     """Noised image embeddings and their captions -> the clean embeddings."""
 
+    about: dict[str, Any] = {}  # what else makes this run this run; `recipes.run` fills it in
+
     def __init__(self, name: str, data: Encoded, config: TrainConfig, model: PriorConfig):
         self.name, self.config, self.model_config = name, config, model
         self.data, self.size, self.diffusion = data, len(data), prior_diffusion()
@@ -206,7 +210,7 @@ class PriorTask:
         return None  # an embedding is no picture; `dalle2-edu draw` shows what it is worth
 
     def metadata(self) -> dict[str, Any]:
-        return {"model": asdict(self.model_config)}
+        return {"model": asdict(self.model_config), **self.about}
 
 
 # --- decoder ----------------------------------------------------------------------------------------------------
@@ -214,6 +218,8 @@ class PriorTask:
 
 class DecoderTask:
     """Noised pictures, their image embeddings and captions -> v."""
+
+    about: dict[str, Any] = {}  # what else makes this run this run; `recipes.run` fills it in
 
     def __init__(self, name: str, data: Encoded, config: TrainConfig, model: DecoderConfig):
         self.name, self.config, self.model_config = name, config, model
@@ -249,7 +255,7 @@ class DecoderTask:
         return torch.cat([to_float(self.data.images[chosen]), drawn.cpu()])
 
     def metadata(self) -> dict[str, Any]:
-        return {"model": asdict(self.model_config)}
+        return {"model": asdict(self.model_config), **self.about}
 
 
 # --- upsamplers -------------------------------------------------------------------------------------------------
@@ -257,6 +263,8 @@ class DecoderTask:
 
 class UpsamplerTask:
     """Crops of the target and their damaged halves -> v. `damage` is "blur" (first upsampler) or "bsr" (second)."""
+
+    about: dict[str, Any] = {}  # what else makes this run this run; `recipes.run` fills it in
 
     def __init__(self, name: str, images: Tensor, config: TrainConfig, model: UpsamplerConfig, damage: str):
         self.name, self.config, self.model_config, self.damage = name, config, model, damage
@@ -295,7 +303,7 @@ class UpsamplerTask:
         return torch.cat([enlarged, drawn]).cpu()
 
     def metadata(self) -> dict[str, Any]:
-        return {"model": asdict(self.model_config), "damage": self.damage}
+        return {"model": asdict(self.model_config), "damage": self.damage, **self.about}
 
 
 def random_crops(images: Tensor, side: int, step: int) -> Tensor:

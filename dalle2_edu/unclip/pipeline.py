@@ -16,11 +16,12 @@ Chapter 18 uses this file; chapter 01 tours it.
 
 from __future__ import annotations
 
+import operator
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
-from typing import Any
+from typing import Any, SupportsIndex
 
 import torch
 from torch import Tensor
@@ -79,6 +80,7 @@ class UnCLIP:
         """The shipped miniature that draws "shapes" or "emoji". Raises Dalle2EduError for another name."""
         if domain not in ("shapes", "emoji"):
             raise Dalle2EduError(f"No miniature draws {domain!r}; known: shapes, emoji.")
+        check_same_clip(domain)
         shared = [zoo.load("shared", part, device) for part in ("clip", "upsampler_64", "upsampler_128")]
         own = [zoo.load(domain, part, device) for part in ("prior", "decoder")]
         return cls(shared[0], own[0], own[1], shared[1:], default_tokenizer())
@@ -201,6 +203,18 @@ class Run:
         return stage if self.progress else None
 
 
+def check_same_clip(domain: str) -> None:
+    """Raise unless the domain's prior and decoder learned the embeddings of the CLIP that is in the zoo."""
+    cards = zoo.cards()
+    for part in ("prior", "decoder"):
+        card, clip = cards.get((domain, part)), cards.get(("shared", "clip"))
+        if card and clip and card.clip != clip.sha256:
+            raise Dalle2EduError(
+                f"The zoo's {domain} {part} learned from another CLIP ({card.clip[:12]}) than the zoo's "
+                f"({clip.sha256[:12]}): train and publish {domain}-{part} again."
+            )
+
+
 def checked_prompts(prompts: Sequence[str], tokenizer: Tokenizer) -> list[str]:
     """The prompts as a list; raises for none, a bare string or an empty one, warns about what does not fit."""
     if isinstance(prompts, str):
@@ -214,9 +228,9 @@ def checked_prompts(prompts: Sequence[str], tokenizer: Tokenizer) -> list[str]:
     return list(prompts)
 
 
-def checked_seeds(seed: int | Sequence[int], n: int) -> list[int]:
+def checked_seeds(seed: SupportsIndex | Sequence[int], n: int) -> list[int]:
     """One seed a picture."""
-    seeds = [seed] * n if isinstance(seed, int) else list(seed)
+    seeds = [operator.index(each) for each in ([seed] * n if isinstance(seed, SupportsIndex) else seed)]
     if len(seeds) != n:
         raise Dalle2EduError(f"{n} prompts need one seed, or {n}; there are {len(seeds)}.")
     return seeds

@@ -46,9 +46,9 @@ def contact_sheet(stages: Stages, path: Path) -> Path:
         show_text(row[0], "prompt", wrapped(stages.prompts[i], 18), 11)
         show_text(row[1], "tokens", wrapped(" · ".join(stages.pieces[i]), 20), 9)
         show_prior(row[2], stages, i)
-        for panel, picture in zip(row[3:], stages.pictures, strict=True):
-            side = picture.shape[-1]
-            show_picture(panel, picture[i], f"{'decoder' if side == 32 else 'upsampler'} {side}×{side}")
+        stage_names = ["decoder"] + ["upsampler"] * (len(stages.pictures) - 1)
+        for panel, name, picture in zip(row[3:], stage_names, stages.pictures, strict=True):
+            show_picture(panel, picture[i], f"{name} {picture.shape[-1]}×{picture.shape[-1]}")
     figure.savefig(path, dpi=110)
     return path
 

@@ -2,8 +2,8 @@
 
 The idea: a diffusion model at the larger size that sees the small picture, enlarged, as three more input
 channels. No text, no guidance, no attention: what to draw is decided, only detail is missing. Without attention
-the network is a convolution, so it is trained on crops a quarter as wide as the target and run on the whole
-picture.
+every layer runs at any size, so the network is trained on crops a quarter as wide as the target and run on the
+whole picture.
 
     unCLIP (arXiv 2204.06125), section 2.1; crops from latent diffusion (arXiv 2112.10752)
 

@@ -75,6 +75,7 @@ class Card:
     tier: str  # how big the run was: smoke, cpu or gpu
     data_licence: str  # the licence of the pictures that it learned from
     config: dict[str, Any] = field(default_factory=dict)  # the fields of its config class; `save` fills it in
+    clip: str = ""  # the hash of the CLIP whose embeddings it learned; "" if it has to do with none
     commit: str = ""  # the version of this book's code that trained it
     device: str = ""  # what it ran on: "2 CPU cores", "one H200 GPU"
     minutes: float = 0.0  # how long the training took, wall clock

@@ -113,7 +113,7 @@ def test_the_oracle_takes_no_pictures_of_yours(tmp_path: Path) -> None:
 
 
 def test_publish_needs_a_run(tmp_path: Path) -> None:
-    with pytest.raises(Dalle2EduError, match="no finished run"):
+    with pytest.raises(Dalle2EduError, match="holds no run"):
         recipes.publish(tmp_path)
 
 
@@ -129,8 +129,15 @@ def test_a_run_stopped_before_its_first_log_can_be_published(
 
 def test_run_says_how_it_was_trained(tmp_path: Path) -> None:
     run("clip", tmp_path / "run", data=str(folder_of_pictures(tmp_path / "mine", 4)), steps=1)
-    about = json.loads((tmp_path / "run" / "run.json").read_text())
+    about = load_checkpoint(tmp_path / "run" / "checkpoint" / "step-00000001").state["metadata"]
     assert (about["recipe"], about["tier"], about["data"]) == ("clip", "smoke", str(tmp_path / "mine"))
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["device"] == recipes.describe_device()
+
+
+def test_a_run_does_not_go_on_with_other_pictures(tmp_path: Path) -> None:
+    run("clip", tmp_path / "run", data=str(folder_of_pictures(tmp_path / "mine", 4)), steps=1)
+    with pytest.raises(Dalle2EduError, match="metadata.data"):
+        run("clip", tmp_path / "run", data=str(folder_of_pictures(tmp_path / "others", 4)), steps=1, resume=True)
 
 
 def test_two_processes_train_one_run(tmp_path: Path) -> None:
@@ -148,4 +155,4 @@ def test_two_processes_train_one_run(tmp_path: Path) -> None:
     state = load_checkpoint(tmp_path / "run" / "checkpoint" / "step-00000003").state
     assert state["processes"] == 2
     assert (tmp_path / "run" / "log.csv").read_text().count("\n") == 4  # a heading and three steps, each once
-    assert json.loads((tmp_path / "run" / "run.json").read_text())["recipe"] == "clip"
+    assert state["metadata"]["recipe"] == "clip"

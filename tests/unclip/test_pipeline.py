@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,9 +12,11 @@ import tiny_models
 import torch
 from torch import Tensor
 
+from dalle2_edu import zoo
 from dalle2_edu.errors import Dalle2EduError
+from dalle2_edu.text2image.clip import Clip
 from dalle2_edu.unclip.pipeline import UnCLIP, pick_domain
-from dalle2_edu.unclip.prior import nearest_to_text
+from dalle2_edu.unclip.prior import DiffusionPrior, nearest_to_text
 
 STEPS = {"prior_steps": 3, "decoder_steps": 3, "upsampler_steps": 2}
 # A matrix product sums in another order when the batch is larger: 1e-7 an operation, some ten times more after all
@@ -118,6 +122,15 @@ def test_what_cannot_be_drawn_is_refused(unclip: UnCLIP, prompts: Any, seed: Any
 def test_unknown_domain_lists_the_known_ones() -> None:
     with pytest.raises(Dalle2EduError, match="shapes, emoji"):
         UnCLIP.from_zoo("cats")
+
+
+def test_a_prior_that_learned_from_another_clip_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DALLE2_EDU_ZOO", str(tmp_path))
+    card = zoo.Card(recipe="test", tier="smoke", data_licence="none")
+    zoo.save("shared", "clip", Clip(tiny_models.CLIP), card)
+    zoo.save("emoji", "prior", DiffusionPrior(tiny_models.PRIOR), replace(card, clip="0" * 64))
+    with pytest.raises(Dalle2EduError, match="another CLIP"):
+        UnCLIP.from_zoo("emoji")
 
 
 def test_a_long_prompt_warns_with_what_was_cut(unclip: UnCLIP) -> None:
