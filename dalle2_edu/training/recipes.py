@@ -104,10 +104,13 @@ def schedule(tier: str, cpu: TrainConfig, gpu: TrainConfig) -> TrainConfig:
     return {"smoke": smoke, "cpu": cpu, "gpu": gpu}[tier]
 
 
-def clip_task(name: str, model: ClipConfig, seed: int, tier: str, pairs: Pairs | None) -> Task:
-    """A CLIP on both worlds; Adam's second beta and the strong weight decay are CLIP's own (arXiv 2103.00020)."""
+def clip_task(name: str, model: ClipConfig, seed: int, steps: int, tier: str, pairs: Pairs | None) -> Task:
+    """A CLIP on both worlds, `steps` updates on the cpu tier.
+
+    Adam's second beta and the strong weight decay are CLIP's own (arXiv 2103.00020).
+    """
     cpu = TrainConfig(
-        1000, 256, 1e-3, warmup=100, decay="cosine", weight_decay=0.1, betas=(0.9, 0.98), mixed_precision="bf16"
+        steps, 256, 1e-3, warmup=100, decay="cosine", weight_decay=0.1, betas=(0.9, 0.98), mixed_precision="bf16"
     )
     cpu = replace(cpu, seed=seed, save_every=100, log_every=20)
     gpu = replace(cpu, steps=12_000, batch_size=1024, save_every=1000)
@@ -118,7 +121,7 @@ def clip_task(name: str, model: ClipConfig, seed: int, tier: str, pairs: Pairs |
 
 def prior_task(domain: str, tier: str, pairs: Pairs | None) -> Task:
     """The diffusion prior of one domain; Adam's second beta from the paper's Table 3."""
-    cpu = TrainConfig(2500, 128, 1e-3, decay="cosine", weight_decay=0.06, betas=(0.9, 0.96), adam_eps=1e-6)
+    cpu = TrainConfig(2000, 128, 1e-3, decay="cosine", weight_decay=0.06, betas=(0.9, 0.96), adam_eps=1e-6)
     cpu = replace(cpu, ema=0.998, mixed_precision="bf16", save_every=200)
     gpu = replace(cpu, steps=30_000, batch_size=1024, ema=0.9995, save_every=2000)
     data = encoded(domain, tier, pairs, image_size=32)
@@ -165,7 +168,10 @@ JUDGE = ClipConfig(vision_width=96, vision_layers=4, text_width=96, text_layers=
 
 RECIPES: dict[str, Recipe] = {
     "clip": Recipe(
-        "shared", "clip", "CLIP on both worlds", lambda tier, pairs: clip_task("clip", ClipConfig(), 0, tier, pairs)
+        "shared",
+        "clip",
+        "CLIP on both worlds",
+        lambda tier, pairs: clip_task("clip", ClipConfig(), 0, 1000, tier, pairs),
     ),
     "upsampler-64": Recipe(
         "shared", "upsampler_64", "32 -> 64 pixels", lambda tier, pairs: upsampler_task(64, tier, pairs)
@@ -189,7 +195,7 @@ RECIPES: dict[str, Recipe] = {
         "shared",
         "judge",
         "a second CLIP, to evaluate with",
-        lambda tier, pairs: clip_task("judge", JUDGE, 1, tier, pairs),
+        lambda tier, pairs: clip_task("judge", JUDGE, 1, 700, tier, pairs),
     ),
     "oracle": Recipe("shapes", "oracle", "reads a scene's factors off a picture", oracle_task),
 }
