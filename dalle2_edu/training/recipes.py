@@ -82,9 +82,22 @@ def domain_pairs(domain: str, tier: str, size: int) -> Pairs:
         return shapes.pairs(scenes, size)
     drawn = shards.pairs(emoji.shipped(emoji.SHARD), size, limit=scenes if tier == "smoke" else None)
     if domain == "emoji":
-        return drawn
+        return evened(drawn)
     rendered = shapes.pairs(scenes, size)
     return mix([(rendered, 1), (drawn, repeats(len(drawn), len(rendered)))])  # as many of the one as of the other
+
+
+def evened(drawn: Pairs) -> Pairs:
+    """The emoji with all but the skin-tone variants three times: half of the set are variants of a few hundred people and
+    hands, and a rocket would be seen once while a waving hand is seen six times.
+    """
+    toned = torch.tensor(["skin tone" in captions[0] for captions in drawn.captions])  # (N,)
+    return mix([(drawn, 1), (subset(drawn, ~toned), 2)])
+
+
+def subset(pairs: Pairs, chosen: torch.Tensor) -> Pairs:
+    """The pairs where `chosen`, bool (N,), is True."""
+    return Pairs(pairs.images[chosen], [pairs.captions[i] for i in chosen.nonzero()[:, 0].tolist()])
 
 
 def encoded(domain: str, tier: str, pairs: Pairs | None, image_size: int) -> Encoded:
