@@ -88,8 +88,10 @@ def domain_pairs(domain: str, tier: str, size: int) -> Pairs:
 
 
 def evened(drawn: Pairs) -> Pairs:
-    """The emoji with all but the skin-tone variants three times: half of the set are variants of a few hundred people and
-    hands, and a rocket would be seen once while a waving hand is seen six times.
+    """The emoji, with all but the skin-tone variants three times.
+
+    Half of the set are variants of a few hundred people and hands; without this a rocket would be seen once while a
+    waving hand is seen six times.
     """
     toned = torch.tensor(["skin tone" in captions[0] for captions in drawn.captions])  # (N,)
     return mix([(drawn, 1), (subset(drawn, ~toned), 2)])
