@@ -37,7 +37,7 @@ import braceexpand
 import numpy as np
 import torch
 import webdataset
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from dalle2_edu.data.pairs import Pairs
@@ -82,6 +82,8 @@ def decode(data: bytes, size: int) -> Tensor:
     try:
         with Image.open(io.BytesIO(data)) as image:
             return to_square(image, size)
+    except UnidentifiedImageError as error:  # its own message names an object in memory
+        raise ValueError("not a picture that can be read: of no known format") from error
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise ValueError(f"not a picture that can be read: {error}") from error
 

@@ -6,7 +6,7 @@ be trained at any time.
 
     smoke  seconds; shows that the code runs, not what it can do
     cpu    two cores; what the shipped zoo was trained with unless a card says otherwise
-    gpu    one GPU, from nothing, longer and on more pictures
+    gpu    one GPU, from nothing, longer and on more pictures; sized for about ten minutes a recipe, not yet measured
 
 Chapters 12, 15, 16 and 17 train with these recipes.
 """
@@ -128,7 +128,7 @@ def clip_task(name: str, model: ClipConfig, seed: int, steps: int, tier: str, pa
         steps, 256, 1e-3, warmup=100, decay="cosine", weight_decay=0.1, betas=(0.9, 0.98), mixed_precision="bf16"
     )
     cpu = replace(cpu, seed=seed, save_every=100, log_every=20)
-    gpu = replace(cpu, steps=12_000, batch_size=1024, save_every=1000)
+    gpu = replace(cpu, steps=4000, batch_size=1024, save_every=1000)
     tokenizer = default_tokenizer()
     model = replace(model, vocab_size=tokenizer.vocab_size, context_length=tokenizer.context_length)
     return ClipTask(name, pairs or domain_pairs("both", tier, CLIP_SIZE), tokenizer, schedule(tier, cpu, gpu), model)
@@ -138,7 +138,7 @@ def prior_task(domain: str, tier: str, pairs: Pairs | None) -> Task:
     """The diffusion prior of one domain; Adam's second beta from the paper's Table 3."""
     cpu = TrainConfig(2000, 128, 1e-3, decay="cosine", weight_decay=0.06, betas=(0.9, 0.96), adam_eps=1e-6)
     cpu = replace(cpu, ema=0.998, mixed_precision="bf16", save_every=200)
-    gpu = replace(cpu, steps=30_000, batch_size=1024, ema=0.9995, save_every=2000)
+    gpu = replace(cpu, steps=10_000, batch_size=1024, ema=0.9995, save_every=2000)
     data = encoded(domain, tier, pairs, image_size=32)
     clip_dim, (_, context, text_width) = data.image_emb.shape[1], data.text.text_enc.shape
     model = PriorConfig(clip_dim, text_width, context, emb_scale=clip_dim**0.5)
@@ -149,7 +149,7 @@ def decoder_task(domain: str, tier: str, pairs: Pairs | None) -> Task:
     """The decoder of one domain at 32 x 32."""
     cpu = TrainConfig(8000, 64, 1e-3, weight_decay=0.0, ema=0.998, mixed_precision="bf16")
     cpu = replace(cpu, save_every=200, sample_every=1000)
-    gpu = replace(cpu, steps=40_000, batch_size=512, ema=0.9995, save_every=4000, sample_every=4000)
+    gpu = replace(cpu, steps=15_000, batch_size=512, ema=0.9995, save_every=3000, sample_every=3000)
     data = encoded(domain, tier, pairs, image_size=32)
     clip_dim, text_width = data.image_emb.shape[1], data.text.text_enc.shape[2]
     model = DecoderConfig(clip_dim, text_width, emb_scale=clip_dim**0.5)
@@ -160,7 +160,7 @@ def upsampler_task(size: int, tier: str, pairs: Pairs | None) -> Task:
     """The upsampler to `size`: 64 (cosine, blurred condition) or 128 (linear, BSR-style condition)."""
     cpu = TrainConfig(5000 if size == 64 else 3000, 64, 1e-3, decay="cosine", ema=0.998, mixed_precision="bf16")
     cpu = replace(cpu, save_every=200, sample_every=1000)
-    gpu = replace(cpu, steps=30_000, batch_size=512, ema=0.9995, save_every=3000, sample_every=5000)
+    gpu = replace(cpu, steps=10_000, batch_size=512, ema=0.9995, save_every=2500, sample_every=5000)
     unet = replace(UpsamplerConfig().unet, image_size=size)
     kind: Literal["cosine", "linear"] = "cosine" if size == 64 else "linear"
     images = (pairs or domain_pairs("both", tier, 128)).images
@@ -176,7 +176,7 @@ def oracle_task(tier: str, pairs: Pairs | None) -> Task:
     if pairs is not None:
         raise Dalle2EduError("The oracle learns from the renderer's truth, which pictures of your own do not have.")
     cpu = TrainConfig(4000, 64, 2e-3, decay="cosine", mixed_precision="bf16", save_every=200)
-    return OracleTask(schedule(tier, cpu, replace(cpu, steps=20_000, batch_size=256)))
+    return OracleTask(schedule(tier, cpu, replace(cpu, steps=8000, batch_size=256)))
 
 
 JUDGE = ClipConfig(vision_width=96, vision_layers=4, text_width=96, text_layers=3, embed_dim=64)
@@ -249,7 +249,7 @@ def run(
     size = 128 if recipe.part.startswith("upsampler") else CLIP_SIZE
     pairs = shards.pairs(data, size) if data else None
     if pairs and pairs.skipped:
-        print(f"{pairs.skipped} pictures could not be read and were left out.")
+        print(f"Left out, as they could not be read: {pairs.skipped} of {pairs.skipped + len(pairs)} pictures.")
     torch.manual_seed(seed_for("weights", name))  # the first weights are a function of the recipe's name
     task = recipe.task(tier, pairs)
     task.about = {"recipe": name, "tier": tier, "data": data, "clip": clip_hash(recipe)}
