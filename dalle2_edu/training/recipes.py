@@ -175,7 +175,7 @@ def oracle_task(tier: str, pairs: Pairs | None) -> Task:
     """
     if pairs is not None:
         raise Dalle2EduError("The oracle learns from the renderer's truth, which pictures of your own do not have.")
-    cpu = TrainConfig(4000, 64, 2e-3, decay="cosine", mixed_precision="bf16", save_every=200)
+    cpu = TrainConfig(3000, 128, 2e-3, decay="cosine", mixed_precision="bf16", save_every=200)
     return OracleTask(schedule(tier, cpu, replace(cpu, steps=8000, batch_size=256)))
 
 
