@@ -13,8 +13,10 @@ What can be added from outside: a vector to the timestep embedding (`added_emb`:
 embedding), tokens to the attention (`context`), a class label (`y`), and channels to the picture (a low-resolution
 picture or a mask, concatenated by the caller).
 
-One trick of the miniature: with `patch_size` 2 the picture is folded (pixel-unshuffle) from 32 x 32 x 3 to
-16 x 16 x 12 before the first convolution and unfolded after the last one. The released systems have patch_size 1.
+Two tricks of the miniature. With `patch_size` 2 the picture is folded (pixel-unshuffle) from 32 x 32 x 3 to 16 x
+16 x 12 before the first convolution and unfolded after the last one. With `learned_position` every place of the
+first feature map has a vector of its own added: a convolution alone learns where it is only from the padding at
+the edges, which takes a small network long. The released systems have patch_size 1 and no positions.
 
 Chapters 08 (the U-Net) and 13 (text in attention) use this file; DALL·E 2's decoder and both upsamplers are made of it.
 """
@@ -57,6 +59,7 @@ class UNetConfig:
     num_classes: int | None = None
     patch_size: int = 1
     padding: Literal["zeros", "replicate"] = "zeros"
+    learned_position: bool = False
 
     def __post_init__(self) -> None:
         factor = self.patch_size * 2 ** (len(self.channel_mult) - 1)
@@ -85,6 +88,8 @@ class UNet(nn.Module):
         self.time_mlp = nn.Sequential(nn.Linear(config.channels, emb_dim), nn.SiLU(), nn.Linear(emb_dim, emb_dim))
         self.class_emb = nn.Embedding(config.num_classes, emb_dim) if config.num_classes else None
         self.stem = conv3x3(config.in_channels * folded, widths[0], config)
+        side = config.image_size // config.patch_size
+        self.position = nn.Parameter(place_waves(widths[0], side)) if config.learned_position else None
         self.down, skips = build_down(config, widths, emb_dim)
         self.middle = Middle(widths[-1], emb_dim, config)
         self.up = build_up(config, widths, skips, emb_dim)
@@ -112,6 +117,8 @@ class UNet(nn.Module):
             emb = emb + self.class_emb(y)
 
         h = self.stem(F.pixel_unshuffle(x, self.config.patch_size))  # (B, channels, H/p, W/p)
+        if self.position is not None:
+            h = h + self.position.to(h.dtype)
         skips = [h]
         for block in self.down:
             h = block(h, emb, context, context_mask)
@@ -130,6 +137,17 @@ def timestep_embedding(t: Tensor, dim: int, max_period: float = 10_000.0) -> Ten
     frequencies = torch.exp(-math.log(max_period) * torch.arange(half, dtype=torch.float32, device=t.device) / half)
     angles = t.float()[:, None] * frequencies[None]  # (B, half)
     return torch.cat([angles.cos(), angles.sin()], dim=-1)
+
+
+def place_waves(channels: int, side: int) -> Tensor:
+    """Where training of the positions starts: waves of x in half of the channels, of y in the others.
+
+    Returns (1, channels, side, side) with amplitude 0.3, well below the features that they are added to.
+    """
+    waves = timestep_embedding(torch.arange(side), channels // 2, max_period=4.0 * side).T  # (channels/2, side)
+    across = waves[:, None, :].expand(-1, side, side)
+    down = waves[:, :, None].expand(-1, side, side)
+    return 0.3 * torch.cat([across, down])[None]  # 2 x (channels/2, side, side) => (1, channels, side, side)
 
 
 class ResBlock(nn.Module):

@@ -47,6 +47,7 @@ class DecoderConfig:
             attention_levels=(1, 2),
             context_dim=128,
             patch_size=2,
+            learned_position=True,
         )
     )
 
