@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 
 from dalle2_edu import cli, zoo
 from dalle2_edu.errors import Dalle2EduError
+from dalle2_edu.unclip.sheet import to_pil
 
 
 def run(monkeypatch, capsys, *arguments: str) -> tuple[int, str, str]:
@@ -143,6 +144,7 @@ def fake_pipeline(monkeypatch) -> FakePipeline:
     pipeline, module, sheet = FakePipeline(), ModuleType("pipeline"), ModuleType("sheet")
     module.UnCLIP = pipeline
     module.pick_domain = lambda prompt: "emoji"
+    sheet.to_pil = to_pil
     sheet.contact_sheet = lambda stages, path: Path(path).write_text(f"sheet of {len(stages.images)}")
     monkeypatch.setitem(sys.modules, "dalle2_edu.unclip.pipeline", module)
     monkeypatch.setitem(sys.modules, "dalle2_edu.unclip.sheet", sheet)
