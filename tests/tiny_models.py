@@ -24,6 +24,7 @@ CLIP = ClipConfig(
     patch_size=8,
     vision_width=WIDTH,
     vision_layers=1,
+    vision_head_width=16,
     vocab_size=default_tokenizer().vocab_size,
     context_length=LENGTH,
     text_width=WIDTH,

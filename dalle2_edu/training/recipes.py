@@ -179,7 +179,8 @@ def oracle_task(tier: str, pairs: Pairs | None) -> Task:
     return OracleTask(schedule(tier, cpu, replace(cpu, steps=8000, batch_size=256)))
 
 
-JUDGE = ClipConfig(vision_width=96, vision_layers=4, text_width=96, text_layers=3, embed_dim=64)
+# A vision transformer where the generator's CLIP has a ResNet: it should not share that one's blind spots.
+JUDGE = ClipConfig(vision_width=96, vision_layers=4, vision_head_width=32, text_width=96, text_layers=3, embed_dim=64)
 
 RECIPES: dict[str, Recipe] = {
     "clip": Recipe(
