@@ -275,6 +275,7 @@ def evaluate(
     guidance_scale: Guidance = None,
     batch_size: Annotated[int, typer.Option(help="Pictures drawn together; the result is the same.")] = 16,
     out: Annotated[Path | None, typer.Option(help="Also write the numbers to this JSON file.")] = None,
+    into_card: Annotated[bool, typer.Option("--into-card", help="Also quote them on the decoder's card.")] = False,
     device: Device = "auto",
 ) -> None:
     """Measure how good a trained pipeline is.
@@ -289,9 +290,10 @@ def evaluate(
       dalle2-edu evaluate shapes
     """
     choose("domain", domain, picture_domains())
+    from dalle2_edu import zoo
     from dalle2_edu.evaluation import report
 
-    report.evaluate(
+    result = report.evaluate(
         domain,
         pictures=pictures,
         seed=seed,
@@ -300,6 +302,8 @@ def evaluate(
         out=out,
         device=find_device(device),
     )
+    if into_card:
+        zoo.quote(domain, "decoder", report.headline(result))
 
 
 # --- zoo ----------------------------------------------------------------------------------------------------

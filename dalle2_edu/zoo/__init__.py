@@ -218,9 +218,21 @@ def save(domain: str, part: str, module: nn.Module, card: Card) -> Path:
     content = tensors_to_bytes(_halved(module))
     config: Any = module.config
     card = replace(card, config=asdict(config), sha256=hashlib.sha256(content).hexdigest())
-    text = json.dumps(asdict(card), indent=2, ensure_ascii=False) + "\n"
-    _write_together({_weights_file(domain, part): content, _card_file(domain, part): text.encode()})
+    _write_together({_weights_file(domain, part): content, _card_file(domain, part): _card_text(card)})
     return _weights_file(domain, part)
+
+
+def quote(domain: str, part: str, metrics: dict[str, float]) -> Card:
+    """Add an evaluation's numbers to a card, rounded to four digits after the point; the weights stay as they are."""
+    _check_known(domain, part)
+    card = _read_card(domain, part)
+    card = replace(card, metrics={**card.metrics, **{name: round(value, 4) for name, value in metrics.items()}})
+    _write_together({_card_file(domain, part): _card_text(card)})
+    return card
+
+
+def _card_text(card: Card) -> bytes:
+    return (json.dumps(asdict(card), indent=2, ensure_ascii=False) + "\n").encode()
 
 
 def _halved(module: nn.Module) -> dict[str, Tensor]:

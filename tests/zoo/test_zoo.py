@@ -4,11 +4,13 @@ import json
 from dataclasses import dataclass
 
 import pytest
+import tiny_models
 import torch
 from torch import nn
 
 from dalle2_edu import zoo
 from dalle2_edu.errors import Dalle2EduError
+from dalle2_edu.unclip.prior import DiffusionPrior
 
 
 @dataclass(frozen=True)
@@ -137,3 +139,13 @@ def test_every_part_of_the_shipped_zoo_loads(domain, part, monkeypatch):
         pytest.skip(f"{domain} {part} is not trained yet")
     module = zoo.load(domain, part)
     assert all(torch.isfinite(parameter).all() for parameter in module.parameters())
+
+
+def test_quoting_numbers_changes_the_card_alone(tmp_path, monkeypatch):
+    monkeypatch.setenv("DALLE2_EDU_ZOO", str(tmp_path))
+    file = zoo.save("emoji", "prior", DiffusionPrior(tiny_models.PRIOR), CARD)
+    before = file.read_bytes()
+    zoo.quote("emoji", "prior", {"right": 0.123456})
+    assert zoo.cards()["emoji", "prior"].metrics == {"right": 0.1235}
+    assert file.read_bytes() == before
+    zoo.load("emoji", "prior")  # the hash still fits
