@@ -32,9 +32,9 @@ class ClipConfig:
     """The tiny CLIP: an image encoder over 64 x 64 pixels and a causal text transformer.
 
     vision_layers is one number for a vision transformer of that depth over patches of patch_size pixels, or four
-    numbers for CLIP's ResNet with so many blocks at each resolution, 16 => 8 => 4 => 2. At this size the ResNet
-    learns faster: after 300 steps of 256 pairs a linear probe reads colours of two objects (82%) and places (96%)
-    off its embedding, where a vision transformer of 6 x 128 after 1,000 steps gave 62% and 73%.
+    numbers for CLIP's ResNet with so many blocks at each resolution, 16 => 8 => 4 => 2. The ResNet is the default: in
+    20 minutes on one core its loss came to .18, a vision transformer's of 6 x 128 to .32 in 35. That is a hint and no
+    proof, since the transformer learned from an earlier state of the rendered shapes.
     """
 
     embed_dim: int = 128
@@ -101,18 +101,16 @@ class Clip(nn.Module):
         out = self.model.forward_intermediates(
             text=tokens, text_indices=1, normalize=True, normalize_intermediates=True, output_logits=False
         )
+        # The end token has the largest id: up to it a token is real, after it there is padding.
         real = torch.arange(tokens.shape[1], device=tokens.device)[None] <= tokens.argmax(dim=1, keepdim=True)
-        return TextEncoding(
-            out["text_features"], out["text_intermediates"][-1], real
-        )  # the end token has the largest id
+        return TextEncoding(out["text_features"], out["text_intermediates"][-1], real)
 
     def forward(self, images: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """N pairs -> the pictures' unit vectors (N, D), the captions' (N, D), and the similarities' scale, a scalar."""
         u = self.encode_image(images)
         v = self.model.encode_text(tokens, normalize=True)
-        with (
-            torch.no_grad()
-        ):  # the parameter itself is capped: a cap on exp() would also stop it from coming down again
+        # The parameter itself is capped: a cap on exp() would also stop it from coming down again.
+        with torch.no_grad():
             self.model.logit_scale.clamp_(max=MAX_LOG_SCALE)
         return u, v, self.model.logit_scale.exp()
 
