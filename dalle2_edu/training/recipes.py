@@ -51,7 +51,7 @@ from dalle2_edu.unclip.upsampler import UpsamplerConfig
 
 TIERS = ("smoke", "cpu", "gpu")
 CLIP_SIZE = 64  # pictures for CLIP, and for what learns from CLIP's embeddings
-SCENES = {"smoke": 64, "cpu": 20_000, "gpu": 200_000}  # rendered scenes a recipe keeps in memory
+SCENES = {"smoke": 64, "cpu": 60_000, "gpu": 200_000}  # rendered scenes a recipe keeps in memory
 LARGE_SCENES = {"smoke": 16, "cpu": 6_000, "gpu": 30_000}  # the same at 128 x 128, for the upsamplers
 LICENCES = {
     "emoji": "Noto Color Emoji, OFL 1.1 / Apache 2.0 (dalle2_edu/data/emoji.LICENSE.txt)",
@@ -187,7 +187,7 @@ RECIPES: dict[str, Recipe] = {
         "shared",
         "clip",
         "CLIP on both worlds",
-        lambda tier, pairs: clip_task("clip", ClipConfig(), 0, 1000, tier, pairs),
+        lambda tier, pairs: clip_task("clip", ClipConfig(), 0, 2400, tier, pairs),
     ),
     "upsampler-64": Recipe(
         "shared", "upsampler_64", "32 -> 64 pixels", lambda tier, pairs: upsampler_task(64, tier, pairs)
