@@ -13,7 +13,8 @@ of the run's seed, the step and the rank (the number of the process) alone:
     noise, timesteps, dropout     generators seeded by (seed, s, rank), anew at each step
     learning rate, EMA decay      functions of s
 
-So a checkpoint needs no random state. On the CPU a run that was killed and resumed ends with the same bits as
+What a task remembers from one step to the next, if anything (`Task.state`), is saved with the weights. So a
+checkpoint needs no random state. On the CPU a run that was killed and resumed ends with the same bits as
 one that was never interrupted (given as many threads), and two processes see the same global batches as one.
 
 Several processes, on CPUs or GPUs:    torchrun --nproc-per-node 2 your_script.py
@@ -57,11 +58,15 @@ from dalle2_edu.training.logs import LOGGERS, Logs, save_grid
 # --- what a recipe hands over ------------------------------------------------------------------------------
 
 
+COOLDOWN = 0.2  # the share of the steps in which the learning rate falls; the steps before do not depend on how many
+
+
 @dataclass(frozen=True)
 class TrainConfig:
     """How to train. `batch_size` is the global one: all processes together.
 
-    `clip_norm` and `ema` are off at 0. With `decay="cosine"` the learning rate falls to 0 at the last step.
+    `clip_norm` and `ema` are off at 0. With `decay="cosine"` the learning rate falls to 0 at the last step; with
+    "cooldown" it stays as it is and falls to 0 in the last fifth, so that a run may still be made longer until then.
     Raises `Dalle2EduError` for a value that can't be.
     """
 
@@ -69,7 +74,7 @@ class TrainConfig:
     batch_size: int = 64
     learning_rate: float = 1e-3
     warmup: int = 100  # steps; Adam's second moment is a guess until it has seen some gradients
-    decay: Literal["constant", "cosine"] = "constant"
+    decay: Literal["constant", "cosine", "cooldown"] = "constant"
     weight_decay: float = 0.0
     betas: tuple[float, float] = (0.9, 0.999)
     adam_eps: float = 1e-8
@@ -88,7 +93,7 @@ class TrainConfig:
             self._require(name, getattr(self, name) >= 0, "at least 0")
         self._require("learning_rate", self.learning_rate > 0, "above 0")
         self._require("ema", 0 <= self.ema < 1, "in [0, 1)")
-        self._require("decay", self.decay in ("constant", "cosine"), "constant or cosine")
+        self._require("decay", self.decay in ("constant", "cosine", "cooldown"), "constant, cosine or cooldown")
         self._require("mixed_precision", self.mixed_precision in ("no", "bf16"), "no or bf16")
 
     def _require(self, name: str, holds: bool, rule: str) -> None:
@@ -103,6 +108,10 @@ class Task(Protocol):
     averages gradients over the processes and runs in mixed precision. Draw noise from `generator`, which
     lives on the model's device, or from the global generators of torch, numpy and Python: all are seeded for
     the step. Return the same names at every step.
+
+    A task whose loss depends on what earlier steps gave (`ImportanceSampler` does) keeps that in the buffers of a
+    module, its attribute `state`: the loop moves it to the device, and a checkpoint holds it. Other tasks need no
+    such attribute.
     """
 
     name: str
@@ -135,11 +144,14 @@ def seed_for(*parts: object) -> int:
 
 
 def learning_rate(step: int, config: TrainConfig) -> float:
-    """The learning rate of update `step` (0 for the first): a linear warm-up, then constant or a cosine."""
+    """The learning rate of update `step` (0 for the first): a linear warm-up, then what `decay` says."""
     warm = min(1.0, (step + 1) / max(1, config.warmup))
-    if config.decay == "constant":
-        return config.learning_rate * warm
-    return config.learning_rate * warm * 0.5 * (1 + math.cos(math.pi * step / config.steps))
+    share = {
+        "constant": 1.0,
+        "cosine": 0.5 * (1 + math.cos(math.pi * step / config.steps)),
+        "cooldown": min(1.0, (config.steps - step) / max(1, config.steps * COOLDOWN)),
+    }
+    return config.learning_rate * warm * share[config.decay]
 
 
 class Order:
@@ -211,6 +223,9 @@ class Run:
         self.task, self.config, self.accelerator = task, task.config, accelerator
         self.inner = task.model  # the bare module; `self.model` is the wrapper around it
         self.ema = EMA(task.model, self.config.ema) if self.config.ema else None
+        self.state: nn.Module | None = getattr(task, "state", None)
+        if self.state:
+            self.state.to(accelerator.device)
         self.model, self.optimizer = accelerator.prepare(task.model, make_optimizer(task, accelerator.device))
         if self.ema:
             self.ema.module.to(accelerator.device)
@@ -226,6 +241,8 @@ class Run:
         self.inner.load_state_dict(tensors["model"])
         if self.ema:
             self.ema.module.load_state_dict(tensors["ema"])
+        if self.state:
+            self.state.load_state_dict(tensors["task"])
         restore_optimizer(self.inner, self.optimizer.optimizer, tensors["optimizer"])
         self.meter.restore(state["meter"])
         self.step, self.minutes, self.last_row = state["step"], state["minutes"], state["numbers"]
@@ -297,6 +314,8 @@ class Run:
         tensors = {"model": self.inner.state_dict()}
         if self.ema:
             tensors["ema"] = self.ema.module.state_dict()
+        if self.state:
+            tensors["task"] = self.state.state_dict()
         tensors["optimizer"] = optimizer_tensors(self.inner, self.optimizer.optimizer)
         return save_checkpoint(folder, {**identity(self.task), **self.progress()}, tensors)
 
@@ -374,29 +393,33 @@ def find_start(task: Task, out: Path, resume: bool) -> Checkpoint | None:
         raise Dalle2EduError(
             f"{out} already holds a run of {checkpoint.step} steps: add --resume, or choose another folder."
         )
-    different = _differences(checkpoint.state, identity(task)) or _shape_differences(checkpoint, task.model)
+    different = _differences(checkpoint.state, identity(task), checkpoint.step)
+    different += _shape_differences(checkpoint, task.model)
     if different:
         raise Dalle2EduError(f"{checkpoint.path} is of another run; it differs in {'; '.join(different[:5])}.")
     return checkpoint
 
 
-def _differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:
-    """What differs, as "config.seed (was 0, now 1)". What does not touch the training may differ."""
+def _differences(old: dict[str, Any], new: dict[str, Any], done: int, prefix: str = "") -> list[str]:
+    """What differs after `done` steps, as "config.seed (was 0, now 1)". What does not touch the training may differ."""
     found = []
     for key, value in new.items():
-        before = old.get(key)
+        name, before = f"{prefix}{key}", old.get(key)
         if isinstance(value, dict) and isinstance(before, dict):
             missing = dict.fromkeys(before.keys() - value.keys())
-            found += _differences(before, {**value, **missing}, f"{prefix}{key}.")
-        elif before != value and not _free_to_change(f"{prefix}{key}", new):
-            found.append(f"{prefix}{key} (was {before}, now {value})")
+            found += _differences(before, {**value, **missing}, done, f"{name}.")
+        elif before != value and not (name in FREE or (name == "config.steps" and _still_open(old, new, done))):
+            found.append(f"{name} (was {before}, now {value})")
     return found
 
 
-def _free_to_change(name: str, config: dict[str, Any]) -> bool:
-    """How often to save or sample never matters; how many steps only if the learning rate depends on it."""
-    longer = name == "config.steps" and config["decay"] == "constant"
-    return longer or name in ("config.save_every", "config.sample_every")
+FREE = ("config.save_every", "config.sample_every")  # how often to save or sample never matters
+
+
+def _still_open(old: dict[str, Any], new: dict[str, Any], done: int) -> bool:
+    """Whether the first `done` steps are the same in both configs, which differ in how many steps there are."""
+    cooling_from = (1 - COOLDOWN) * min(old["steps"], new["steps"])
+    return old["decay"] == "constant" or (old["decay"] == "cooldown" and done <= cooling_from)
 
 
 def _shape_differences(checkpoint: Checkpoint, model: nn.Module) -> list[str]:

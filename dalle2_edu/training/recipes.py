@@ -8,7 +8,7 @@ be trained at any time.
     cpu    two cores; what the shipped zoo was trained with unless a card says otherwise
     gpu    one GPU, from nothing, longer and on more pictures; sized for about ten minutes a recipe, not yet measured
 
-Chapters 12, 15, 16 and 17 train with these recipes.
+Chapters 08, 09, 12, 15, 16 and 17 train with these recipes.
 """
 
 from __future__ import annotations
@@ -30,9 +30,11 @@ from dalle2_edu.config import from_dict
 from dalle2_edu.data import emoji, shapes, shards
 from dalle2_edu.data.pairs import Pairs
 from dalle2_edu.data.text import default_tokenizer
+from dalle2_edu.diffusion.ddpm import DDPM, IDDPM, DdpmConfig
 from dalle2_edu.errors import Dalle2EduError
 from dalle2_edu.text2image.clip import ClipConfig
 from dalle2_edu.training.checkpoints import latest_checkpoint
+from dalle2_edu.training.ddpm_task import DdpmTask
 from dalle2_edu.training.loop import Task, TrainConfig, seed_for, train
 from dalle2_edu.training.oracle_task import OracleTask
 from dalle2_edu.training.tasks import (
@@ -44,6 +46,7 @@ from dalle2_edu.training.tasks import (
     encode,
     mix,
     repeats,
+    shrink,
 )
 from dalle2_edu.unclip.decoder import DecoderConfig
 from dalle2_edu.unclip.prior import PriorConfig
@@ -147,7 +150,7 @@ def prior_task(domain: str, tier: str, pairs: Pairs | None) -> Task:
 
 def decoder_task(domain: str, tier: str, pairs: Pairs | None) -> Task:
     """The decoder of one domain at 32 x 32."""
-    cpu = TrainConfig(8000, 64, 1e-3, weight_decay=0.0, ema=0.998, mixed_precision="bf16")
+    cpu = TrainConfig(8000, 64, 1e-3, decay="cooldown", weight_decay=0.0, ema=0.998, mixed_precision="bf16")
     cpu = replace(cpu, save_every=200, sample_every=1000)
     gpu = replace(cpu, steps=15_000, batch_size=512, ema=0.9995, save_every=3000, sample_every=3000)
     data = encoded(domain, tier, pairs, image_size=32)
@@ -177,6 +180,20 @@ def oracle_task(tier: str, pairs: Pairs | None) -> Task:
         raise Dalle2EduError("The oracle learns from the renderer's truth, which pictures of your own do not have.")
     cpu = TrainConfig(3000, 128, 2e-3, decay="cosine", mixed_precision="bf16", save_every=200)
     return OracleTask(schedule(tier, cpu, replace(cpu, steps=8000, batch_size=256)))
+
+
+def ddpm_task(name: str, model: DdpmConfig, tier: str, pairs: Pairs | None) -> Task:
+    """The unconditional model of chapters 08 and 09, on single objects at 16 x 16.
+
+    DDPM trains with Adam at 2e-4 and no decay, for 800,000 steps; five thousand steps want a higher rate that falls.
+    """
+    cpu = TrainConfig(5000, 64, 1e-3, decay="cosine", ema=0.998, save_every=250, sample_every=1000)
+    gpu = replace(cpu, steps=20_000, batch_size=256, ema=0.9995, save_every=5000, sample_every=5000)
+    side = model.unet.image_size
+    if pairs is not None:
+        return DdpmTask(name, shrink(pairs.images, side), schedule(tier, cpu, gpu), model)
+    images, labels = shapes.single_objects(SCENES[tier], side)
+    return DdpmTask(name, images, schedule(tier, cpu, gpu), model, labels)
 
 
 # A vision transformer where the generator's CLIP has a ResNet: it should not share that one's blind spots.
@@ -214,6 +231,12 @@ RECIPES: dict[str, Recipe] = {
         lambda tier, pairs: clip_task("judge", JUDGE, 1, 700, tier, pairs),
     ),
     "oracle": Recipe("shapes", "oracle", "reads a scene's factors off a picture", oracle_task),
+    "ddpm": Recipe(
+        "shapes", "ddpm", "one object at 16 pixels: DDPM", lambda tier, pairs: ddpm_task("ddpm", DDPM, tier, pairs)
+    ),
+    "iddpm": Recipe(
+        "shapes", "iddpm", "the same: improved DDPM", lambda tier, pairs: ddpm_task("iddpm", IDDPM, tier, pairs)
+    ),
 }
 
 

@@ -146,6 +146,16 @@ def test_a_finished_run_may_go_on_for_longer(tmp_path: Path) -> None:
         run(TinyTask(dataclasses.replace(cosine, steps=16)), tmp_path / "cosine", resume=True)
 
 
+def test_a_run_may_be_made_longer_until_it_cools_down(tmp_path: Path) -> None:
+    short = dataclasses.replace(CONFIG, decay="cooldown", steps=20)
+    longer = dataclasses.replace(short, steps=25)
+    run(TinyTask(short), tmp_path / "run", max_minutes=0)  # the first step only
+    path = run(TinyTask(longer), tmp_path / "run", resume=True)
+    assert same_tensors(path, run(TinyTask(longer), tmp_path / "at_once"))
+    with pytest.raises(Dalle2EduError, match=r"config.steps \(was 25, now 20\)"):
+        run(TinyTask(short), tmp_path / "run", resume=True)
+
+
 def test_log_and_samples(tmp_path: Path) -> None:
     pytest.importorskip("tensorboard")
     config = dataclasses.replace(CONFIG, sample_every=6)
@@ -197,6 +207,8 @@ def test_learning_rate() -> None:
     cosine = dataclasses.replace(config, decay="cosine")
     assert learning_rate(50, cosine) == pytest.approx(0.5)
     assert learning_rate(99, cosine) < 0.001
+    cooldown = dataclasses.replace(config, decay="cooldown")
+    assert [learning_rate(step, cooldown) for step in (50, 80, 90, 95)] == pytest.approx([1.0, 1.0, 0.5, 0.25])
 
 
 @pytest.mark.parametrize(
