@@ -564,9 +564,28 @@ def pairs(n: int, size: int, seed: int = 0, split: str = "seen") -> Pairs:
     generator = torch.Generator().manual_seed(seed)
     scenes = sample_scenes(n, generator, split)
     wordings = [captions(scenes, lang, generator, detail) for lang in ("en", "zh") for detail in ("full", "mixed")]
-    images = torch.empty(n, 3, size, size, dtype=torch.uint8)
+    return Pairs(_drawn(scenes, size), [list(four) for four in zip(*wordings, strict=True)])
+
+
+def single_objects(n: int, size: int = 16, seed: int = 0, split: str = "seen") -> tuple[Tensor, Tensor]:
+    """The smallest world worth a diffusion model: one large plain object, which 16 pixels can still show.
+
+    Returns 8-bit pictures, uint8 (n, 3, size, size), and each one's shape as an index into SHAPES, int64 (n,). Raises
+    as `pairs` does.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    scenes = sample_scenes(4 * n + 50 if n > 0 else n, generator, split)  # two scenes in five have a single object
+    scenes = scenes[scenes.factors["kind"] == ONE][:n]
+    scenes.factors["size_a"].fill_(SIZES.index("large"))
+    scenes.factors["texture_a"].fill_(TEXTURES.index("plain"))
+    return _drawn(scenes, size), scenes.factors["shape_a"]
+
+
+def _drawn(scenes: Scenes, size: int) -> Tensor:
+    """The scenes as 8-bit pictures, a chunk at a time: uint8 (B, 3, size, size)."""
+    images = torch.empty(len(scenes), 3, size, size, dtype=torch.uint8)
     chunk = max(1, CHUNK_PIXELS // size**2)
-    for start in range(0, n, chunk):
+    for start in range(0, len(scenes), chunk):
         batch = render(scenes[start : start + chunk], size)
         images[start : start + chunk] = ((batch + 1) * 127.5).round().to(torch.uint8)
-    return Pairs(images, [list(four) for four in zip(*wordings, strict=True)])
+    return images

@@ -38,7 +38,7 @@ from typing import Literal, cast, get_args
 import torch
 from torch import Tensor
 
-from dalle2_edu.diffusion.schedules import respaced_betas, space_timesteps
+from dalle2_edu.diffusion.schedules import log_snr_timesteps, respaced_betas, space_timesteps
 from dalle2_edu.errors import Dalle2EduError
 
 Prediction = Literal["eps", "x0", "v"]
@@ -144,8 +144,15 @@ class GaussianDiffusion:
         return self._copies[name, device, dtype]
 
     def respace(self, spec: str | int) -> "GaussianDiffusion":
-        """The same process walked in fewer steps (`space_timesteps` explains spec); improved DDPM Eq. 19."""
-        kept = space_timesteps(self.num_timesteps, spec)
+        """The same process walked in fewer steps; improved DDPM Eq. 19.
+
+        spec is what `space_timesteps` takes, or "logsnr20": 20 steps, evenly spaced in the logarithm of the
+        signal-to-noise ratio, see `log_snr_timesteps`.
+        """
+        if isinstance(spec, str) and spec.startswith("logsnr"):
+            kept = log_snr_timesteps(self.alphas_cumprod, spec)
+        else:
+            kept = space_timesteps(self.num_timesteps, spec)
         betas = respaced_betas(self.alphas_cumprod, kept)
         return GaussianDiffusion(betas, self.prediction, self.variance, self.timestep_map[kept].tolist())
 
@@ -293,6 +300,19 @@ class GaussianDiffusion:
         vb = self.vlb_term(frozen_mean, x0, x_t, index) * self.num_timesteps / 1000
         return {"loss": mse + vb, "mse": mse, "vb": vb}
 
+    def vlb_losses(
+        self, model: Callable[..., Tensor], x0: Tensor, index: Tensor, noise: Tensor, **conditioning: Tensor
+    ) -> dict[str, Tensor]:
+        """The bound itself as the loss, its gradient free to reach the mean: "loss" = T L_t, (B,).
+
+        The mean over uniformly drawn steps estimates Eq. (6), less L_T, which has nothing to learn, in bits per
+        dimension. It is noisy: the terms differ by orders of magnitude (improved DDPM, Section 3.3), which is
+        what `importance.ImportanceSampler` is for. Arguments as in `training_losses`.
+        """
+        x_t = self.q_sample(x0, index, noise)
+        model_out = model(x_t, self.original_timesteps(index), **conditioning)
+        return {"loss": self.vlb_term(model_out, x0, x_t, index) * self.num_timesteps}
+
     def _target(self, x0: Tensor, index: Tensor, noise: Tensor) -> Tensor:
         """What the network should have answered."""
         if self.prediction == "eps":
@@ -319,20 +339,37 @@ class GaussianDiffusion:
         return _mean_over_picture(kl) / math.log(2)
 
     @torch.no_grad()
+    def vlb_terms(
+        self,
+        model: Callable[[Tensor, Tensor], Tensor],
+        x0: Tensor,
+        noise: Callable[[Sequence[int]], Tensor],
+        clip: float | None = None,
+    ) -> Tensor:
+        """Every term of Eq. (6) but L_T, from L_0 on, each with noise of its own: (B, T), bits per dimension.
+
+        model(x_t, t) is closed over its conditioning; noise(shape) gives standard normal noise; clip as in
+        `predict_start`.
+        """
+        terms = []
+        for i in range(self.num_timesteps):
+            index = torch.full((len(x0),), i, dtype=torch.int64, device=x0.device)
+            x_t = self.q_sample(x0, index, noise(x0.shape).to(x0.dtype))
+            terms.append(self.vlb_term(model(x_t, self.original_timesteps(index)), x0, x_t, index, clip))
+        return torch.stack(terms, dim=1)  # T x (B,) => (B, T)
+
     def bits_per_dim(
-        self, model: Callable[[Tensor, Tensor], Tensor], x0: Tensor, noise: Callable[[Sequence[int]], Tensor]
+        self,
+        model: Callable[[Tensor, Tensor], Tensor],
+        x0: Tensor,
+        noise: Callable[[Sequence[int]], Tensor],
+        clip: float | None = None,
     ) -> Tensor:
         """The whole bound, Eq. (6): how many bits a dimension of the picture costs under this model. (B,).
 
-        model(x_t, t) is closed over its conditioning; noise(shape) gives standard normal noise. x0 is made of
-        bytes mapped to [-1, 1], so 8 is the price of knowing nothing.
+        Arguments as in `vlb_terms`. x0 is made of bytes mapped to [-1, 1], so 8 is the price of knowing nothing.
         """
-        total = self.prior_bpd(x0)
-        for i in range(self.num_timesteps):
-            index = torch.full((len(x0),), i, dtype=torch.int64, device=x0.device)
-            x_t = self.q_sample(x0, index, noise(x0.shape))
-            total = total + self.vlb_term(model(x_t, self.original_timesteps(index)), x0, x_t, index)
-        return total
+        return self.prior_bpd(x0) + self.vlb_terms(model, x0, noise, clip).sum(dim=1)
 
 
 def normal_kl(mean1: Tensor, log_variance1: Tensor, mean2: Tensor, log_variance2: Tensor) -> Tensor:

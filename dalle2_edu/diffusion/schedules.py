@@ -102,6 +102,34 @@ def space_timesteps(num_timesteps: int, spec: str | int) -> list[int]:
     return _sections(num_timesteps, _counts(str(spec), spec))
 
 
+def half_log_snr(alphas_cumprod: Tensor) -> Tensor:
+    """lambda = log(sqrt(abar) / sqrt(1 - abar)), half the logarithm of the signal-to-noise ratio. Shape as abar.
+
+    The time in which DPM-Solver counts (2206.00927, Section 3). Infinite where abar is 1.
+    """
+    return 0.5 * (alphas_cumprod.log() - torch.log1p(-alphas_cumprod))
+
+
+def log_snr_timesteps(alphas_cumprod: Tensor, spec: str) -> list[int]:
+    """The spec "logsnr20" keeps 20 steps, sorted, as evenly spaced in lambda as can be, both ends among them.
+
+    Near the clean picture two steps of a usual process lie further apart in lambda than that, so some wishes fall on
+    the same step; each then takes the next free one. alphas_cumprod: float64 (T,). Raises Dalle2EduError if the spec
+    can't be read or asks for more steps than there are. Source: DPM-Solver++ (2211.01095), Section 6.
+    """
+    count = _counts(spec.removeprefix("logsnr"), spec)[0]
+    if count > len(alphas_cumprod):
+        raise Dalle2EduError(f"Can't take {count} steps out of {len(alphas_cumprod)}: ask for fewer.")
+    lambdas = half_log_snr(alphas_cumprod)  # (T,), falling
+    kept: list[int] = []
+    for place, wish in enumerate(torch.linspace(float(lambdas[0]), float(lambdas[-1]), count, dtype=torch.float64)):
+        nearest = int((lambdas - wish).abs().argmin())
+        free = kept[-1] + 1 if kept else 0
+        last = len(alphas_cumprod) - (count - place)  # the later ones need room, too
+        kept.append(min(max(nearest, free), last))
+    return kept
+
+
 def _counts(text: str, spec: str | int) -> list[int]:
     """The step counts that a spec lists, each at least 1."""
     counts = [int(part) if part.strip().isdecimal() else 0 for part in text.split(",")]

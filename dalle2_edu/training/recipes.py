@@ -185,9 +185,10 @@ def oracle_task(tier: str, pairs: Pairs | None) -> Task:
 def ddpm_task(name: str, model: DdpmConfig, tier: str, pairs: Pairs | None) -> Task:
     """The unconditional model of chapters 08 and 09, on single objects at 16 x 16.
 
-    DDPM trains with Adam at 2e-4 and no decay, for 800,000 steps; five thousand steps want a higher rate that falls.
+    DDPM trains with Adam at 2e-4 and no decay, for 800,000 steps; three thousand want a higher rate that falls.
     """
-    cpu = TrainConfig(5000, 64, 1e-3, decay="cosine", ema=0.998, save_every=250, sample_every=1000)
+    cpu = TrainConfig(3000, 64, 1e-3, decay="cosine", ema=0.998, mixed_precision="bf16")
+    cpu = replace(cpu, save_every=250, sample_every=1000)
     gpu = replace(cpu, steps=20_000, batch_size=256, ema=0.9995, save_every=5000, sample_every=5000)
     side = model.unet.image_size
     if pairs is not None:
@@ -196,6 +197,7 @@ def ddpm_task(name: str, model: DdpmConfig, tier: str, pairs: Pairs | None) -> T
     return DdpmTask(name, images, schedule(tier, cpu, gpu), model, labels)
 
 
+CLIP = ClipConfig(embed_dim=256, thumbnail=16)
 # A vision transformer where the generator's CLIP has a ResNet: it should not share that one's blind spots.
 JUDGE = ClipConfig(vision_width=96, vision_layers=4, vision_head_width=32, text_width=96, text_layers=3, embed_dim=64)
 
@@ -204,7 +206,7 @@ RECIPES: dict[str, Recipe] = {
         "shared",
         "clip",
         "CLIP on both worlds",
-        lambda tier, pairs: clip_task("clip", ClipConfig(), 0, 2400, tier, pairs),
+        lambda tier, pairs: clip_task("clip", CLIP, 0, 2400, tier, pairs),
     ),
     "upsampler-64": Recipe(
         "shared", "upsampler_64", "32 -> 64 pixels", lambda tier, pairs: upsampler_task(64, tier, pairs)

@@ -75,6 +75,9 @@ class Captions:
 # --- CLIP -------------------------------------------------------------------------------------------------------
 
 
+THUMBNAIL_WEIGHT = 2.0  # makes the thumbnail's error count about as much as the contrastive loss once both are small
+
+
 class ClipTask:
     """Pairs, lightly turned and shifted so that no pixel can be learnt by heart."""
 
@@ -92,10 +95,15 @@ class ClipTask:
         self, model: nn.Module, batch: dict[str, Tensor], generator: torch.Generator
     ) -> tuple[Tensor, dict[str, Tensor]]:
         images = jitter(to_float(batch["images"]), generator)
-        u, v, scale = model(images, batch["tokens"])
+        u, v, scale, thumbnails = model(images, batch["tokens"])
         own = torch.arange(len(u), device=u.device)
         right = ((u @ v.T).argmax(dim=1) == own).float().mean()  # the share whose own caption is the nearest
-        return contrastive_loss(u, v, scale), {"right": right, "scale": scale}
+        loss, numbers = contrastive_loss(u, v, scale), {"right": right, "scale": scale}
+        if thumbnails is None:
+            return loss, numbers
+        seen = F.avg_pool2d(images, images.shape[-1] // thumbnails.shape[-1])  # (B, 3, 64, 64) => (B, 3, 16, 16)
+        error = F.mse_loss(thumbnails.float(), seen)
+        return loss + THUMBNAIL_WEIGHT * error, {**numbers, "contrastive": loss, "thumbnail": error}
 
     def sample(self, model: nn.Module) -> Tensor | None:
         return None  # CLIP draws nothing

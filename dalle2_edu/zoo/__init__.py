@@ -50,7 +50,7 @@ from dalle2_edu.errors import Dalle2EduError
 # `shared` parts were trained on both data sets together; the others on one.
 PARTS: dict[str, tuple[str, ...]] = {
     "shared": ("clip", "judge", "upsampler_64", "upsampler_128"),
-    "shapes": ("prior", "decoder", "oracle"),
+    "shapes": ("prior", "decoder", "oracle", "ddpm", "iddpm"),
     "emoji": ("prior", "decoder"),
 }
 
@@ -64,6 +64,8 @@ CLASSES: dict[str, tuple[str, str, str]] = {
     "upsampler_64": ("dalle2_edu.unclip.upsampler", "UpsamplerConfig", "Upsampler"),
     "upsampler_128": ("dalle2_edu.unclip.upsampler", "UpsamplerConfig", "Upsampler"),
     "oracle": ("dalle2_edu.evaluation.oracle", "OracleConfig", "Oracle"),
+    "ddpm": ("dalle2_edu.diffusion.ddpm", "DdpmConfig", "Ddpm"),
+    "iddpm": ("dalle2_edu.diffusion.ddpm", "DdpmConfig", "Ddpm"),
 }
 
 
