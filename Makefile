@@ -15,19 +15,42 @@ DOMAIN ?=
 SEED   ?= 0
 OUT    ?= out
 TIER   ?= cpu
+SERVE  ?= 1
+PORT   ?= 8000
+CHAPTER ?=
+FROM    ?=
+CONFIRM ?=
+# Many systems set LANGUAGE for other programs; here it counts only when you type it after `make`.
+LANGUAGE_GIVEN := $(if $(filter command,$(firstword $(origin LANGUAGE))),$(LANGUAGE))
 
 .DEFAULT_GOAL := help
-.PHONY: help draw test lab zoo clean
+.PHONY: help book slides draw test lab notebooks sync handouts zoo clean
 
 help:  ## what you can type
+	@echo 'make book                   build the book in both languages, show it on http://localhost:8000/'
+	@echo '                            also: PORT=8000  SERVE=0 (build it into _build/site, show nothing)'
+	@echo 'make slides                 the slides alone, into _build/site/slides'
 	@echo 'make draw PROMPT="rocket"   draw a picture, and a sheet of the steps that led to it, into out/'
 	@echo '                            also: DOMAIN=emoji|shapes  SEED=0  OUT=out'
 	@echo 'make test                   check style, types and behaviour'
 	@echo 'make lab                    open the notebooks in JupyterLab'
+	@echo 'make notebooks              run the chapters and store what they show: CHAPTER=07 LANGUAGE=en|zh TIER=cpu'
+	@echo 'make sync                   carry code between the English and the Chinese notebooks, name stale translations'
+	@echo '                            also: CHAPTER=07  FROM=en|zh  CONFIRM=07_ddpm:cell'
+	@echo 'make handouts               the chapters without solutions and outputs, into out/en and out/zh'
 	@echo 'make zoo                    train every model that ships with the book again (hours): TIER=smoke|cpu|gpu'
-	@echo 'make clean                  delete .venv and what Python and the tools cached'
+	@echo 'make clean                  delete .venv, the built book and what Python and the tools cached'
 	@echo ''
 	@echo 'With another Python (3.10 to 3.13): make test PYTHON=python3.12'
+
+book: $(VENV)/.installed-book
+	@$(BIN)/python book/tools/build.py
+ifneq ($(SERVE),0)
+	@$(BIN)/python book/tools/serve.py '$(PORT)'
+endif
+
+slides: $(VENV)/.installed-book
+	@$(BIN)/python book/tools/build.py --only slides
 
 draw: $(VENV)/.installed-base
 ifeq ($(PROMPT_GIVEN),)
@@ -36,20 +59,35 @@ else
 	@$(BIN)/dalle2-edu draw --seed '$(SEED)' --out '$(OUT)' $(if $(DOMAIN),--domain '$(DOMAIN)') -- "$$DALLE2_EDU_PROMPT"
 endif
 
-test: $(VENV)/.installed-dev
+# Two tests at a time, a file (a notebook) to a process. --nbval-lax runs the notebooks of both languages too.
+test: $(VENV)/.installed-dev $(VENV)/.installed-book
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -q
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile --nbval-lax --nbval-current-env
 
 lab: $(VENV)/.installed-book
 	$(BIN)/jupyter lab
+
+notebooks: $(VENV)/.installed-book
+	@$(BIN)/python book/tools/run.py --tier '$(TIER)' --chapter '$(CHAPTER)' --language '$(LANGUAGE_GIVEN)'
+
+sync: $(VENV)/.installed-book
+	@$(BIN)/python book/tools/sync.py --chapter '$(CHAPTER)' --confirm '$(CONFIRM)' $(if $(FROM),--from '$(FROM)')
+
+# Two folders below the root, as notebooks/en is: so links into the repository and the chapter's language stay right.
+HANDOUT := --to notebook --TagRemovePreprocessor.enabled=True --TagRemovePreprocessor.remove_cell_tags=solution \
+           --ClearOutputPreprocessor.enabled=True --log-level=WARN
+handouts: $(VENV)/.installed-book
+	@$(BIN)/jupyter nbconvert notebooks/en/*.ipynb $(HANDOUT) --output-dir out/en
+	@$(BIN)/jupyter nbconvert notebooks/zh/*.ipynb $(HANDOUT) --output-dir out/zh
+	@echo 'The handouts are in out/en and out/zh.'
 
 zoo: $(VENV)/.installed-base
 	$(BIN)/dalle2-edu zoo train --tier '$(TIER)'
 
 clean:
-	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) build _build *.egg-info .mypy_cache .ruff_cache .pytest_cache
 	find dalle2_edu tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # One stamp for each set of packages: it is older than pyproject.toml or constraints.txt when they changed, and then pip

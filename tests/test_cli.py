@@ -36,6 +36,10 @@ def run(monkeypatch, capsys, *arguments: str) -> tuple[int, str, str]:
 
 COMMANDS = [
     ["draw"],
+    ["vary"],
+    ["blend"],
+    ["edit"],
+    ["inpaint"],
     ["train"],
     ["recipes"],
     ["evaluate"],
@@ -72,6 +76,10 @@ def test_help_does_not_wait_for_pytorch():
             ["draw", "rocket", "--domain", "shared"],
             "shapes, emoji",
         ),  # a domain of the zoo, but it draws nothing
+        (["vary", "no/such.png"], "no/such.png"),
+        (["blend", "no/such.png", "nor/this.png"], "no/such.png"),
+        (["edit", "no/such.png", "cat", "dog"], "no/such.png"),
+        (["inpaint", "no/such.png", "cat"], "no/such.png"),
         (["train", "cat-decoder"], "emoji-decoder"),
         (["train", "emoji-decoder", "--tier", "huge"], "smoke, cpu, gpu"),
         (["train", "emoji-decoder", "--mixed-precision", "int8"], "no, bf16"),
@@ -200,6 +208,69 @@ def test_draw_names_a_folder_that_cannot_be_written(monkeypatch, capsys, fake_pi
     assert "prompts" not in fake_pipeline.asked  # noticed before the drawing, not after
 
 
+# --- vary, blend, edit, inpaint -----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def fake_editor(fake_pipeline, monkeypatch, tmp_path) -> FakePipeline:
+    """The fake pipeline's edits give as many red pictures as were asked for; red.png and hole.png lie ready."""
+
+    def edited(name: str):
+        def method(self, *given: Any, **settings: Any) -> Tensor:
+            self.asked |= {"edit": name, "given": given, **settings}
+            red = torch.tensor([1.0, -1.0, -1.0])[None, :, None, None]  # (1, 3, 1, 1)
+            return red.expand(settings.get("n") or settings["steps"], 3, 128, 128)
+
+        return method
+
+    for name in ("variations", "interpolate", "text_diff", "inpaint"):
+        monkeypatch.setattr(FakePipeline, name, edited(name), raising=False)
+    sheet = sys.modules["dalle2_edu.unclip.sheet"]
+    sheet.picture_grid = lambda titles, images, path, columns: (path.write_text(f"{titles} {len(images)}"), path)[1]
+    Image.new("RGB", (60, 40), "red").save(tmp_path / "red.png")
+    hole = Image.new("RGBA", (60, 40), (255, 0, 0, 255))
+    hole.paste((0, 0, 0, 0), (20, 10, 30, 20))
+    hole.save(tmp_path / "hole.png")
+    monkeypatch.chdir(tmp_path)
+    return fake_pipeline
+
+
+@pytest.mark.parametrize(
+    ("arguments", "name", "count", "shown", "asked"),
+    [
+        ("vary red.png --n 2 --eta 0.5 --domain shapes", "red_vary", 2, 3, {"edit": "variations", "eta": 0.5}),
+        ("blend red.png hole.png --steps 3 --fix-noise", "red_hole_blend", 3, 5, {"fix_noise": True, "steps": 3}),
+        ("edit red.png dot 火箭 --max-theta 0.3", "red_火箭", 6, 7, {"edit": "text_diff", "max_theta": 0.3}),
+        ("inpaint hole.png cat --n 1 --seed 4", "hole_inpaint", 1, 3, {"edit": "inpaint", "seed": 4}),
+        ("inpaint red.png cat --mask hole.png", "red_inpaint", 3, 5, {"edit": "inpaint", "n": 3}),
+    ],
+)
+def test_an_edit_writes_its_pictures_and_a_sheet(
+    arguments, name, count, shown, asked, monkeypatch, capsys, fake_editor
+):
+    code, out, _ = run(monkeypatch, capsys, *arguments.split(), "--device", "cpu")
+    assert code == 0
+    assert out.split() == [*(f"out/{name}_{i + 1}.png" for i in range(count)), f"out/{name}.png"]
+    assert Path(f"out/{name}.png").read_text().endswith(f" {shown}")  # what was given stands on the sheet too
+    with Image.open(f"out/{name}_1.png") as picture:
+        assert picture.getpixel((5, 5)) == (255, 0, 0)
+    assert asked.items() <= fake_editor.asked.items()
+
+
+def test_the_transparent_part_is_what_is_painted(monkeypatch, capsys, fake_editor):
+    run(monkeypatch, capsys, "inpaint", "hole.png", "cat", "--device", "cpu")
+    _, mask, prompt = fake_editor.asked["given"]
+    assert prompt == "cat"
+    assert mask.getbbox() == (20, 10, 30, 20)
+
+
+def test_inpaint_asks_where_if_nothing_says_so(monkeypatch, capsys, fake_editor):
+    code, _, err = run(monkeypatch, capsys, "inpaint", "red.png", "cat", "--device", "cpu")
+    assert code == 2
+    assert "--mask" in err and err.count("\n") == 1
+    assert "edit" not in fake_editor.asked
+
+
 # --- zoo ----------------------------------------------------------------------------------------------------
 
 
@@ -207,11 +278,12 @@ def test_an_empty_zoo_is_listed_and_fails_to_verify(monkeypatch, capsys, tmp_pat
     monkeypatch.setenv("DALLE2_EDU_ZOO", str(tmp_path))
     code, out, _ = run(monkeypatch, capsys, "zoo", "list")
     assert code == 0
-    assert out.count("not here") == 9
+    every = sum(len(parts) for parts in zoo.known().values())
+    assert out.count("not here") == every
     code, out, err = run(monkeypatch, capsys, "zoo", "verify")
     assert code == 2
-    assert out.count("BAD") == 9
-    assert "9 of the 9" in err
+    assert out.count("BAD") == every
+    assert f"{every} of the {every}" in err
 
 
 def test_zoo_train_publishes_each_run_into_a_zoo_of_its_own(monkeypatch, capsys, tmp_path):

@@ -17,7 +17,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dalle2_edu.diffusion.unet import (
-    NORM_GROUPS,
     TIME_EMB_MULT,
     Middle,
     UNetConfig,
@@ -41,7 +40,7 @@ class NoisyClassifier(nn.Module):
         self.stem = conv3x3(config.in_channels, widths[0], config)
         self.down, _ = build_down(config, widths, emb_dim)
         self.middle = Middle(widths[-1], emb_dim, config)
-        self.norm_out = nn.GroupNorm(NORM_GROUPS, widths[-1])
+        self.norm_out = nn.GroupNorm(config.norm_groups, widths[-1])
         self.pool = AttentionPool(side * side, widths[-1], config.out_channels, config.head_channels)
 
     def forward(self, x: Tensor, t: Tensor) -> Tensor:

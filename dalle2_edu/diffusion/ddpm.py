@@ -50,6 +50,7 @@ def small_unet(out_channels: int = 3) -> UNetConfig:
         channel_mult=(1, 2, 2),
         num_res_blocks=1,
         attention_levels=(1,),
+        norm_groups=8,
     )
 
 

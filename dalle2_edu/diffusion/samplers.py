@@ -164,9 +164,11 @@ def dpm_solver_sample(
     DDIM takes the guessed x_0 for constant over a step. This solver lets it go on along the line through this guess
     and the one before, in lambda, at no further call of the network: the error then falls with the square of the
     step. The first step has no guess before it, and the last one, to lambda = infinity, no end to follow a line to:
-    these two are of order 1. The steps are those of the process; take `respace("logsnr25")`, which spaces them evenly
-    in lambda: even in t the last ones are so long in lambda that a line is no guide. Other arguments and the result as in `ancestral_sample`. Raises Dalle2EduError unless order is 1
-    (DDIM with eta = 0) or 2.
+    these two are of order 1. Take the steps of `respace("logsnr25")`, which spaces them evenly in lambda: even in t,
+    the last ones are so long in lambda that a line is no guide.
+
+    Arguments and result as in `ancestral_sample`; order 1 is DDIM with eta = 0. Raises Dalle2EduError unless order
+    is 1 or 2.
     """
     if order not in (1, 2):
         raise Dalle2EduError(f"DPM-Solver++ is built here with order 1 or 2, not {order}.")

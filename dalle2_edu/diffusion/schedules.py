@@ -110,22 +110,28 @@ def half_log_snr(alphas_cumprod: Tensor) -> Tensor:
     return 0.5 * (alphas_cumprod.log() - torch.log1p(-alphas_cumprod))
 
 
-def log_snr_timesteps(alphas_cumprod: Tensor, spec: str) -> list[int]:
-    """The spec "logsnr20" keeps 20 steps, sorted, as evenly spaced in lambda as can be, both ends among them.
+LAMBDA_MIN = -5.1  # where 0.6% of the noise's amplitude is picture: further out nothing can be predicted
 
-    Near the clean picture two steps of a usual process lie further apart in lambda than that, so some wishes fall on
-    the same step; each then takes the next free one. alphas_cumprod: float64 (T,). Raises Dalle2EduError if the spec
-    can't be read or asks for more steps than there are. Source: DPM-Solver++ (2211.01095), Section 6.
+
+def log_snr_timesteps(alphas_cumprod: Tensor, spec: str) -> list[int]:
+    """The spec "logsnr20" keeps 20 steps, sorted, as evenly spaced in lambda as can be, from the cleanest one.
+
+    They reach to the noisiest with lambda >= -5.1, the bound of DPM-Solver's released code: all of the linear schedule,
+    while the cosine's last steps rush to -9.9 and would take a third of the way. Near the clean picture two steps of a
+    usual process lie further apart than the even spaces, so some wishes fall on the same step; each then takes the next
+    free one. alphas_cumprod: float64 (T,). Raises Dalle2EduError if the spec can't be read or asks for more steps than
+    there are. Source: DPM-Solver (2206.00927), which counts in lambda.
     """
     count = _counts(spec.removeprefix("logsnr"), spec)[0]
-    if count > len(alphas_cumprod):
-        raise Dalle2EduError(f"Can't take {count} steps out of {len(alphas_cumprod)}: ask for fewer.")
     lambdas = half_log_snr(alphas_cumprod)  # (T,), falling
+    lambdas = lambdas[: max(1, int((lambdas >= LAMBDA_MIN).sum()))]
+    if count > len(lambdas):
+        raise Dalle2EduError(f"Can't take {count} steps out of {len(lambdas)}: ask for fewer.")
     kept: list[int] = []
     for place, wish in enumerate(torch.linspace(float(lambdas[0]), float(lambdas[-1]), count, dtype=torch.float64)):
         nearest = int((lambdas - wish).abs().argmin())
         free = kept[-1] + 1 if kept else 0
-        last = len(alphas_cumprod) - (count - place)  # the later ones need room, too
+        last = len(lambdas) - (count - place)  # the later ones need room, too
         kept.append(min(max(nearest, free), last))
     return kept
 
@@ -133,9 +139,9 @@ def log_snr_timesteps(alphas_cumprod: Tensor, spec: str) -> list[int]:
 def _counts(text: str, spec: str | int) -> list[int]:
     """The step counts that a spec lists, each at least 1."""
     counts = [int(part) if part.strip().isdecimal() else 0 for part in text.split(",")]
-    if min(counts) < 1 or (isinstance(spec, str) and spec.startswith("ddim") and len(counts) > 1):
+    if min(counts) < 1 or (isinstance(spec, str) and spec.startswith(("ddim", "logsnr")) and len(counts) > 1):
         raise Dalle2EduError(
-            f"Can't read the step spacing {spec!r}: write 25, ddim25, fast27, or a list such as {FAST27}."
+            f"Can't read the step spacing {spec!r}: write 25, ddim25, logsnr25, fast27, or a list such as {FAST27}."
         )
     return counts
 

@@ -41,7 +41,9 @@ class UNetConfig:
     `attention_levels` counts from 0, the full resolution: (1, 2, 3) means attention at 1/2, 1/4 and 1/8 of it.
     `out_channels` is 3, or 6 when the network also answers the variance (learned range, iDDPM section 3.1).
     `padding` is what a convolution sees beyond the picture's edge; the released systems have zeros. `context_dim`
-    is the width of the text tokens, None for a network without text.
+    is the width of the text tokens, None for a network without text. `norm_groups` is the released systems' 32; with
+    32 channels that would leave one a group, and a channel normalised by itself forgets its mean: the picture's overall
+    colour is lost, and noise that is predicted without it gives garish backgrounds. A narrow network takes 8.
     """
 
     image_size: int = 32
@@ -60,18 +62,18 @@ class UNetConfig:
     patch_size: int = 1
     padding: Literal["zeros", "replicate"] = "zeros"
     learned_position: bool = False
+    norm_groups: int = 32
 
     def __post_init__(self) -> None:
         factor = self.patch_size * 2 ** (len(self.channel_mult) - 1)
         if self.image_size % factor:
             raise Dalle2EduError(f"image_size {self.image_size} must be a multiple of {factor}: each level halves it.")
-        if self.channels % NORM_GROUPS:
+        if self.channels % self.norm_groups:
             raise Dalle2EduError(
-                f"channels {self.channels} must be a multiple of {NORM_GROUPS}, the group norm's groups."
+                f"channels {self.channels} must be a multiple of {self.norm_groups}, the group norm's groups."
             )
 
 
-NORM_GROUPS = 32
 TIME_EMB_MULT = 4  # the timestep embedding is 4 x channels wide in every ADM-style network
 
 
@@ -93,7 +95,7 @@ class UNet(nn.Module):
         self.down, skips = build_down(config, widths, emb_dim)
         self.middle = Middle(widths[-1], emb_dim, config)
         self.up = build_up(config, widths, skips, emb_dim)
-        self.norm_out = nn.GroupNorm(NORM_GROUPS, widths[0])
+        self.norm_out = nn.GroupNorm(config.norm_groups, widths[0])
         self.head = zero_init(conv3x3(widths[0], config.out_channels * folded, config))
 
     def forward(
@@ -161,10 +163,10 @@ class ResBlock(nn.Module):
         super().__init__()
         self.resize = resize
         self.scale_shift = config.scale_shift_norm
-        self.norm1 = nn.GroupNorm(NORM_GROUPS, c_in)
+        self.norm1 = nn.GroupNorm(config.norm_groups, c_in)
         self.conv1 = conv3x3(c_in, c_out, config)
         self.emb_proj = nn.Linear(emb_dim, 2 * c_out if self.scale_shift else c_out)
-        self.norm2 = nn.GroupNorm(NORM_GROUPS, c_out)
+        self.norm2 = nn.GroupNorm(config.norm_groups, c_out)
         self.dropout = nn.Dropout(config.dropout)
         self.conv2 = zero_init(conv3x3(c_out, c_out, config))  # the block starts as the identity
         self.skip = nn.Conv2d(c_in, c_out, 1) if c_in != c_out else nn.Identity()
@@ -199,7 +201,7 @@ class Attention(nn.Module):
     def __init__(self, channels: int, config: UNetConfig):
         super().__init__()
         self.heads = channels // config.head_channels
-        self.norm = nn.GroupNorm(NORM_GROUPS, channels)
+        self.norm = nn.GroupNorm(config.norm_groups, channels)
         self.qkv = nn.Linear(channels, 3 * channels)
         self.context_kv = nn.Linear(config.context_dim, 2 * channels) if config.context_dim else None
         self.proj = zero_init(nn.Linear(channels, channels))

@@ -8,20 +8,16 @@
 The first equality holds because z, the image embedding, is a function of x; the second is the chain rule. The prior is
 P(z | y), the decoder with its upsamplers P(x | z, y).
 
-Every picture has a seed of its own, and every stage draws from a stream of its own, made from that seed. So the same
-prompt and seed give the same picture alone, in a batch, or beside other prompts.
+`text_to_image` is that way; the other way in, from a picture, is in `edits`.
 
 Chapter 18 uses this file; chapter 01 tours it.
 """
 
 from __future__ import annotations
 
-import operator
-import warnings
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from hashlib import blake2b
-from typing import Any, SupportsIndex
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -29,27 +25,28 @@ from torch import Tensor
 from dalle2_edu import zoo
 from dalle2_edu.data import emoji, grammar
 from dalle2_edu.data.text import Tokenizer, default_tokenizer
+from dalle2_edu.diffusion.analytic import AnalyticDiffusion, noise_second_moment, optimal_variance
 from dalle2_edu.diffusion.guidance import classifier_free
-from dalle2_edu.diffusion.samplers import SeededNoise, ancestral_sample, ddim_sample
+from dalle2_edu.diffusion.process import GaussianDiffusion
+from dalle2_edu.diffusion.samplers import Denoiser, SeededNoise, ancestral_sample, ddim_sample
 from dalle2_edu.errors import Dalle2EduError
 from dalle2_edu.text2image.clip import Clip, TextEncoding
+from dalle2_edu.unclip import edits
 from dalle2_edu.unclip.decoder import Decoder, decoder_diffusion
 from dalle2_edu.unclip.prior import DiffusionPrior, nearest_to_text, prior_diffusion
+from dalle2_edu.unclip.run import Run, Watcher, checked_count, checked_prompts, checked_seeds
 from dalle2_edu.unclip.upsampler import Upsampler, from_detail, upsample, upsampler_diffusion
 
 CANDIDATES = 2  # embeddings drawn per picture, of which the one nearer to the text is kept (section 2.2)
 PRIOR_CLIP = 5.0  # a standardised embedding's numbers lie well inside +-5; diffusers uses the same bound
-
-# What a caller may watch: (stage, step, guess of the stage's clean result). Stages: prior, decoder, upsampler_64, ...
-Watcher = Callable[[str, int, Tensor], object]
 
 
 @dataclass(frozen=True)
 class Stages:
     """Everything between the prompts and the pictures, for looking at.
 
-    prompts and pieces (the tokens as text), B each; text_emb, image_emb (B, D) and candidates (B, 2, D) in CLIP's
-    space; pictures: what the decoder and each upsampler drew, smallest first, each (B, 3, S, S) in [-1, 1].
+    prompts, pieces (the tokens as text) and seeds, B each; text_emb, image_emb (B, D) and candidates (B, 2, D) in
+    CLIP's space; pictures: what the decoder and each upsampler drew, smallest first, each (B, 3, S, S) in [-1, 1].
     """
 
     prompts: list[str]
@@ -58,11 +55,24 @@ class Stages:
     candidates: Tensor
     image_emb: Tensor
     pictures: list[Tensor]
+    seeds: list[int] = field(default_factory=list)
 
     @property
     def images(self) -> Tensor:
         """The final pictures, (B, 3, S, S) in [-1, 1]."""
         return self.pictures[-1]
+
+    def pick(self, places: list[int]) -> Stages:
+        """The same of the pictures at these places only."""
+        return Stages(
+            prompts=[self.prompts[i] for i in places],
+            pieces=[self.pieces[i] for i in places],
+            text_emb=self.text_emb[places],
+            candidates=self.candidates[places],
+            image_emb=self.image_emb[places],
+            pictures=[each[places] for each in self.pictures],
+            seeds=[self.seeds[i] for i in places],
+        )
 
 
 class UnCLIP:
@@ -94,31 +104,54 @@ class UnCLIP:
         prior_steps: int = 25,
         decoder_steps: int = 25,
         upsampler_steps: int = 10,
+        best_of: int = 1,
         return_stages: bool = False,
         progress: bool = True,
         callback: Watcher | None = None,
+        prior_process: GaussianDiffusion | None = None,
     ) -> Any:
         """Prompts, Chinese or English -> pictures, Tensor (B, 3, 128, 128) in [-1, 1]; with return_stages a `Stages`.
 
         seed is one for all pictures or one each. guidance_scale guides the decoder (1 is off; the paper found
-        that guiding the prior hurts, section 5.5). The steps are those of each stage's sampler. progress shows a
-        bar a stage; callback(stage, step, guess) is called after each step of each stage.
+        that guiding the prior hurts, section 5.5). The steps are those of each stage's sampler. best_of draws so many
+        pictures for each prompt, with the seeds seed, seed + 1, ..., and keeps the one that CLIP finds nearest to the
+        prompt. progress shows a bar a stage; callback(stage, step, guess) is called after each step of each stage.
+        prior_process replaces the prior's way back, of prior_steps: `analytic_prior` makes one.
 
-        Raises Dalle2EduError for an empty prompt or a wrong number of seeds; warns when a prompt is too long for the
-        context, saying what was cut.
+        Raises Dalle2EduError for an empty prompt, a wrong number of seeds or best_of below 1; warns when a prompt is
+        too long for the context, saying what was cut.
         """
         prompts, seeds = checked_prompts(prompts, self.tokenizer), checked_seeds(seed, len(prompts))
+        tries = range(checked_count("best_of", best_of))
+        prompts, seeds = [prompt for prompt in prompts for _ in tries], [own + i for own in seeds for i in tries]
         run = Run(seeds, self.device, progress, callback)
         text = self.encode_text(prompts)
-        candidates = self.draw_embeddings(text, run, prior_steps)
+        candidates = self.draw_embeddings(text, run, prior_steps, prior_process)
         image_emb = nearest_to_text(candidates, text.text_emb)
-        pictures = [self.decode(image_emb, text, run, decoder_steps, guidance_scale)]
-        for upsampler in self.upsamplers:
-            pictures.append(self.upsample(upsampler, pictures[-1], run, upsampler_steps))
-        if not return_stages:
-            return pictures[-1]
+        pictures = self.enlarge(self.paint(image_emb, text, run, decoder_steps, guidance_scale), run, upsampler_steps)
         pieces = [self.tokenizer.pieces(prompt) for prompt in prompts]
-        return Stages(prompts, pieces, text.text_emb, candidates, image_emb, pictures)
+        stages = Stages(prompts, pieces, text.text_emb, candidates, image_emb, pictures, seeds)
+        if best_of > 1:
+            stages = stages.pick(best_places(self.clip_scores(stages.images, text.text_emb), best_of))
+        return stages if return_stages else stages.images
+
+    # What starts from a picture; a function that stands in a class is a method, its first argument the UnCLIP.
+    invert = edits.invert
+    decode = edits.decode
+    variations = edits.variations
+    interpolate = edits.interpolate
+    text_diff = edits.text_diff
+    inpaint = edits.inpaint
+
+    @property
+    def image_size(self) -> int:
+        """Side of the final pictures."""
+        return (self.upsamplers[-1] if self.upsamplers else self.decoder).config.unet.image_size
+
+    def decoder_shape(self, n: int) -> tuple[int, int, int, int]:
+        """The shape of the decoder's noise and pictures, for n of them."""
+        side = self.decoder.config.unet.image_size
+        return n, 3, side, side
 
     def encode_text(self, prompts: Sequence[str]) -> TextEncoding:
         """What CLIP reads in B prompts; "" is the null text."""
@@ -128,9 +161,31 @@ class UnCLIP:
         """The empty text's encoding, n times, as conditioning."""
         return self.encode_text([""] * n).as_conditioning()
 
-    def draw_embeddings(self, text: TextEncoding, run: Run, steps: int) -> Tensor:
+    @torch.no_grad()
+    def analytic_prior(
+        self, image_emb: Tensor, captions: Sequence[str], prior_steps: int = 25, seed: int = 0
+    ) -> GaussianDiffusion:
+        """The prior's way back in prior_steps steps with the variances that are best on these pairs; Analytic-DPM.
+
+        image_emb (N, D) are CLIP embeddings of pictures with N captions. For `text_to_image(prior_process=...)`.
+        """
+        if len(image_emb) != len(captions) or not captions:
+            raise Dalle2EduError(f"There must be one caption for each embedding: {len(image_emb)} and {len(captions)}.")
+        process, text = prior_diffusion().respace(prior_steps), self.encode_text(captions).as_conditioning()
+        noise = SeededNoise([seed + i for i in range(len(captions))], self.device)
+        z = self.prior.standardise(image_emb.to(self.device))
+        moment = noise_second_moment([(lambda z_t, t: self.prior(z_t, t, **text), z, noise)], process, PRIOR_CLIP)
+        return AnalyticDiffusion(process, optimal_variance(process, moment))
+
+    def clip_scores(self, images: Tensor, text_emb: Tensor) -> Tensor:
+        """How near CLIP finds each picture (B, 3, S, S) to its text's embedding (B, D): cosines, (B,)."""
+        return torch.einsum("bd,bd->b", self.clip.encode_image(images), text_emb)
+
+    def draw_embeddings(
+        self, text: TextEncoding, run: Run, steps: int, process: GaussianDiffusion | None = None
+    ) -> Tensor:
         """CANDIDATES image embeddings for each text: (B, CANDIDATES, D) in CLIP's space."""
-        diffusion = prior_diffusion().respace(steps)
+        diffusion = process or prior_diffusion().respace(steps)
         conditioning = text.as_conditioning()
         drawn = []
         for i in range(CANDIDATES):
@@ -147,19 +202,42 @@ class UnCLIP:
             drawn.append(self.prior.unstandardise(z))
         return torch.stack(drawn, dim=1)
 
-    def decode(self, image_emb: Tensor, text: TextEncoding, run: Run, steps: int, guidance_scale: float) -> Tensor:
-        """Image embeddings (B, D) and texts -> pictures at the decoder's size, (B, 3, 32, 32)."""
+    def denoiser(self, image_emb: Tensor, text: TextEncoding, guidance_scale: float) -> Denoiser:
+        """The decoder closed over what it paints: image embeddings (B, D) and texts, guided."""
         given = {"image_emb": image_emb, **text.as_conditioning()}
         empty = {"image_emb": self.decoder.null_image_emb.expand_as(image_emb), **self.null_text(len(image_emb))}
-        side, noise = self.decoder.config.unet.image_size, run.noise("decoder")
+        return classifier_free(self.decoder, guidance_scale, empty, given)
+
+    def paint(
+        self,
+        image_emb: Tensor,
+        text: TextEncoding,
+        run: Run,
+        steps: int,
+        guidance_scale: float,
+        x_T: Tensor | None = None,
+        eta: float = 0.0,
+    ) -> Tensor:
+        """Image embeddings (B, D) and texts -> pictures at the decoder's size, (B, 3, 32, 32); x_T from the run's
+        seeds unless it is given.
+        """
+        noise = run.noise("decoder")
         return ddim_sample(
-            classifier_free(self.decoder, guidance_scale, empty, given),
+            self.denoiser(image_emb, text, guidance_scale),
             decoder_diffusion().respace(steps),
-            noise((len(image_emb), 3, side, side)),
+            noise(self.decoder_shape(len(image_emb))) if x_T is None else x_T,
             noise,
+            eta=eta,
             callback=run.watch("decoder"),
             progress=run.label("decoder"),
         )
+
+    def enlarge(self, picture: Tensor, run: Run, steps: int) -> list[Tensor]:
+        """The decoder's pictures, and what each upsampler makes of those before: sides 32, 64, 128."""
+        pictures = [picture]
+        for upsampler in self.upsamplers:
+            pictures.append(self.upsample(upsampler, pictures[-1], run, steps))
+        return pictures
 
     def upsample(self, upsampler: Upsampler, low_res: Tensor, run: Run, steps: int) -> Tensor:
         """Pictures (B, 3, S, S) -> (B, 3, 2S, 2S). The caller's callback sees the detail put onto the small picture."""
@@ -175,32 +253,10 @@ class UnCLIP:
         )
 
 
-@dataclass(frozen=True)
-class Run:
-    """One call's seeds, and who is watching."""
-
-    seeds: list[int]
-    device: torch.device
-    progress: bool = False
-    callback: Watcher | None = None
-
-    def noise(self, stream: str) -> SeededNoise:
-        """A stage's own stream of noise: drawing more in one stage changes nothing in the next."""
-        own = [blake2b(f"{stream} {seed}".encode(), digest_size=7).digest() for seed in self.seeds]
-        return SeededNoise([int.from_bytes(digest, "big") for digest in own], self.device)
-
-    def watch(
-        self, stage: str, finish: Callable[[Tensor], Tensor] = lambda guess: guess
-    ) -> Callable[[int, Tensor, Tensor], object] | None:
-        """The caller's callback, told which stage it watches; `finish` makes the guess a picture. None if nobody
-        does.
-        """
-        callback = self.callback
-        return None if callback is None else lambda step, x_t, guess: callback(stage, step, finish(guess))
-
-    def label(self, stage: str) -> str | None:
-        """The progress bar's label, None for no bar."""
-        return stage if self.progress else None
+def best_places(scores: Tensor, best_of: int) -> list[int]:
+    """Of scores (B * best_of,), each prompt's one after the other: where each prompt's largest stands."""
+    groups = scores.reshape(-1, best_of)  # (B, best_of)
+    return (groups.argmax(dim=1) + torch.arange(len(groups), device=scores.device) * best_of).tolist()
 
 
 def check_same_clip(domain: str) -> None:
@@ -213,27 +269,6 @@ def check_same_clip(domain: str) -> None:
                 f"The zoo's {domain} {part} learned from another CLIP ({card.clip[:12]}) than the zoo's "
                 f"({clip.sha256[:12]}): train and publish {domain}-{part} again."
             )
-
-
-def checked_prompts(prompts: Sequence[str], tokenizer: Tokenizer) -> list[str]:
-    """The prompts as a list; raises for none, a bare string or an empty one, warns about what does not fit."""
-    if isinstance(prompts, str):
-        raise Dalle2EduError(f"Give a list of prompts, [{prompts!r}], not a single string.")
-    if not prompts or any(not prompt.strip() for prompt in prompts):
-        raise Dalle2EduError("The prompt is empty: say what to draw, for example rocket or 火箭.")
-    for prompt in prompts:
-        if cut := tokenizer.cut(prompt):
-            message = f"The prompt is too long for {tokenizer.context_length} tokens; cut off: {cut!r}"
-            warnings.warn(message, stacklevel=4)  # the caller's line: above are text_to_image and its no_grad
-    return list(prompts)
-
-
-def checked_seeds(seed: SupportsIndex | Sequence[int], n: int) -> list[int]:
-    """One seed a picture."""
-    seeds = [operator.index(each) for each in ([seed] * n if isinstance(seed, SupportsIndex) else seed)]
-    if len(seeds) != n:
-        raise Dalle2EduError(f"{n} prompts need one seed, or {n}; there are {len(seeds)}.")
-    return seeds
 
 
 def pick_domain(prompt: str) -> str:

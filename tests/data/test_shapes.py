@@ -318,3 +318,17 @@ def test_bad_input_is_one_clear_line(act, message: str) -> None:
     with pytest.raises(Dalle2EduError, match=message) as error:
         act()
     assert "\n" not in str(error.value)
+
+
+def test_single_objects_are_large_plain_and_of_the_split() -> None:
+    images, labels = shapes.single_objects(40, 32, seed=3, split="held_out")
+    assert images.shape == (40, 3, 32, 32) and images.dtype == torch.uint8
+    again, same = shapes.single_objects(40, 32, seed=3, split="held_out")
+    assert torch.equal(images, again) and torch.equal(labels, same)
+    for image, label in zip(images, labels.tolist(), strict=True):
+        name = shapes.SHAPES[label]
+        colour = torch.tensor(shapes.PAINT[shapes.HELD_OUT[name]], dtype=torch.uint8)
+        share = (image == colour.view(3, 1, 1)).all(dim=0).float().mean()
+        assert share > 0.05, name  # a held-out pair's colour, without texture, in a large shape
+    with pytest.raises(Dalle2EduError, match="at least one"):
+        shapes.single_objects(0)

@@ -89,6 +89,25 @@ def test_bits_per_dim_of_a_perfect_model_is_the_entropy_of_the_data(gaussian_wor
     assert bits.mean().item() == pytest.approx(truth.item(), abs=0.025)
 
 
+def test_the_terms_are_the_bound_and_the_loss_samples_them(gaussian_world):
+    """One fixed noise for all: then the sum of the terms, the bound and the mean of the losses are one number."""
+    diffusion = GaussianDiffusion(cosine_betas(12), "eps", "learned_range")
+    world, x0 = gaussian_world(diffusion, 0.1, 0.2), pictures(3)
+    fixed = torch.randn(x0.shape, dtype=torch.float64)
+
+    def model(x_t, t):
+        return world.denoise_with_variance(diffusion, x_t, t)
+
+    terms = diffusion.vlb_terms(model, x0, lambda shape: fixed)
+    assert terms.shape == (3, 12)
+    bits = diffusion.bits_per_dim(model, x0, lambda shape: fixed)
+    assert torch.allclose(terms.sum(dim=1) + diffusion.prior_bpd(x0), bits)
+    losses = torch.stack(
+        [diffusion.vlb_losses(model, x0, torch.full((3,), i), fixed)["loss"] for i in range(12)], dim=1
+    )
+    assert torch.allclose(losses.mean(dim=1), terms.sum(dim=1))
+
+
 def test_likelihood_and_divergence_against_torch_distributions():
     every_byte = torch.arange(256, dtype=torch.float64) / 127.5 - 1
     for mean, scale in [(0.0, 0.3), (-0.95, 0.05), (1.4, 0.5)]:

@@ -1,9 +1,16 @@
 import pytest
 import torch
-from diffusers import DDIMScheduler, DDPMScheduler, UnCLIPScheduler
+from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler, UnCLIPScheduler
 
 from dalle2_edu.diffusion.process import GaussianDiffusion
-from dalle2_edu.diffusion.samplers import SeededNoise, ancestral_sample, ddim_invert, ddim_sample, ddim_sigmas
+from dalle2_edu.diffusion.samplers import (
+    SeededNoise,
+    ancestral_sample,
+    ddim_invert,
+    ddim_sample,
+    ddim_sigmas,
+    dpm_solver_sample,
+)
 from dalle2_edu.diffusion.schedules import cosine_betas, linear_betas
 from dalle2_edu.errors import Dalle2EduError
 
@@ -89,6 +96,50 @@ def test_inversion_finds_the_noise_and_the_picture_comes_back(gaussian_world):
     assert (ddim_sample(world.denoise, diffusion, x_T, no_noise, clip=None) - x0).abs().max() < 0.02 * STD
 
 
+def even_in_lambda(steps: int, low: float = -4.0, high: float = 3.0) -> GaussianDiffusion:
+    """A process whose levels are evenly spaced in lambda = log(alpha / sigma), from high (clean) to low."""
+    abar = torch.sigmoid(2 * torch.linspace(high, low, steps + 1, dtype=torch.float64))
+    return GaussianDiffusion(1 - abar / torch.cat([abar.new_ones(1), abar[:-1]]), "x0")
+
+
+@pytest.mark.parametrize("order", [1, 2])
+def test_dpm_solver_has_the_order_that_it_claims(gaussian_world, order):
+    """Half the step, a quarter of the error (or half of it at order 1), up to the cleanest level of the process."""
+    errors = []
+    for steps in (40, 80, 160, 320):
+        diffusion, reached, x_T = even_in_lambda(steps), [], normal(200)
+        world = gaussian_world(diffusion, MEAN, STD)
+        dpm_solver_sample(
+            world.denoise, diffusion, x_T, None, order, lambda step, x, _, reached=reached: reached.append(x)
+        )
+        first, last = diffusion.alphas_cumprod[0], diffusion.alphas_cumprod[-1]
+        ratio = (world.total(first) / world.total(last)).sqrt()  # every value keeps its rank
+        exact = first.sqrt() * MEAN + ratio * (x_T - last.sqrt() * MEAN)
+        errors.append((reached[-2] - exact).abs().max())  # the move after that goes to abar = 1
+    orders = torch.stack(errors).log2().diff().neg()
+    assert orders[-1].item() == pytest.approx(order, abs=0.1), orders
+
+
+@pytest.mark.parametrize("betas", [cosine_betas(1000), linear_betas(1000)], ids=["cosine", "linear"])
+def test_dpm_solver_needs_fewer_steps_than_ddim_if_they_are_even_in_lambda(gaussian_world, betas):
+    """Even in t, the last steps before the clean picture are so long in lambda that a line is no guide."""
+    full = GaussianDiffusion(betas)
+    world, x_T = gaussian_world(full, MEAN, STD), normal(500)
+    exact = world.transport(x_T, full.alphas_cumprod[-1].item())
+
+    def error(sampler, spec):
+        return (sampler(world.denoise, full.respace(spec), x_T) - exact).abs().max()
+
+    def ddim(*args):
+        return ddim_sample(*args, no_noise, clip=None)
+
+    def dpm(*args):
+        return dpm_solver_sample(*args, clip=None)
+
+    assert error(dpm, "logsnr20") < 0.2 * min(error(ddim, "20"), error(ddim, "logsnr20"))
+    assert error(dpm, "20") > 5 * error(dpm, "logsnr20")
+
+
 # ----------------------------------------------------------------- other implementations
 
 
@@ -154,6 +205,30 @@ def test_ddim_with_eta_1_is_ancestral_sampling_with_the_small_variance():
     assert torch.allclose(ddim_sigmas(diffusion, 1.0) ** 2, diffusion.posterior_variance, rtol=1e-9)
 
 
+@pytest.mark.parametrize(("prediction", "theirs"), [("eps", "epsilon"), ("x0", "sample"), ("v", "v_prediction")])
+@pytest.mark.parametrize("spec", ["5", "25", "logsnr12"])
+def test_dpm_solver_is_diffusers_dpm_solver(prediction, theirs, spec):
+    full = GaussianDiffusion(cosine_betas(1000), prediction)
+    diffusion = full.respace(spec)
+    scheduler = like_for_like(DPMSolverMultistepScheduler(prediction_type=theirs, final_sigmas_type="zero"), full)
+    scheduler.set_timesteps(timesteps=diffusion.timestep_map.flip(0).tolist())
+    sigma = diffusion.sqrt_one_minus_alphas_cumprod / diffusion.sqrt_alphas_cumprod  # theirs, but in float64
+    scheduler.sigmas = torch.cat([sigma.flip(0), sigma.new_zeros(1)])
+    x = x_T = normal(16)
+    for t in scheduler.timesteps:
+        x = scheduler.step(made_up_model(x, t.reshape(1)), t, x).prev_sample.double()
+    ours = dpm_solver_sample(made_up_model, diffusion, x_T, clip=None)
+    assert torch.allclose(ours, x, rtol=1e-3, atol=1e-5)  # they work in float32, and so far out eps is large
+
+
+@pytest.mark.parametrize("clip", [None, 1.0])
+def test_dpm_solver_of_order_1_is_ddim(clip):
+    diffusion = GaussianDiffusion(linear_betas(1000)).respace("15")
+    ours = dpm_solver_sample(made_up_model, diffusion, normal(16), clip, order=1)
+    assert torch.allclose(ours, ddim_sample(made_up_model, diffusion, normal(16), no_noise, clip=clip), atol=1e-10)
+    assert not torch.allclose(ours, dpm_solver_sample(made_up_model, diffusion, normal(16), clip), atol=1e-3)
+
+
 # ----------------------------------------------------------------- how they behave
 
 
@@ -198,6 +273,7 @@ def test_no_sampler_reads_a_value_back():
     assert ancestral_sample(model, diffusion, x, noise).shape == x.shape
     assert ddim_sample(model, diffusion, x, noise, eta=0.5).shape == x.shape
     assert ddim_invert(model, diffusion, x).shape == x.shape
+    assert dpm_solver_sample(model, diffusion, x).shape == x.shape
 
 
 def test_callback_sees_every_step_and_progress_has_its_label(capsys):
@@ -215,6 +291,9 @@ def test_callback_sees_every_step_and_progress_has_its_label(capsys):
     ancestral_sample(made_up_model, diffusion, normal(3), double_noise(1), callback=watch)
     ddim_invert(made_up_model, diffusion, normal(3), callback=watch)
     assert [step for step, _, _ in seen[5:]] == [0, 1, 2, 3, 4, 0, 1, 2, 3]
+    x0 = dpm_solver_sample(made_up_model, diffusion, normal(3), callback=watch)
+    assert [step for step, _, _ in seen[14:]] == [0, 1, 2, 3, 4]
+    assert torch.equal(seen[-1][1], x0) and torch.equal(x0, seen[-1][2])  # the last move goes to the guess itself
     assert capsys.readouterr().err == ""
 
 
@@ -222,3 +301,9 @@ def test_callback_sees_every_step_and_progress_has_its_label(capsys):
 def test_impossible_eta_is_one_clear_line(eta):
     with pytest.raises(Dalle2EduError, match="from 0 to 1"):
         ddim_sample(made_up_model, GaussianDiffusion(cosine_betas(10)), normal(2), no_noise, eta=eta)
+
+
+@pytest.mark.parametrize("order", [0, 3])
+def test_orders_that_are_not_built_are_one_clear_line(order):
+    with pytest.raises(Dalle2EduError, match="order 1 or 2"):
+        dpm_solver_sample(made_up_model, GaussianDiffusion(cosine_betas(10)), normal(2), order=order)

@@ -4,7 +4,9 @@ from diffusers import UnCLIPScheduler
 
 from dalle2_edu.diffusion.schedules import (
     cosine_betas,
+    half_log_snr,
     linear_betas,
+    log_snr_timesteps,
     named_betas,
     respaced_betas,
     space_timesteps,
@@ -86,3 +88,24 @@ def test_respaced_betas_keep_the_marginals():
     full = abar(cosine_betas(1000))
     kept = space_timesteps(1000, "fast27")
     assert torch.allclose(abar(respaced_betas(full, kept)), full[kept], rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize(("betas", "noisiest"), [(cosine_betas(1000), 996), (linear_betas(1000), 999)])
+def test_steps_even_in_the_log_snr(betas, noisiest):
+    lambdas = half_log_snr(abar(betas))
+    assert torch.allclose(torch.exp(2 * lambdas), abar(betas) / (1 - abar(betas)))
+    assert lambdas[noisiest] >= -5.1 and (noisiest == 999 or lambdas[noisiest + 1] < -5.1)
+    kept = log_snr_timesteps(abar(betas), "logsnr10")
+    assert kept == sorted(set(kept)) and (kept[0], kept[-1], len(kept)) == (0, noisiest, 10)
+    even = (lambdas[noisiest] - lambdas[0]) / 9
+    assert (lambdas[kept].diff() / even - 1).abs().max() < 0.25
+    for count in (1, 2, 100, noisiest + 1):  # so many that the wishes collide: still so many different steps
+        kept = log_snr_timesteps(abar(betas), f"logsnr{count}")
+        assert kept == sorted(set(kept)) and len(kept) == count and kept[-1] <= noisiest
+    assert kept == list(range(noisiest + 1))
+
+
+@pytest.mark.parametrize("spec", ["logsnr", "logsnr0", "logsnr2,3", "logsnr1001", "logsnrx"])
+def test_impossible_log_snr_spacings_are_one_clear_line(spec):
+    with pytest.raises(Dalle2EduError, match="spacing|ask for"):
+        log_snr_timesteps(abar(cosine_betas(1000)), spec)

@@ -19,12 +19,13 @@ from PIL import Image
 from dalle2_edu import zoo
 from dalle2_edu.errors import Dalle2EduError
 from dalle2_edu.text2image.clip import Clip
-from dalle2_edu.training import load_checkpoint, recipes, tasks
+from dalle2_edu.training import ddpm_task, load_checkpoint, recipes, tasks
 
 
 @pytest.fixture(autouse=True)
 def small_grids(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tasks, "GRID", 2)
+    monkeypatch.setattr(ddpm_task, "GRID", 2)
 
 
 @pytest.fixture
@@ -89,6 +90,16 @@ def test_what_learns_from_clip_reads_the_zoos(name: str, tmp_path: Path, own_zoo
     recipe = recipes.RECIPES[name]
     recipes.publish(tmp_path / "run")
     assert zoo.load(recipe.domain, recipe.part).config.clip_dim == tiny_models.DIM
+
+
+@pytest.mark.parametrize("name", ["ddpm", "iddpm"])
+def test_the_unconditional_models_learn_from_rendered_objects(name: str, tmp_path: Path, own_zoo: Path) -> None:
+    run(name, tmp_path / "run")
+    recipes.publish(tmp_path / "run")
+    model = zoo.load("shapes", name)
+    assert model.config == recipes.RECIPES[name].task("smoke", None).model.config  # type: ignore[attr-defined]
+    assert model.sample([0], 2).shape == (1, 3, 16, 16)
+    assert zoo.cards()["shapes", name].clip == ""  # it has never seen one
 
 
 def test_own_pictures(tmp_path: Path, own_zoo: Path) -> None:

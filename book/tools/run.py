@@ -1,0 +1,256 @@
+"""`make notebooks`: run the notebooks of both languages top to bottom and store what they print and draw.
+
+    make notebooks                                    # every chapter, both languages, cpu tier (minutes each)
+    make notebooks CHAPTER=07 LANGUAGE=zh TIER=gpu
+
+A notebook that ran well gets its outputs and a stamp, `metadata.dalle2_edu.run`: tier, device, minutes, versions,
+commit of the code that ran, date, and a digest of the code cells, so that outputs of yesterday's code are found out. A
+notebook that raised an error, grew over 1 MB or printed a path of this machine keeps the file it had, and one line says
+why.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import nbformat
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
+from nbformat import NotebookNode
+from twins import LANGUAGES, NOTEBOOKS, ROOT, Language, chapter_names, digest, path_of, read, write
+
+from dalle2_edu.errors import Dalle2EduError
+
+TIERS = ("smoke", "cpu", "gpu")
+LARGEST = 1_000_000  # bytes of a stored notebook
+CELL_SECONDS = 3600
+
+KERNELSPEC = {"display_name": "Python 3", "language": "python", "name": "python3"}
+
+# Runs after the last cell, in the same kernel, and is not stored: what the chapter really ran on.
+PROBE = """
+import importlib.metadata, json, os, platform
+device = getattr(globals().get("ch"), "device", "cpu")
+if str(device).startswith("cuda"):
+    import torch
+    name = torch.cuda.get_device_name(device)
+else:
+    name = f"{device}, {os.cpu_count()} cores"
+versions = {package: importlib.metadata.version(package) for package in ("torch", "dalle2_edu")}
+print(json.dumps({"device": name, "versions": {"python": platform.python_version(), **versions}}))
+"""
+
+
+# --- running ----------------------------------------------------------------------------------------------------------
+
+
+def run(notebook: NotebookNode, folder: Path, tier: str, language: Language) -> dict[str, Any]:
+    """Run every cell in a fresh kernel, in place; returns the stamp. Raises Dalle2EduError if a cell fails."""
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            cell.outputs, cell.execution_count = [], None
+    probe = nbformat.v4.new_code_cell(PROBE)
+    notebook.cells.append(probe)
+    started = time.monotonic()
+    try:
+        _execute(notebook, folder, tier, language)
+    finally:
+        notebook.cells.remove(probe)
+    minutes = round((time.monotonic() - started) / 60, 1)
+    facts = json.loads("".join(output.get("text", "") for output in probe.outputs))
+    today = datetime.datetime.now(datetime.timezone.utc).date().isoformat()
+    return {"tier": tier, "minutes": minutes, **facts, "commit": commit(), "date": today, "code": code_digest(notebook)}
+
+
+def _execute(notebook: NotebookNode, folder: Path, tier: str, language: Language) -> None:
+    environment = {
+        **os.environ,
+        "DALLE2_EDU_TIER": tier,
+        "DALLE2_EDU_LANG": language,
+        "DALLE2_EDU_STATIC": "1",  # a slider becomes a strip of pictures: the stored page has no kernel
+        "TQDM_DISABLE": "1",
+        "HF_HUB_OFFLINE": "1",
+    }
+    environment.pop("MPLBACKEND", None)  # figures go into the page
+    client = NotebookClient(
+        notebook,
+        timeout=CELL_SECONDS,
+        kernel_name=KERNELSPEC["name"],
+        resources={"metadata": {"path": str(folder)}},
+        record_timing=False,
+        store_widget_state=False,
+    )
+    try:
+        client.execute(env=environment, stderr=subprocess.DEVNULL)  # the kernel's log, not the cells' stderr
+    except CellExecutionError as error:
+        raise Dalle2EduError(f"cell {_failed_cell(notebook)}: {error.ename}: {_first_line(error.evalue)}") from None
+    except (CellTimeoutError, DeadKernelError) as error:
+        raise Dalle2EduError(f"the kernel stopped: {_first_line(str(error))}") from None
+
+
+def _failed_cell(notebook: NotebookNode) -> str:
+    failed = [cell.id for cell in notebook.cells if any(_is_error(output) for output in cell.get("outputs", []))]
+    return failed[0] if failed else "?"
+
+
+def _first_line(text: str) -> str:
+    return (text.strip().splitlines() or [""])[0]
+
+
+def _is_error(output: NotebookNode) -> bool:
+    return output.output_type == "error"
+
+
+def commit() -> str:
+    """The commit of the code that runs; "+changes" if the package was edited since."""
+    try:
+        head = _git("rev-parse", "--short=12", "HEAD")
+        return head + ("+changes" if _git("status", "--porcelain", "--", "dalle2_edu") else "")
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"  # an archive without its history
+
+
+def _git(*words: str) -> str:
+    return subprocess.run(["git", *words], cwd=ROOT, check=True, capture_output=True, text=True).stdout.strip()
+
+
+def code_digest(notebook: NotebookNode) -> str:
+    """Changes when any code cell changes: stored outputs belong to the code of this digest."""
+    return digest("\n\u0000".join(cell.source for cell in notebook.cells if cell.cell_type == "code"))
+
+
+# --- what is stored ---------------------------------------------------------------------------------------------------
+
+
+def tidy(notebook: NotebookNode) -> None:
+    """Take out what differs from run to run or helps nobody: warnings, progress bars, addresses, timings."""
+    notebook.metadata = {
+        "kernelspec": dict(KERNELSPEC),
+        "language_info": {"name": "python"},
+        **{key: value for key, value in notebook.metadata.items() if key == "dalle2_edu"},
+    }
+    for cell in notebook.cells:
+        for key in ("execution", "collapsed", "scrolled", "trusted"):
+            cell.metadata.pop(key, None)
+        if cell.cell_type == "code":
+            cell.outputs = _tidy_outputs(cell.outputs)
+
+
+def _tidy_outputs(outputs: list[NotebookNode]) -> list[NotebookNode]:
+    kept: list[NotebookNode] = []
+    for output in outputs:
+        if output.output_type == "stream":
+            if output.name == "stderr":  # warnings, logs, progress bars
+                continue
+            output.text = _settle(output.text)
+            if kept and kept[-1].output_type == "stream":
+                kept[-1].text += output.text
+                continue
+        elif "application/vnd.jupyter.widget-view+json" in output.get("data", {}):
+            continue  # a live widget is an empty box in a page without a kernel
+        elif "text/plain" in output.get("data", {}):
+            output.data["text/plain"] = re.sub(r" at 0x[0-9a-f]+", "", output.data["text/plain"])
+        kept.append(output)
+    return kept
+
+
+def _settle(text: str) -> str:
+    """What is left on a terminal when every carriage return has overwritten the line before it."""
+    return re.sub(r"^[^\n]*\r(?!\n)", "", text, flags=re.M)
+
+
+def faults(notebook: NotebookNode) -> Iterator[str]:
+    """Why a notebook must not be stored (the tests ask the same of the notebooks that are)."""
+    size = len(nbformat.writes(notebook).encode())
+    if size > LARGEST:
+        yield f"{size / 1e6:.2f} MB with its outputs, 1 MB at most: draw fewer or smaller figures"
+    for cell in notebook.cells:
+        for output in cell.get("outputs", []):
+            if _is_error(output):
+                yield f"cell {cell.id} has an error output: {output.ename}"
+            for path in absolute_paths(output):
+                yield f"cell {cell.id} shows a path of this machine: {path}"
+
+
+# An absolute path: a slash that nothing leads up to, and at least two parts; not `</b>`, `1/2`, `../en/x`, a URL.
+ABSOLUTE = re.compile(r"(?<![\w./:<~%)\]+-])/[A-Za-z_.][\w.-]*/[\w.-]+(?:/[\w.-]+)*|(?<!\w)[A-Z]:\\\\?[A-Za-z]\w*")
+EMBEDDED = re.compile(r"data:[\w/+-]+;base64,[A-Za-z0-9+/=\s]+|[A-Za-z0-9+/=]{100,}")
+
+
+def absolute_paths(output: NotebookNode) -> list[str]:
+    """Absolute paths in an output's text; pictures are not looked into."""
+    data = output.get("data", {})
+    texts = [output.get("text", ""), *(value for mime, value in data.items() if not mime.startswith("image/p"))]
+    plain = EMBEDDED.sub(" ", "\n".join(text if isinstance(text, str) else json.dumps(text) for text in texts))
+    plain = re.sub(r"\b[a-z]+://[^\s\"'<>)]*", " ", plain)  # the path of a URL is not one of this machine
+    known = [folder for folder in (str(ROOT), str(Path.home())) if len(folder) > 1 and folder in plain]
+    return known or ABSOLUTE.findall(plain)
+
+
+# --- the whole --------------------------------------------------------------------------------------------------------
+
+
+def run_and_store(folder: Path, name: str, language: Language, tier: str) -> str:
+    """Run one notebook and store it with its stamp; returns the line to print.
+
+    Raises Dalle2EduError, and leaves the file as it was, if a cell fails or `faults` finds something.
+    """
+    path = path_of(folder, language, name)
+    if not path.exists():
+        raise Dalle2EduError("there is no such notebook; `make sync` makes a twin to translate")
+    notebook = read(path)
+    stamp = run(notebook, path.parent, tier, language)
+    notebook.metadata.setdefault("dalle2_edu", {})["run"] = stamp
+    tidy(notebook)
+    found = list(faults(notebook))
+    if found:
+        raise Dalle2EduError("; ".join(found))
+    write(notebook, path)
+    size = path.stat().st_size / 1e3
+    return (
+        f"{language}/{name}: {stamp['minutes']} minutes on {stamp['device']}, {size:.0f} kB, commit {stamp['commit']}"
+    )
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--chapter", default="", help="07 or 07_ddpm; all chapters if left out")
+    parser.add_argument("--language", default="", help="en or zh; both if left out")
+    parser.add_argument("--tier", default="cpu", help="smoke, cpu or gpu")
+    parser.add_argument("--folder", type=Path, default=NOTEBOOKS, help=argparse.SUPPRESS)
+    given = parser.parse_args(arguments)
+    try:
+        if given.tier not in TIERS:
+            raise Dalle2EduError(f"there is no tier {given.tier!r}; TIER is one of {', '.join(TIERS)}")
+        if given.language not in ("", *LANGUAGES):
+            raise Dalle2EduError(f"there is no language {given.language!r}; LANGUAGE is one of {', '.join(LANGUAGES)}")
+        names = chapter_names(given.folder, given.chapter)
+    except Dalle2EduError as error:
+        print(error, file=sys.stderr)
+        return 2
+    jobs = [(name, language) for name in names for language in LANGUAGES if given.language in ("", language)]
+    failed = [job for job in jobs if not _job(given.folder, *job, given.tier)]
+    return 1 if failed else 0
+
+
+def _job(folder: Path, name: str, language: Language, tier: str) -> bool:
+    try:
+        print(run_and_store(folder, name, language, tier), flush=True)
+        return True
+    except Dalle2EduError as error:
+        print(f"{language}/{name}: {error}; the file was kept as it was", file=sys.stderr, flush=True)
+        return False
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,75 @@
+"""A chapter's first line, and its lines for readers whose machine is not as it should be."""
+
+import matplotlib as mpl
+import pytest
+import torch
+
+from dalle2_edu.errors import Dalle2EduError
+from dalle2_edu.teaching import plots
+from dalle2_edu.teaching.chapter import PACKAGE, chapter
+
+
+@pytest.fixture(autouse=True)
+def at_home(monkeypatch):
+    monkeypatch.chdir(PACKAGE.parent)
+    monkeypatch.delenv("DALLE2_EDU_LANG", raising=False)
+    with mpl.rc_context():  # `chapter` sets the plot style: not for the tests after this one
+        yield
+
+
+def test_says_where_it_runs_in_one_line(capsys):
+    here = chapter("07")
+    assert capsys.readouterr().out == "Chapter 07 · tier smoke · cpu\n"
+    assert (here.tier, here.language, here.device) == ("smoke", "en", torch.device("cpu"))
+
+
+def test_says_it_in_chinese(capsys, monkeypatch):
+    monkeypatch.setenv("DALLE2_EDU_LANG", "zh")
+    assert chapter("07").language == "zh"
+    assert capsys.readouterr().out == "第 07 章 · 档位 smoke · cpu\n"
+
+
+def test_picks_the_tiers_value(monkeypatch):
+    assert chapter("07").pick(smoke=2, cpu=300, gpu=3000) == 2
+    monkeypatch.delenv("DALLE2_EDU_TIER")  # cpu is the default
+    assert chapter("07").pick(smoke=2, cpu=300, gpu=3000) == 300
+
+
+def test_seeds_torch():
+    chapter("07")
+    first = torch.rand(1)
+    chapter("07")
+    assert torch.rand(1) == first
+
+
+@pytest.mark.parametrize(("lang", "line"), [("en", "unknown tier 'huge'"), ("zh", "档位“huge”不存在")])
+def test_an_unknown_tier(lang, line, monkeypatch):
+    monkeypatch.setenv("DALLE2_EDU_TIER", "huge")
+    monkeypatch.setenv("DALLE2_EDU_LANG", lang)
+    with pytest.raises(Dalle2EduError, match=line) as error:
+        chapter("07")
+    assert "\n" not in str(error.value) and "cpu" in str(error.value)
+
+
+@pytest.mark.parametrize(("lang", "line"), [("en", "set DALLE2_EDU_TIER=cpu"), ("zh", "请设 DALLE2_EDU_TIER=cpu")])
+def test_the_gpu_tier_without_a_gpu(lang, line, monkeypatch):
+    monkeypatch.setenv("DALLE2_EDU_TIER", "gpu")
+    monkeypatch.setenv("DALLE2_EDU_LANG", lang)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(Dalle2EduError, match=line):
+        chapter("07")
+
+
+def test_a_notebook_outside_the_repository_still_runs(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    chapter("07")
+    said = capsys.readouterr().out.splitlines()
+    assert len(said) == 2 and "links to source files won't open" in said[1]
+
+
+def test_a_missing_font_is_told_in_one_line(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(plots, "FONT", tmp_path / "gone.otf")
+    monkeypatch.setattr(plots, "FAMILY", "a family that nobody has registered")
+    chapter("07")
+    said = capsys.readouterr().out.splitlines()
+    assert len(said) == 2 and "gone.otf is missing" in said[0] and "install" in said[0]
