@@ -13,3 +13,17 @@ document.addEventListener("DOMContentLoaded", () => {
   const quoted = Search.htmlToText;
   Search.htmlToText = (html, anchor) => quoted(html, anchor).replace(/\\\[[^]*?\\\]/g, " … ").replace(/\\[()]/g, "");
 });
+
+// The theme says these few things in English on every page, to a mouse that waits and to a screen reader.
+const CHINESE = {
+  "Main": "全书目录", "Page": "本页目录",
+  "Toggle primary sidebar": "显示或隐藏全书目录", "Toggle secondary sidebar": "显示或隐藏本页目录",
+};
+document.addEventListener("DOMContentLoaded", () => {
+  if (!document.documentElement.lang.startsWith("zh")) return;
+  for (const name of ["title", "aria-label", "data-bs-original-title"])
+    for (const part of document.querySelectorAll(`[${name}]`)) {
+      const chinese = CHINESE[part.getAttribute(name)];
+      if (chinese) part.setAttribute(name, chinese);
+    }
+});

@@ -90,7 +90,7 @@ def build_language(language: str, output: Path, partial: bool = False) -> None:
         raise Dalle2EduError(f"the {language} book could not be built:\n{_faults(run.stdout)}")
     site = output / "site" / language
     shutil.rmtree(site, ignore_errors=True)
-    shutil.copytree(work / "_build" / "html", site)
+    shutil.copytree(work / "_build" / "html", site, ignore=shutil.ignore_patterns("*webpack-macros.html"))
     print(f"{language}: {len(list(site.rglob('*.html')))} pages in {time.monotonic() - start:.0f} s", flush=True)
 
 

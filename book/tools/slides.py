@@ -33,6 +33,8 @@ ROOT = Path(__file__).resolve().parents[2]
 BOOK = ROOT / "book"
 CHINESE = r"[\u3000-\u303f\u3400-\u9fff\uff00-\uffef]"
 BETWEEN_CHINESE = re.compile(rf"(?<={CHINESE})\n(?={CHINESE})")  # a line break that must not become a space
+# What is folded away gets lines of its own, so that it is read as Markdown too.
+DETAILS = re.compile(r"^(<details>\s*<summary>.*?</summary>)\s*(.*?)\s*</details>\s*", re.MULTILINE | re.DOTALL)
 TYPES = ("slide", "subslide", "fragment", "notes")
 WORDS = {
     "en": {
@@ -168,7 +170,7 @@ def _printed(text: str) -> str:
 
 def markdown(text: str) -> str:
     """Markdown and formulas, with the parser that the book uses."""
-    return _parser().render(text)
+    return _parser().render(DETAILS.sub(r"\1\n\n\2\n\n</details>\n\n", text))
 
 
 def _parser() -> MarkdownIt:

@@ -185,10 +185,10 @@ def oracle_task(tier: str, pairs: Pairs | None) -> Task:
 def ddpm_task(name: str, model: DdpmConfig, tier: str, pairs: Pairs | None) -> Task:
     """The unconditional model of chapters 08 and 09, on single objects at 16 x 16.
 
-    DDPM's learning rate is constant and its run hundreds of times longer; two thousand steps want a high rate that
+    DDPM's learning rate is constant and its run hundreds of times longer; five thousand steps want a high rate that
     falls.
     """
-    cpu = TrainConfig(2000, 32, 1e-3, decay="cosine", ema=0.998, mixed_precision="bf16")
+    cpu = TrainConfig(5000, 64, 1e-3, decay="cosine", ema=0.998, mixed_precision="bf16")
     cpu = replace(cpu, save_every=250, sample_every=1000)
     gpu = replace(cpu, steps=20_000, batch_size=256, ema=0.9995, save_every=5000, sample_every=5000)
     side = model.unet.image_size

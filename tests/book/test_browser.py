@@ -171,7 +171,7 @@ READY = """() => document.readyState === "complete"
     && (!document.querySelector(".math") || window.MathJax?.startup?.promise?.then(() => { window.typeset = true; })
         && window.typeset === true)"""
 
-# What a reader would call broken. Formulas: every one is typeset, none with an error, no TeX is left over.
+# What a reader would call broken. Formulas: every one is typeset, none with an error.
 BROKEN = r"""() => {
   const wrong = [];
   for (const box of document.querySelectorAll(".math:not(.highlight *)"))
@@ -185,6 +185,8 @@ BROKEN = r"""() => {
     if (text.parentElement.closest("pre, code, script, style, mjx-container, .highlight")) continue;
     const tex = text.data.match(/\\[\[(a-zA-Z]\S*|\$[^$\s][^$]*\$/);
     if (tex) wrong.push("TeX left in the text: " + tex[0].slice(0, 80));
+    const typed = text.data.match(/`[^`]+`|\*\*[^*]+\*\*|\]\([^)]+\)/);
+    if (typed) wrong.push("Markdown left in the text: " + typed[0].slice(0, 80));
   }
   for (const picture of document.images)
     if (!picture.naturalWidth) wrong.push("picture missing: " + picture.src.slice(0, 120));
@@ -351,7 +353,7 @@ def test_the_chinese_book_speaks_chinese(browser: Browser, address: str, parsed:
 # English words in what surrounds the article: texts, tool tips, what a screen reader says.
 WORDS_AROUND = r"""() => {
   const said = [];
-  for (const part of document.querySelectorAll("body *:not(script):not(style)")) {
+  for (const part of document.querySelectorAll("body *:not(script, style, noscript)")) {
     if (part.closest("article, .bd-links a, .page-toc a, .prev-next-title")) continue;  // what somebody wrote
     for (const key of ["title", "aria-label", "placeholder"]) said.push(part.getAttribute(key));
     for (const child of part.childNodes) if (child.nodeType === Node.TEXT_NODE) said.push(child.data);

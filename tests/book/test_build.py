@@ -188,6 +188,20 @@ def test_a_formula_reaches_mathjax_as_it_was_written() -> None:
     assert formula.astext() == r"\[a &= b \\ c &= d \tag{7.3}\]"
 
 
+def test_what_is_folded_away_is_markdown_too() -> None:
+    cell = {
+        "cell_type": "markdown",
+        "source": ["Try.\n", "<details><summary>Hint</summary>See $x_0$.</details>\n", "On."],
+    }
+    source = [json.dumps({"cells": [cell]})]
+    chapters.open_details(None, "notebooks/en/07_ddpm", source)
+    opened = "Try.\n<details><summary>Hint</summary>\n\nSee $x_0$.\n\n</details>\n\nOn."
+    assert json.loads(source[0])["cells"][0]["source"] == opened
+    chapters.open_details(None, "notebooks/en/07_ddpm", source)
+    assert json.loads(source[0])["cells"][0]["source"] == opened
+    assert "<p>See" in slides.markdown("".join(cell["source"]))
+
+
 def chinese_build() -> object:
     config = type("Config", (), {"language": "zh_CN"})()
     return type("App", (), {"config": config})()

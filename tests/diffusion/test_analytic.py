@@ -49,7 +49,9 @@ def test_batches_weigh_by_their_size() -> None:
         return lambda x, t: torch.full_like(x, value)
 
     batches = [(says(0.0), torch.randn(3, 5), torch.randn), (says(1.0), torch.randn(1, 5), torch.randn)]
-    torch.testing.assert_close(noise_second_moment(batches, process), torch.full((3,), 0.25).double(), rtol=0, atol=1e-5)
+    torch.testing.assert_close(
+        noise_second_moment(batches, process), torch.full((3,), 0.25).double(), rtol=0, atol=1e-5
+    )
 
 
 def test_bounds_hold_for_a_network_that_breaks_them() -> None:

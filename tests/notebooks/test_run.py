@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import os
 import shutil
 import subprocess
 import sys
 
+import matplotlib.pyplot as plt
 import nbformat
+import numpy as np
 import pytest
 import run
 from nbformat import NotebookNode
+from PIL import Image
 from small_notebooks import Folder, book, code, text
 
 # What a chapter sees of the machine that runs it; the same on every machine.
@@ -116,6 +121,45 @@ def test_a_live_widget_is_not_stored() -> None:
     notebook = book(cell)
     run.tidy(notebook)
     assert cell.outputs == []
+
+
+def encoded(pixels: np.ndarray) -> str:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    return base64.b64encode(buffer.getvalue()).decode()
+
+
+def decoded(picture: str) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(base64.b64decode(picture))).convert("RGB")).astype(int)
+
+
+def test_a_plot_takes_fewer_bytes_and_looks_the_same() -> None:
+    figure, axes = plt.subplots()
+    axes.plot(np.sin(np.arange(100)), label="sine")
+    axes.legend()
+    figure.canvas.draw()
+    plot = np.asarray(figure.canvas.buffer_rgba())
+    plt.close(figure)
+    png = encoded(plot)
+    data = {"image/png": png}
+    run.shrink(data)
+    assert len(data["image/png"]) < 0.7 * len(png)
+    assert np.abs(decoded(data["image/png"]) - plot[..., :3]).max() <= run.INVISIBLE
+
+
+def test_a_picture_of_many_colours_becomes_a_good_jpeg() -> None:
+    noise = np.random.default_rng(0).normal(128, 20, (128, 128, 3)).clip(0, 255).astype(np.uint8)
+    data = {"image/png": encoded(noise)}
+    run.shrink(data)
+    assert set(data) == {"image/jpeg"}
+    assert np.abs(decoded(data["image/jpeg"]) - noise).mean() < 3
+
+
+@pytest.mark.parametrize("pixels", [np.full((8, 8, 4), 100, np.uint8), np.full((1, 1, 3), 100, np.uint8)])
+def test_a_picture_that_is_see_through_or_tiny_stays_as_it_is(pixels: np.ndarray) -> None:
+    data = {"image/png": encoded(pixels)}
+    run.shrink(data)
+    assert data == {"image/png": encoded(pixels)}
 
 
 # --- nbval ------------------------------------------------------------------------------------------------------------

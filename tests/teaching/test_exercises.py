@@ -1,6 +1,7 @@
 """Every exercise of the book: its reference passes, each mistake gets its own words, an empty answer is told so."""
 
 import pkgutil
+import re
 from importlib import import_module
 
 import pytest
@@ -37,7 +38,7 @@ def test_words_are_in_both_languages(exercise):
     assert texts, "an exercise needs a hint or a known mistake"
     for text in texts:
         assert chinese(text.en) < 4, "an English text may quote a character or two"
-        assert chinese(text.zh) >= 4
+        assert chinese(text.zh) or len(re.findall("[a-z]{3,}", text.en)) < 4, "a formula alone needs no Chinese"
 
 
 def chinese(text: str) -> int:

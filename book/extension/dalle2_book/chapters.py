@@ -13,8 +13,19 @@ from sphinx.application import Sphinx
 
 from .words import language_of, words
 
+DETAILS = re.compile(r"^(<details>\s*<summary>.*?</summary>)\s*(.*?)\s*</details>\s*", re.MULTILINE | re.DOTALL)
 BOTH_CHINESE = re.compile(r"[\u3000-\u303f\u3400-\u9fff\uff00-\uffef“”‘’…—]{2}")
 SLIDE_TYPES = {"slide", "subslide", "fragment", "notes"}
+
+
+def open_details(_app: Sphinx, docname: str, source: list[str]) -> None:
+    """Give what is folded away lines of its own: otherwise a hint's formulas and code would be shown as typed."""
+    if docname.startswith("notebooks/"):
+        notebook = json.loads(source[0])
+        for cell in notebook["cells"]:
+            if cell["cell_type"] == "markdown":
+                cell["source"] = DETAILS.sub(r"\1\n\n\2\n\n</details>\n\n", "".join(cell["source"]))
+        source[0] = json.dumps(notebook)
 
 
 def name_solutions(app: Sphinx, doctree: nodes.document) -> None:
@@ -89,6 +100,7 @@ def _run(app: Sphinx, notebook: dict[str, Any]) -> list[str]:
 
 
 def setup(app: Sphinx) -> None:
+    app.connect("source-read", open_details)
     app.connect("doctree-read", name_solutions)
     app.connect("doctree-read", keep_formulas)
     app.connect("doctree-read", join_chinese_lines)

@@ -48,8 +48,6 @@ THEME_ZH = {
     "Search this book": "在本书中搜索",
     "Site navigation": "全书导航",
     "System Settings": "跟随系统",
-    "Toggle primary sidebar": "显示或隐藏目录",
-    "Toggle secondary sidebar": "显示或隐藏本页目录",
     "next": "下一页",
     "© Copyright %(copyright)s.": "版权所有 © %(copyright)s。",
     "Copyright %(copyright)s": "版权所有 © %(copyright)s",
