@@ -98,7 +98,7 @@ $(VENV)/.installed-book: EXTRAS := [book]
 
 $(VENV)/.installed-%: $(VENV)/.made pyproject.toml constraints.txt
 	@echo 'Installing the pinned packages into $(VENV): some minutes and, with PyTorch, up to 6 GB on disk. Once.'
-	$(BIN)/python -m pip install --disable-pip-version-check $(PINNED) --editable '.$(EXTRAS)'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PINNED) --editable '.$(EXTRAS)'
 	@touch $@
 
 $(VENV)/.made:

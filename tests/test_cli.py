@@ -15,6 +15,7 @@ from torch import Tensor
 from typer.testing import CliRunner
 
 from dalle2_edu import cli, zoo
+from dalle2_edu.cli.options import choose
 from dalle2_edu.errors import Dalle2EduError
 from dalle2_edu.unclip.sheet import to_pil
 
@@ -43,6 +44,7 @@ COMMANDS = [
     ["train"],
     ["recipes"],
     ["evaluate"],
+    ["trial"],
     ["zoo", "list"],
     ["zoo", "verify"],
     ["zoo", "train"],
@@ -86,6 +88,9 @@ def test_help_does_not_wait_for_pytorch():
         (["zoo", "train", "--tier", "huge"], "smoke, cpu, gpu"),
         (["zoo", "publish", "no/such/run"], "no/such/run"),
         (["evaluate", "cats"], "shapes, emoji"),
+        (["trial", "cats"], "shapes, emoji"),
+        (["draw", "rocket", "--prior", "oracle"], "prior, ar_prior, regression"),
+        (["inpaint", "no/such.png", "cat", "--how", "guess"], "finetuned, replace"),
         (["data", "emoji", "--font", "no/such/font.ttf"], "no/such/font.ttf"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
@@ -137,8 +142,8 @@ class FakePipeline:
 
     asked: dict[str, Any] = field(default_factory=dict)
 
-    def from_zoo(self, domain: str, device: str) -> "FakePipeline":
-        self.asked |= {"domain": domain, "device": device}
+    def from_zoo(self, domain: str, device: str, prior: str) -> "FakePipeline":
+        self.asked |= {"domain": domain, "device": device, "own prior": prior}
         return self
 
     def text_to_image(self, prompts: list[str], **settings: Any) -> Drawn:
@@ -175,6 +180,7 @@ def test_draw_writes_a_picture_and_its_steps(prompt, name, monkeypatch, capsys, 
 
 def test_draw_hands_on_only_what_was_said(monkeypatch, capsys, fake_pipeline, tmp_path):
     words = ["draw", "火箭", "--domain", "shapes", "--seed", "7", "--prior-steps", "9", "--device", "cpu"]
+    words += ["--prior", "ar_prior"]
     run(monkeypatch, capsys, *words, "--out", str(tmp_path))
     assert fake_pipeline.asked == {
         "domain": "shapes",
@@ -182,6 +188,7 @@ def test_draw_hands_on_only_what_was_said(monkeypatch, capsys, fake_pipeline, tm
         "prompts": ["火箭"],
         "seed": 7,
         "prior_steps": 9,
+        "own prior": "ar_prior",
         "return_stages": True,
     }
 
@@ -242,7 +249,8 @@ def fake_editor(fake_pipeline, monkeypatch, tmp_path) -> FakePipeline:
         ("blend red.png hole.png --steps 3 --fix-noise", "red_hole_blend", 3, 5, {"fix_noise": True, "steps": 3}),
         ("edit red.png dot 火箭 --max-theta 0.3", "red_火箭", 6, 7, {"edit": "text_diff", "max_theta": 0.3}),
         ("inpaint hole.png cat --n 1 --seed 4", "hole_inpaint", 1, 3, {"edit": "inpaint", "seed": 4}),
-        ("inpaint red.png cat --mask hole.png", "red_inpaint", 3, 5, {"edit": "inpaint", "n": 3}),
+        ("inpaint red.png cat --mask hole.png", "red_inpaint", 3, 5, {"edit": "inpaint", "n": 3, "how": None}),
+        ("inpaint hole.png cat --n 1 --how replace", "hole_inpaint", 1, 3, {"edit": "inpaint", "how": "replace"}),
     ],
 )
 def test_an_edit_writes_its_pictures_and_a_sheet(
@@ -269,6 +277,31 @@ def test_inpaint_asks_where_if_nothing_says_so(monkeypatch, capsys, fake_editor)
     assert code == 2
     assert "--mask" in err and err.count("\n") == 1
     assert "edit" not in fake_editor.asked
+
+
+# --- trial --------------------------------------------------------------------------------------------------
+
+
+def test_the_trial_prints_its_table_and_writes_what_was_asked_for(monkeypatch, capsys, tmp_path):
+    from dalle2_edu.evaluation import trial
+
+    def hold(domain: str, plan: Any, sweep: bool, out: Path, device: str) -> dict[str, Any]:
+        out.write_bytes(b"a grid")
+        return {"domain": domain, "captions": plan.captions, "seed": plan.seed, "tables": [], "missing": ["(d): none"]}
+
+    monkeypatch.setattr(trial, "trial", hold)
+    out, numbers = tmp_path / "new" / "trial.png", tmp_path / "trial.json"
+    words = ["trial", "emoji", "--n", "6", "--no-sweep", "--out", str(out), "--json", str(numbers), "--device", "cpu"]
+    code, printed, _ = run(monkeypatch, capsys, *words)
+    assert code == 0
+    assert "emoji: 6 captions" in printed and "(d): none" in printed and "16.55" in printed
+    assert out.read_bytes() == b"a grid" and '"captions": 6' in numbers.read_text()
+
+
+def test_the_trial_refuses_an_odd_number_of_captions(monkeypatch, capsys):
+    code, _, err = run(monkeypatch, capsys, "trial", "emoji", "--n", "7")
+    assert code == 2
+    assert "even" in err and err.count("\n") == 1
 
 
 # --- zoo ----------------------------------------------------------------------------------------------------
@@ -304,6 +337,6 @@ def test_zoo_train_publishes_each_run_into_a_zoo_of_its_own(monkeypatch, capsys,
 
 
 def test_choose_returns_the_known_and_lists_them_otherwise():
-    assert cli.choose("tier", "cpu", ["smoke", "cpu"]) == "cpu"
+    assert choose("tier", "cpu", ["smoke", "cpu"]) == "cpu"
     with pytest.raises(Dalle2EduError, match="smoke, cpu"):
-        cli.choose("tier", "huge", ["smoke", "cpu"])
+        choose("tier", "huge", ["smoke", "cpu"])

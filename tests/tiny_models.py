@@ -10,7 +10,10 @@ from torch import Tensor, nn
 from dalle2_edu.data.text import default_tokenizer
 from dalle2_edu.diffusion.unet import UNetConfig
 from dalle2_edu.text2image.clip import Clip, ClipConfig
+from dalle2_edu.unclip.ar_prior import ARPrior, ARPriorConfig
 from dalle2_edu.unclip.decoder import Decoder, DecoderConfig
+from dalle2_edu.unclip.inpaint_decoder import InpaintDecoder
+from dalle2_edu.unclip.latents import fit_pca
 from dalle2_edu.unclip.pipeline import UnCLIP
 from dalle2_edu.unclip.prior import DiffusionPrior, PriorConfig
 from dalle2_edu.unclip.upsampler import Upsampler, UpsamplerConfig
@@ -32,6 +35,17 @@ CLIP = ClipConfig(
     head_width=16,
 )
 PRIOR = PriorConfig(clip_dim=DIM, text_width=WIDTH, context_length=LENGTH, width=32, layers=2, heads=2)
+AR_PRIOR = ARPriorConfig(
+    clip_dim=DIM,
+    text_width=WIDTH,
+    context_length=LENGTH,
+    rank=6,
+    buckets=8,
+    dot_buckets=4,
+    width=32,
+    layers=2,
+    heads=2,
+)
 DECODER = DecoderConfig(
     clip_dim=DIM,
     text_width=WIDTH,
@@ -65,6 +79,17 @@ def awake(module: Module) -> Module:
     return module.eval()
 
 
+def ar_prior() -> ARPrior:
+    """An autoregressive prior that knows some axes and buckets, and has something to say."""
+    prior, z = ARPrior(AR_PRIOR), torch.randn(60, DIM) * 0.1 + 0.2
+    with torch.no_grad():
+        prior.position.normal_(std=0.5)
+        for layer in (prior.text_enc_proj, prior.text_emb_proj, prior.out):
+            layer.weight.mul_(5)
+    prior.fit(fit_pca(z), z, torch.rand(60))
+    return awake(prior)
+
+
 def pipeline() -> UnCLIP:
     """A whole unCLIP that draws noise, but by every stage."""
     prior = awake(DiffusionPrior(PRIOR))
@@ -77,3 +102,11 @@ def conditioning(n: int, real: int = 5) -> dict[str, Tensor]:
     """Random text conditioning for n pictures, of which the first `real` tokens are no padding."""
     mask = (torch.arange(LENGTH) < real).expand(n, LENGTH)
     return {"text_emb": torch.randn(n, DIM), "text_enc": torch.randn(n, LENGTH, WIDTH), "text_mask": mask}
+
+
+def inpaint_decoder() -> InpaintDecoder:
+    """The tiny decoder with eyes for what is known."""
+    model = InpaintDecoder.from_decoder(awake(Decoder(DECODER)))
+    with torch.no_grad():
+        model.decoder.unet.stem.weight.normal_(std=0.1)
+    return model.eval()

@@ -16,7 +16,8 @@ document.addEventListener("DOMContentLoaded", () => {
 
 // The theme says these few things in English on every page, to a mouse that waits and to a screen reader.
 const CHINESE = {
-  "Main": "全书目录", "Page": "本页目录",
+  "Main": "全书目录", "Page": "本页目录", "light/dark": "明暗模式", "Version warning": "版本提示",
+  "next page": "下一页", "previous page": "上一页",
   "Toggle primary sidebar": "显示或隐藏全书目录", "Toggle secondary sidebar": "显示或隐藏本页目录",
 };
 document.addEventListener("DOMContentLoaded", () => {

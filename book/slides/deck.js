@@ -6,14 +6,21 @@ const deck = new Reveal({
   transition: "none", plugins: [RevealNotes],
 });
 
-// Shrink what is higher or wider than the slide. A hidden slide has no size, so each is measured when it is shown.
+// Give the figures the room that the text leaves them, then shrink what is still higher or wider than the slide. A hidden
+// slide has no size, so each is measured when it is shown.
 function fit() {
   const box = deck.getCurrentSlide()?.querySelector(".fit");
   if (!box) return;
+  const { width, height } = deck.getConfig();
   box.style.zoom = 1;
-  const room = deck.getConfig();
-  const zoom = Math.min(1, (room.height - 20) / box.scrollHeight, room.width / box.scrollWidth);
-  box.style.zoom = zoom;
+  const figures = box.querySelectorAll(":scope > img, :scope > .fragment > img");
+  for (const figure of figures) figure.style.height = 0;
+  const room = (height - 20 - box.scrollHeight) / figures.length - 20;
+  for (const figure of figures) {
+    const large = Math.min(room, (width * figure.naturalHeight) / figure.naturalWidth);
+    figure.style.height = `${Math.max(large, Math.min(240, figure.naturalHeight))}px`;
+  }
+  box.style.zoom = Math.min(1, (height - 20) / box.scrollHeight, width / box.scrollWidth);
 }
 
 window.MathJax = {

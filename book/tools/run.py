@@ -175,8 +175,8 @@ def _tidy_outputs(outputs: list[NotebookNode]) -> list[NotebookNode]:
 def shrink(data: dict[str, Any]) -> None:
     """Store an output's picture in fewer bytes, if nobody can see the difference; in place.
 
-    A figure of curves and words is the same in 256 colours, at a third of the size. A picture with more colours becomes a
-    JPEG of high quality and full colour resolution, if that is much smaller.
+    A figure of curves and words is the same in 256 colours, at a third of the size. A picture with more colours becomes
+    a JPEG of high quality and full colour resolution, if that is much smaller.
     """
     image = Image.open(io.BytesIO(base64.b64decode(data["image/png"])))
     if image.mode == "P" or image.convert("RGBA").getchannel("A").getextrema() != (255, 255):
@@ -187,7 +187,7 @@ def shrink(data: dict[str, Any]) -> None:
     if max(change) <= INVISIBLE:
         mime, fewer = "image/png", _encoded(palette, "PNG", optimize=True)
     else:
-        mime, fewer = "image/jpeg", _encoded(picture, "JPEG", quality=92, subsampling=0, optimize=True)
+        mime, fewer = "image/jpeg", _encoded(picture, "JPEG", quality=92, subsampling=0)
     if len(fewer) < 0.7 * len(data["image/png"]):
         del data["image/png"]
         data[mime] = fewer
@@ -208,13 +208,20 @@ def faults(notebook: NotebookNode) -> Iterator[str]:
     """Why a notebook must not be stored (the tests ask the same of the notebooks that are)."""
     size = len(nbformat.writes(notebook).encode())
     if size > LARGEST:
-        yield f"{size / 1e6:.2f} MB with its outputs, 1 MB at most: draw fewer or smaller figures"
+        yield f"{size / 1e6:.2f} MB with its outputs, 1 MB at most; draw fewer or smaller: {_largest(notebook)}"
     for cell in notebook.cells:
         for output in cell.get("outputs", []):
             if _is_error(output):
                 yield f"cell {cell.id} has an error output: {output.ename}"
             for path in absolute_paths(output):
                 yield f"cell {cell.id} shows a path of this machine: {path}"
+
+
+def _largest(notebook: NotebookNode, count: int = 4) -> str:
+    """The cells whose outputs take the most room: "grid 310 kB, curves 120 kB"."""
+    sizes = {cell.id: len(json.dumps(cell.outputs)) for cell in notebook.cells if cell.cell_type == "code"}
+    first = sorted(sizes, key=lambda cell_id: -sizes[cell_id])[:count]
+    return ", ".join(f"{cell_id} {sizes[cell_id] / 1e3:.0f} kB" for cell_id in first)
 
 
 # An absolute path: a slash that nothing leads up to, and at least two parts; not `</b>`, `1/2`, `../en/x`, a URL.

@@ -56,6 +56,7 @@ class Slide:
 
     body: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    running: str = ""  # the heading above, for a slide that has none of its own
 
 
 # --- from notebooks to decks ------------------------------------------------------------------------------------------
@@ -114,7 +115,17 @@ def columns_of(cells: Iterable[NotebookNode], language: str) -> list[list[Slide]
         elif kind == "subslide":
             columns[-1].append(Slide())
         add(columns[-1][-1], linked(cell_html(cell), language), kind)
+    carry_headings(slide for column in columns for slide in column)
     return columns
+
+
+def carry_headings(slides: Iterable[Slide]) -> None:
+    """A slide without a heading repeats, small, the one before it."""
+    heading = ""
+    for slide in slides:
+        own = re.findall(r"<h[1-6]>(.*?)</h[1-6]>", "".join(slide.body), flags=re.DOTALL)
+        slide.running = "" if own else heading
+        heading = own[-1] if own else heading
 
 
 def add(slide: Slide, html: str, kind: str) -> None:

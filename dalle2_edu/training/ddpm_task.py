@@ -49,8 +49,9 @@ class DdpmTask:
         self.name, self.config, self.model_config = name, config, model
         self.images, self.labels, self.size = images, labels, len(images)
         self.objective, self.importance = objective, importance
-        self.model: nn.Module = Ddpm(model)
-        self.diffusion = Ddpm(model).diffusion
+        ddpm = Ddpm(model)
+        self.model: nn.Module = ddpm
+        self.diffusion = ddpm.diffusion
         self.state: nn.Module | None = ImportanceSampler(model.timesteps) if importance else None
 
     def batch(self, indices: Tensor) -> dict[str, Tensor]:

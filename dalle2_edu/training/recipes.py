@@ -35,8 +35,10 @@ from dalle2_edu.errors import Dalle2EduError
 from dalle2_edu.text2image.clip import ClipConfig
 from dalle2_edu.training.checkpoints import latest_checkpoint
 from dalle2_edu.training.ddpm_task import DdpmTask
+from dalle2_edu.training.inpaint_task import InpaintTask
 from dalle2_edu.training.loop import Task, TrainConfig, seed_for, train
 from dalle2_edu.training.oracle_task import OracleTask
+from dalle2_edu.training.prior_tasks import ARPriorTask, RegressionTask
 from dalle2_edu.training.tasks import (
     ClipTask,
     DecoderTask,
@@ -48,7 +50,9 @@ from dalle2_edu.training.tasks import (
     repeats,
     shrink,
 )
+from dalle2_edu.unclip.ar_prior import PCA_ERROR, ARPriorConfig
 from dalle2_edu.unclip.decoder import DecoderConfig
+from dalle2_edu.unclip.latents import fit_pca
 from dalle2_edu.unclip.prior import PriorConfig
 from dalle2_edu.unclip.upsampler import UpsamplerConfig
 
@@ -137,15 +141,46 @@ def clip_task(name: str, model: ClipConfig, seed: int, steps: int, tier: str, pa
     return ClipTask(name, pairs or domain_pairs("both", tier, CLIP_SIZE), tokenizer, schedule(tier, cpu, gpu), model)
 
 
-def prior_task(domain: str, tier: str, pairs: Pairs | None) -> Task:
-    """The diffusion prior of one domain; Adam's second beta from the paper's Table 3."""
+def prior_schedule(tier: str) -> TrainConfig:
+    """How the diffusion prior and the regression learn; Adam's second beta from the paper's Table 3."""
     cpu = TrainConfig(2000, 128, 1e-3, decay="cosine", weight_decay=0.06, betas=(0.9, 0.96), adam_eps=1e-6)
     cpu = replace(cpu, ema=0.998, mixed_precision="bf16", save_every=200)
-    gpu = replace(cpu, steps=10_000, batch_size=1024, ema=0.9995, save_every=2000)
-    data = encoded(domain, tier, pairs, image_size=32)
+    return schedule(tier, cpu, replace(cpu, steps=10_000, batch_size=1024, ema=0.9995, save_every=2000))
+
+
+def prior_config(data: Encoded) -> PriorConfig:
+    """A prior that fits what CLIP says of the data."""
     clip_dim, (_, context, text_width) = data.image_emb.shape[1], data.text.text_enc.shape
-    model = PriorConfig(clip_dim, text_width, context, emb_scale=clip_dim**0.5)
-    return PriorTask(f"{domain}-prior", data, schedule(tier, cpu, gpu), model)
+    return PriorConfig(clip_dim, text_width, context, emb_scale=clip_dim**0.5)
+
+
+def prior_task(domain: str, tier: str, pairs: Pairs | None) -> Task:
+    """The diffusion prior of one domain."""
+    data = encoded(domain, tier, pairs, image_size=32)
+    return PriorTask(f"{domain}-prior", data, prior_schedule(tier), prior_config(data))
+
+
+def regression_task(domain: str, tier: str, pairs: Pairs | None) -> Task:
+    """The regression from text to image embedding, of the diffusion prior's size."""
+    data = encoded(domain, tier, pairs, image_size=32)
+    return RegressionTask(f"{domain}-regression", data, prior_schedule(tier), prior_config(data))
+
+
+def ar_prior_task(domain: str, tier: str, pairs: Pairs | None) -> Task:
+    """The autoregressive prior of one domain, as wide and deep as the diffusion prior; its rank is what the data needs.
+
+    Adam's betas, its epsilon and the weight decay from Table 3. A batch has fewer pictures than the diffusion prior's:
+    a picture is a sentence here, and every code of it is an example.
+    """
+    cpu = TrainConfig(3000, 64, 6e-4, decay="cosine", weight_decay=0.04, betas=(0.9, 0.91), adam_eps=1e-10)
+    cpu = replace(cpu, ema=0.998, mixed_precision="bf16", save_every=200)
+    gpu = replace(cpu, steps=15_000, batch_size=512, ema=0.9995, save_every=3000)
+    data = encoded(domain, tier, pairs, image_size=32)
+    pca, base = fit_pca(data.image_emb), prior_config(data)
+    rank = pca.rank_for(PCA_ERROR)
+    print(f"PCA: {rank} of {base.clip_dim} dimensions keep all but {pca.error()[rank]:.2%} of the variance.")
+    model = ARPriorConfig(base.clip_dim, base.text_width, base.context_length, rank, emb_scale=base.emb_scale)
+    return ARPriorTask(f"{domain}-ar-prior", data, schedule(tier, cpu, gpu), model, pca)
 
 
 def decoder_task(domain: str, tier: str, pairs: Pairs | None) -> Task:
@@ -157,6 +192,16 @@ def decoder_task(domain: str, tier: str, pairs: Pairs | None) -> Task:
     clip_dim, text_width = data.image_emb.shape[1], data.text.text_enc.shape[2]
     model = DecoderConfig(clip_dim, text_width, emb_scale=clip_dim**0.5)
     return DecoderTask(f"{domain}-decoder", data, schedule(tier, cpu, gpu), model)
+
+
+def inpaint_task(domain: str, tier: str, pairs: Pairs | None) -> Task:
+    """The zoo's decoder of one domain, taught to inpaint: it can draw already, so it needs fewer, smaller steps."""
+    cpu = TrainConfig(2000, 64, 3e-4, decay="cosine", weight_decay=0.0, ema=0.998, mixed_precision="bf16")
+    cpu = replace(cpu, save_every=200, sample_every=500)
+    gpu = replace(cpu, steps=5000, batch_size=512, ema=0.9995, save_every=1000, sample_every=1000)
+    decoder = zoo.load(domain, "decoder")
+    data = encoded(domain, tier, pairs, image_size=decoder.config.unet.image_size)
+    return InpaintTask(f"{domain}-inpaint", data, schedule(tier, cpu, gpu), decoder)
 
 
 def upsampler_task(size: int, tier: str, pairs: Pairs | None) -> Task:
@@ -227,6 +272,36 @@ RECIPES: dict[str, Recipe] = {
     "emoji-decoder": Recipe(
         "emoji", "decoder", "image embedding -> 32 pixels", lambda tier, pairs: decoder_task("emoji", tier, pairs)
     ),
+    "shapes-ar-prior": Recipe(
+        "shapes",
+        "ar_prior",
+        "caption -> image embedding, in words",
+        lambda tier, pairs: ar_prior_task("shapes", tier, pairs),
+    ),
+    "shapes-regression": Recipe(
+        "shapes", "regression", "caption -> mean embedding", lambda tier, pairs: regression_task("shapes", tier, pairs)
+    ),
+    "shapes-inpaint": Recipe(
+        "shapes",
+        "inpaint_decoder",
+        "the decoder, taught to inpaint",
+        lambda tier, pairs: inpaint_task("shapes", tier, pairs),
+    ),
+    "emoji-ar-prior": Recipe(
+        "emoji",
+        "ar_prior",
+        "caption -> image embedding, in words",
+        lambda tier, pairs: ar_prior_task("emoji", tier, pairs),
+    ),
+    "emoji-regression": Recipe(
+        "emoji", "regression", "caption -> mean embedding", lambda tier, pairs: regression_task("emoji", tier, pairs)
+    ),
+    "emoji-inpaint": Recipe(
+        "emoji",
+        "inpaint_decoder",
+        "the decoder, taught to inpaint",
+        lambda tier, pairs: inpaint_task("emoji", tier, pairs),
+    ),
     "judge": Recipe(
         "shared",
         "judge",
@@ -291,8 +366,8 @@ def run(
 
 
 def clip_hash(recipe: Recipe) -> str:
-    """The hash of the CLIP whose embeddings a prior or decoder learns: another CLIP's would be noise to it."""
-    return zoo.cards()["shared", "clip"].sha256 if recipe.part in ("prior", "decoder") else ""
+    """The hash of the CLIP whose embeddings a part learns, "" for one that learns none."""
+    return zoo.cards()["shared", "clip"].sha256 if recipe.part in zoo.READS_CLIP else ""
 
 
 def publish(run_dir: Path, notes: str = "", metrics: dict[str, float] | None = None) -> Path:

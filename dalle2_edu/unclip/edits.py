@@ -8,7 +8,8 @@ again (`latents` has the mathematics). unCLIP (arXiv 2204.06125), section 3:
     variations   the same z_i, and fresh noise in each step: eta > 0                      section 3.1
     interpolate  z_i along the arc to another picture's, x_T as well or one for all       section 3.2
     text_diff    z_i a part of the way to where the words lead, x_T kept                  section 3.3
-    inpaint      z_i from the prompt; the known pixels replaced at each step              GLIDE, RePaint
+    inpaint      z_i from the prompt; the known pixels replaced at each step,             RePaint
+                 or shown to a decoder that was taught to look at them                    GLIDE, section 3
 
 Words play no part in the first five: the decoder reads the empty text. The inversion clips the guessed picture just
 as sampling does: both must follow the same curve, and with clipping that curve is the straighter one (measured on
@@ -25,13 +26,15 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
 
-from dalle2_edu.diffusion.samplers import ddim_invert
+from dalle2_edu.diffusion.guidance import classifier_free
+from dalle2_edu.diffusion.samplers import Denoiser, ddim_invert
 from dalle2_edu.errors import Dalle2EduError
+from dalle2_edu.text2image.clip import TextEncoding
 from dalle2_edu.text2image.inpainting import repaint
 from dalle2_edu.unclip.decoder import decoder_diffusion
 from dalle2_edu.unclip.latents import Latent, slerp, text_direction
@@ -53,6 +56,7 @@ if TYPE_CHECKING:
     from dalle2_edu.unclip.pipeline import UnCLIP
 
 JUMP, RESAMPLES = 5, 5  # RePaint's 10 and 10, for our fewer steps
+How = Literal["replace", "finetuned"]
 
 
 @dataclass(frozen=True)
@@ -249,27 +253,36 @@ def inpaint(
     jump: int = JUMP,
     resamples: int = RESAMPLES,
     progress: bool = True,
+    how: How | None = None,
 ) -> Tensor:
     """n pictures, (n, 3, 128, 128), in which the masked part is painted anew and every other pixel is unchanged.
 
     mask is True (in a file: white) where to paint; prompt says what the whole picture shall be of. image and mask must
     have the same proportions; both are brought to the pipeline's size first, and "unchanged" speaks of that picture.
-    Picture i has the seed `seed` + i. jump and resamples are RePaint's (see `text2image.inpainting`). An all-white mask
-    keeps nothing. Raises Dalle2EduError for one that is all black, an empty prompt, n below 1 and what is no picture.
+    Picture i has the seed `seed` + i. how: "finetuned" shows the known part to the decoder that was taught to inpaint,
+    and is the default where there is one; "replace" puts it in place at each step, with RePaint's jump and resamples
+    (see `text2image.inpainting`). An all-white mask keeps nothing. Raises Dalle2EduError for one that is all black, an
+    empty prompt, n below 1, what is no picture, and "finetuned" where nothing was.
     """
-    n, side = checked_count("n", n), unclip.image_size
+    how = checked_how(unclip, how)
+    n = checked_count("n", n)
     text = unclip.encode_text(checked_prompts([prompt] * n, unclip.tokenizer))
     check_same_shape(size_of(image), size_of(mask))
-    hole = as_mask(mask, side).to(unclip.device)
-    known = one_picture(image, side).to(unclip.device).expand(n, -1, -1, -1)
+    hole = as_mask(mask, unclip.image_size).to(unclip.device)
+    known = one_picture(image, unclip.image_size).to(unclip.device).expand(n, -1, -1, -1)
     run = Run([seed + i for i in range(n)], unclip.device, progress)
     z_i = nearest_to_text(unclip.draw_embeddings(text, run, prior_steps), text.text_emb)
-    small = unclip.decoder.config.unet.image_size
+    side = unclip.decoder.config.unet.image_size
+    small, small_hole = resize(known, side), cover(hole, side)
+    if how == "finetuned":
+        denoiser, resamples = shown(unclip, z_i, text, small, small_hole, guidance_scale), 1
+    else:
+        denoiser = unclip.denoiser(z_i, text, guidance_scale)
     picture = repaint(
-        unclip.denoiser(z_i, text, guidance_scale),
+        denoiser,
         decoder_diffusion().respace(decoder_steps),
-        resize(known, small),
-        cover(hole, small),
+        small,
+        small_hole,
         run.noise("decoder"),
         jump,
         resamples,
@@ -278,6 +291,30 @@ def inpaint(
     for upsampler in unclip.upsamplers:
         picture = inpaint_detail(upsampler, picture, known, hole, run, upsampler_steps)
     return picture
+
+
+def checked_how(unclip: UnCLIP, how: How | None) -> How:
+    """The way to inpaint: what was asked for, or else the best that there is."""
+    if how not in (None, "replace", "finetuned"):
+        raise Dalle2EduError(f"There is no way to inpaint called {how!r}: choose replace or finetuned.")
+    if how == "finetuned" and unclip.inpaint_decoder is None:
+        raise Dalle2EduError(
+            "There is no decoder that was taught to inpaint (and reads this CLIP): train and publish the recipe "
+            "emoji-inpaint or shapes-inpaint, or inpaint by replacing."
+        )
+    return how or ("replace" if unclip.inpaint_decoder is None else "finetuned")
+
+
+def shown(
+    unclip: UnCLIP, z_i: Tensor, text: TextEncoding, known: Tensor, hole: Tensor, guidance_scale: float
+) -> Denoiser:
+    """The inpaint decoder, closed over what it paints and the known part (B, 3, S, S) that it sees around the hole."""
+    model = unclip.inpaint_decoder
+    assert model is not None
+    seen = {"known": known, "hole": hole.expand(len(known), -1, -1, -1)}
+    given = {"image_emb": z_i, **text.as_conditioning(), **seen}
+    empty = {"image_emb": model.null_image_emb.expand_as(z_i), **unclip.null_text(len(z_i)), **seen}
+    return classifier_free(model, guidance_scale, empty, given)
 
 
 def inpaint_detail(upsampler: Upsampler, low_res: Tensor, known: Tensor, hole: Tensor, run: Run, steps: int) -> Tensor:

@@ -8,7 +8,8 @@
 The first equality holds because z, the image embedding, is a function of x; the second is the chain rule. The prior is
 P(z | y), the decoder with its upsamplers P(x | z, y).
 
-`text_to_image` is that way; the other way in, from a picture, is in `edits`.
+`text_to_image` is that way; the other way in, from a picture, is in `edits`. The prior may be the diffusion prior, the
+autoregressive one, or a plain regression that is none: `evaluation.trial` compares them.
 
 Chapter 18 uses this file; chapter 01 tours it.
 """
@@ -17,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -32,13 +33,18 @@ from dalle2_edu.diffusion.samplers import Denoiser, SeededNoise, ancestral_sampl
 from dalle2_edu.errors import Dalle2EduError
 from dalle2_edu.text2image.clip import Clip, TextEncoding
 from dalle2_edu.unclip import edits
+from dalle2_edu.unclip.ar_prior import ARPrior
 from dalle2_edu.unclip.decoder import Decoder, decoder_diffusion
+from dalle2_edu.unclip.inpaint_decoder import InpaintDecoder
 from dalle2_edu.unclip.prior import DiffusionPrior, nearest_to_text, prior_diffusion
+from dalle2_edu.unclip.regression import RegressionPrior
 from dalle2_edu.unclip.run import Run, Watcher, checked_count, checked_prompts, checked_seeds
 from dalle2_edu.unclip.upsampler import Upsampler, from_detail, upsample, upsampler_diffusion
 
 CANDIDATES = 2  # embeddings drawn per picture, of which the one nearer to the text is kept (section 2.2)
 PRIOR_CLIP = 5.0  # a standardised embedding's numbers lie well inside +-5; diffusers uses the same bound
+Prior = DiffusionPrior | ARPrior | RegressionPrior
+PriorKind = Literal["prior", "ar_prior", "regression"]  # their names in the zoo
 
 
 @dataclass(frozen=True)
@@ -46,7 +52,8 @@ class Stages:
     """Everything between the prompts and the pictures, for looking at.
 
     prompts, pieces (the tokens as text) and seeds, B each; text_emb, image_emb (B, D) and candidates (B, 2, D) in
-    CLIP's space; pictures: what the decoder and each upsampler drew, smallest first, each (B, 3, S, S) in [-1, 1].
+    CLIP's space (of another prior than the diffusion prior there is one candidate); pictures: what the decoder and each
+    upsampler drew, smallest first, each (B, 3, S, S) in [-1, 1].
     """
 
     prompts: list[str]
@@ -76,24 +83,37 @@ class Stages:
 
 
 class UnCLIP:
-    """The five networks and the tokenizer, put together."""
+    """The five networks and the tokenizer, put together; inpaint_decoder is the decoder that was taught to inpaint."""
 
     def __init__(
-        self, clip: Clip, prior: DiffusionPrior, decoder: Decoder, upsamplers: Sequence[Upsampler], tokenizer: Tokenizer
+        self,
+        clip: Clip,
+        prior: Prior,
+        decoder: Decoder,
+        upsamplers: Sequence[Upsampler],
+        tokenizer: Tokenizer,
+        inpaint_decoder: InpaintDecoder | None = None,
     ):
         self.clip, self.prior, self.decoder, self.upsamplers = clip, prior, decoder, list(upsamplers)
-        self.tokenizer = tokenizer
+        self.tokenizer, self.inpaint_decoder = tokenizer, inpaint_decoder
         self.device = next(decoder.parameters()).device
 
     @classmethod
-    def from_zoo(cls, domain: str, device: str | torch.device = "cpu") -> UnCLIP:
-        """The shipped miniature that draws "shapes" or "emoji". Raises Dalle2EduError for another name."""
+    def from_zoo(cls, domain: str, device: str | torch.device = "cpu", prior: PriorKind = "prior") -> UnCLIP:
+        """The shipped miniature that draws "shapes" or "emoji", with the diffusion prior or one of its rivals.
+
+        Raises Dalle2EduError for another name, and for a part that the zoo lacks; only the inpaint decoder may be
+        missing.
+        """
         if domain not in ("shapes", "emoji"):
             raise Dalle2EduError(f"No miniature draws {domain!r}; known: shapes, emoji.")
-        check_same_clip(domain)
+        if prior not in get_args(PriorKind):
+            raise Dalle2EduError(f"There is no prior {prior!r}; known: {', '.join(get_args(PriorKind))}.")
+        check_same_clip(domain, (prior, "decoder"))
         shared = [zoo.load("shared", part, device) for part in ("clip", "upsampler_64", "upsampler_128")]
-        own = [zoo.load(domain, part, device) for part in ("prior", "decoder")]
-        return cls(shared[0], own[0], own[1], shared[1:], default_tokenizer())
+        own = [zoo.load(domain, part, device) for part in (prior, "decoder")]
+        inpainter = zoo.load(domain, "inpaint_decoder", device) if fits(domain, "inpaint_decoder") else None
+        return cls(shared[0], own[0], own[1], shared[1:], default_tokenizer(), inpainter)
 
     @torch.no_grad()
     def text_to_image(
@@ -109,13 +129,15 @@ class UnCLIP:
         progress: bool = True,
         callback: Watcher | None = None,
         prior_process: GaussianDiffusion | None = None,
+        prior_guidance: float = 1.0,
     ) -> Any:
         """Prompts, Chinese or English -> pictures, Tensor (B, 3, 128, 128) in [-1, 1]; with return_stages a `Stages`.
 
-        seed is one for all pictures or one each. guidance_scale guides the decoder (1 is off; the paper found
-        that guiding the prior hurts, section 5.5). The steps are those of each stage's sampler. best_of draws so many
-        pictures for each prompt, with the seeds seed, seed + 1, ..., and keeps the one that CLIP finds nearest to the
-        prompt. progress shows a bar a stage; callback(stage, step, guess) is called after each step of each stage.
+        seed is one for all pictures or one each. guidance_scale guides the decoder, prior_guidance the prior (1 is
+        off; the paper found that guiding the prior hurts, section 5.5). The steps are those of each stage's sampler.
+        best_of draws so many pictures for each prompt, with the seeds seed, seed + 1, ..., and keeps the one that CLIP
+        finds nearest to the prompt. progress shows a bar a stage; callback(stage, step, guess) is called after each
+        step of each stage.
         prior_process replaces the prior's way back, of prior_steps: `analytic_prior` makes one.
 
         Raises Dalle2EduError for an empty prompt, a wrong number of seeds or best_of below 1; warns when a prompt is
@@ -126,7 +148,7 @@ class UnCLIP:
         prompts, seeds = [prompt for prompt in prompts for _ in tries], [own + i for own in seeds for i in tries]
         run = Run(seeds, self.device, progress, callback)
         text = self.encode_text(prompts)
-        candidates = self.draw_embeddings(text, run, prior_steps, prior_process)
+        candidates = self.draw_embeddings(text, run, prior_steps, prior_process, prior_guidance)
         image_emb = nearest_to_text(candidates, text.text_emb)
         pictures = self.enlarge(self.paint(image_emb, text, run, decoder_steps, guidance_scale), run, upsampler_steps)
         pieces = [self.tokenizer.pieces(prompt) for prompt in prompts]
@@ -171,10 +193,13 @@ class UnCLIP:
         """
         if len(image_emb) != len(captions) or not captions:
             raise Dalle2EduError(f"There must be one caption for each embedding: {len(image_emb)} and {len(captions)}.")
+        prior = self.prior
+        if not isinstance(prior, DiffusionPrior):
+            raise Dalle2EduError("Only the diffusion prior has a way back whose variances could be chosen.")
         process, text = prior_diffusion().respace(prior_steps), self.encode_text(captions).as_conditioning()
         noise = SeededNoise([seed + i for i in range(len(captions))], self.device)
-        z = self.prior.standardise(image_emb.to(self.device))
-        moment = noise_second_moment([(lambda z_t, t: self.prior(z_t, t, **text), z, noise)], process, PRIOR_CLIP)
+        z = prior.standardise(image_emb.to(self.device))
+        moment = noise_second_moment([(lambda z_t, t: prior(z_t, t, **text), z, noise)], process, PRIOR_CLIP)
         return AnalyticDiffusion(process, optimal_variance(process, moment))
 
     def clip_scores(self, images: Tensor, text_emb: Tensor) -> Tensor:
@@ -182,16 +207,26 @@ class UnCLIP:
         return torch.einsum("bd,bd->b", self.clip.encode_image(images), text_emb)
 
     def draw_embeddings(
-        self, text: TextEncoding, run: Run, steps: int, process: GaussianDiffusion | None = None
+        self,
+        text: TextEncoding,
+        run: Run,
+        steps: int,
+        process: GaussianDiffusion | None = None,
+        guidance_scale: float = 1.0,
     ) -> Tensor:
-        """CANDIDATES image embeddings for each text: (B, CANDIDATES, D) in CLIP's space."""
+        """Image embeddings for each text, in CLIP's space: the diffusion prior draws CANDIDATES, (B, CANDIDATES, D),
+        another one, (B, 1, D). steps and process are the diffusion prior's.
+        """
+        prior, null = self.prior, self.encode_text([""] * len(text.text_emb))
+        if not isinstance(prior, DiffusionPrior):
+            return prior.draw_embeddings(text, null, run, guidance_scale)
         diffusion = process or prior_diffusion().respace(steps)
-        conditioning = text.as_conditioning()
+        denoiser = classifier_free(prior, guidance_scale, null.as_conditioning(), text.as_conditioning())
         drawn = []
         for i in range(CANDIDATES):
             noise = run.noise(f"prior {i}")
             z = ancestral_sample(
-                lambda z_t, t: self.prior(z_t, t, **conditioning),
+                denoiser,
                 diffusion,
                 noise(text.text_emb.shape),
                 noise,
@@ -199,7 +234,7 @@ class UnCLIP:
                 callback=run.watch("prior"),
                 progress=run.label(f"prior {i + 1}/{CANDIDATES}"),
             )
-            drawn.append(self.prior.unstandardise(z))
+            drawn.append(prior.unstandardise(z))
         return torch.stack(drawn, dim=1)
 
     def denoiser(self, image_emb: Tensor, text: TextEncoding, guidance_scale: float) -> Denoiser:
@@ -259,15 +294,22 @@ def best_places(scores: Tensor, best_of: int) -> list[int]:
     return (groups.argmax(dim=1) + torch.arange(len(groups), device=scores.device) * best_of).tolist()
 
 
-def check_same_clip(domain: str) -> None:
-    """Raise unless the domain's prior and decoder learned the embeddings of the CLIP that is in the zoo."""
+def fits(domain: str, part: str) -> bool:
+    """Whether the zoo has this part, and the part learned from the CLIP that is in the zoo."""
     cards = zoo.cards()
-    for part in ("prior", "decoder"):
+    card, clip = cards.get((domain, part)), cards.get(("shared", "clip"))
+    return card is not None and clip is not None and card.clip == clip.sha256
+
+
+def check_same_clip(domain: str, parts: Sequence[str] = ("prior", "decoder")) -> None:
+    """Raise unless those of these parts that the zoo has learned the embeddings of the CLIP that is in the zoo."""
+    cards = zoo.cards()
+    for part in parts:
         card, clip = cards.get((domain, part)), cards.get(("shared", "clip"))
         if card and clip and card.clip != clip.sha256:
             raise Dalle2EduError(
                 f"The zoo's {domain} {part} learned from another CLIP ({card.clip[:12]}) than the zoo's "
-                f"({clip.sha256[:12]}): train and publish {domain}-{part} again."
+                f"({clip.sha256[:12]}): train and publish {card.recipe} again."
             )
 
 

@@ -109,12 +109,12 @@ class DiffusionPrior(nn.Module):
         return z * self.std + self.mean
 
 
-def prior_mask(text_mask: Tensor) -> Tensor:
-    """Causal, and padding is never looked at: (B, L) -> (B, L + 4, L + 4), True where row may look at column.
+def prior_mask(text_mask: Tensor, extra: int = EXTRA_TOKENS) -> Tensor:
+    """Causal, and padding is never looked at: (B, L) -> (B, L + extra, L + extra), True where row may look at column.
 
     Padding stands at the end of the text, so the rows of padding still see the real tokens before them.
     """
-    real = F.pad(text_mask, (0, EXTRA_TOKENS), value=True)  # (B, L + 4)
+    real = F.pad(text_mask, (0, extra), value=True)  # (B, L + extra)
     length = real.shape[1]
     causal = torch.ones(length, length, dtype=torch.bool, device=real.device).tril()
     return causal[None] & real[:, None]

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import textwrap
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
+import torch
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -65,6 +66,26 @@ def picture_grid(prompts: Sequence[str], images: Tensor, path: Path, columns: in
         panel.imshow(to_pil(image), interpolation="nearest")
         panel.set_title(wrapped(prompt, 24), fontproperties=font(8))
     figure.savefig(path, dpi=110)
+    return path
+
+
+def labelled_grid(titles: Sequence[str], rows: Mapping[str, Tensor], path: Path) -> Path:
+    """Write a PNG with a row of pictures (columns, 3, S, S) for each name, the names to the left, the titles above."""
+    figure = Figure(figsize=(2.4 + 1.5 * len(titles), 0.9 + 1.5 * len(rows)))
+    FigureCanvasAgg(figure)
+    panels = figure.subplots(len(rows), 1, squeeze=False)[:, 0]
+    for panel, (name, images) in zip(panels, rows.items(), strict=True):
+        panel.imshow(to_pil(torch.cat(list(images), dim=2)), interpolation="nearest")  # (3, S, columns * S)
+        panel.set_ylabel(wrapped(name, 20), rotation=0, ha="right", va="center", fontproperties=font(10))
+        panel.set(xticks=[], yticks=[], frame_on=False)
+    side = next(iter(rows.values())).shape[-1]
+    for i, title in enumerate(titles):
+        words = panels[0].text((i + 0.5) * side, -0.05 * side, wrapped(title, 22), ha="center", fontproperties=font(7))
+        words.set_parse_math(False)
+    figure.subplots_adjust(
+        left=1.9 / figure.get_figwidth(), right=0.99, bottom=0.01, top=1 - 0.8 / figure.get_figheight()
+    )
+    figure.savefig(path, dpi=90)
     return path
 
 

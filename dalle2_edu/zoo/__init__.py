@@ -50,9 +50,12 @@ from dalle2_edu.errors import Dalle2EduError
 # `shared` parts were trained on both data sets together; the others on one.
 PARTS: dict[str, tuple[str, ...]] = {
     "shared": ("clip", "judge", "upsampler_64", "upsampler_128"),
-    "shapes": ("prior", "decoder", "oracle", "ddpm", "iddpm"),
-    "emoji": ("prior", "decoder"),
+    "shapes": ("prior", "decoder", "ar_prior", "regression", "inpaint_decoder", "oracle", "ddpm", "iddpm"),
+    "emoji": ("prior", "decoder", "ar_prior", "regression", "inpaint_decoder"),
 }
+
+# These learned the embeddings of one CLIP: another CLIP's would be noise to them.
+READS_CLIP = ("prior", "decoder", "ar_prior", "regression", "inpaint_decoder")
 
 # part -> (module, config class, model class). Names, not classes: a file is imported when a model is wanted.
 # The judge is a second CLIP, trained apart, so that the CLIP that guided a drawing does not also mark it.
@@ -61,6 +64,9 @@ CLASSES: dict[str, tuple[str, str, str]] = {
     "judge": ("dalle2_edu.text2image.clip", "ClipConfig", "Clip"),
     "prior": ("dalle2_edu.unclip.prior", "PriorConfig", "DiffusionPrior"),
     "decoder": ("dalle2_edu.unclip.decoder", "DecoderConfig", "Decoder"),
+    "ar_prior": ("dalle2_edu.unclip.ar_prior", "ARPriorConfig", "ARPrior"),
+    "regression": ("dalle2_edu.unclip.regression", "PriorConfig", "RegressionPrior"),
+    "inpaint_decoder": ("dalle2_edu.unclip.inpaint_decoder", "DecoderConfig", "InpaintDecoder"),
     "upsampler_64": ("dalle2_edu.unclip.upsampler", "UpsamplerConfig", "Upsampler"),
     "upsampler_128": ("dalle2_edu.unclip.upsampler", "UpsamplerConfig", "Upsampler"),
     "oracle": ("dalle2_edu.evaluation.oracle", "OracleConfig", "Oracle"),

@@ -245,6 +245,7 @@ def test_tagged_cells_become_slides_and_others_stay_out() -> None:
     assert "below" in below.body[0]
     assert 'class="fragment"' in below.body[1]
     assert "say this" in below.notes[0]
+    assert [slide.running for column in columns for slide in column] == ["", "7. Title", "7. Title"]
     everything = "".join(html for column in columns for slide in column for html in slide.body)
     assert "left out" not in everything
     assert "skipped" not in everything

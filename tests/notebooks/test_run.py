@@ -152,7 +152,7 @@ def test_a_picture_of_many_colours_becomes_a_good_jpeg() -> None:
     data = {"image/png": encoded(noise)}
     run.shrink(data)
     assert set(data) == {"image/jpeg"}
-    assert np.abs(decoded(data["image/jpeg"]) - noise).mean() < 3
+    assert np.abs(decoded(data["image/jpeg"]) - noise).mean() < 6  # of 255, and noise is the worst case
 
 
 @pytest.mark.parametrize("pixels", [np.full((8, 8, 4), 100, np.uint8), np.full((1, 1, 3), 100, np.uint8)])

@@ -20,6 +20,7 @@ from dalle2_edu import zoo
 from dalle2_edu.errors import Dalle2EduError
 from dalle2_edu.text2image.clip import Clip
 from dalle2_edu.training import ddpm_task, load_checkpoint, recipes, tasks
+from dalle2_edu.unclip.decoder import Decoder
 
 
 @pytest.fixture(autouse=True)
@@ -81,7 +82,7 @@ def test_trained_resumed_and_published(tmp_path: Path, own_zoo: Path) -> None:
     assert any(not torch.equal(loaded[name], weights.half().float()) for name, weights in trained.items())
 
 
-@pytest.mark.parametrize("name", ["shapes-prior", "shapes-decoder"])
+@pytest.mark.parametrize("name", ["shapes-prior", "shapes-decoder", "shapes-ar-prior", "emoji-regression"])
 def test_what_learns_from_clip_reads_the_zoos(name: str, tmp_path: Path, own_zoo: Path) -> None:
     with pytest.raises(Dalle2EduError, match="shared clip"):
         run(name, tmp_path / "run")
@@ -90,6 +91,28 @@ def test_what_learns_from_clip_reads_the_zoos(name: str, tmp_path: Path, own_zoo
     recipe = recipes.RECIPES[name]
     recipes.publish(tmp_path / "run")
     assert zoo.load(recipe.domain, recipe.part).config.clip_dim == tiny_models.DIM
+
+
+def test_the_ar_priors_rank_is_what_the_embeddings_need(
+    tmp_path: Path, own_zoo: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    zoo.save("shared", "clip", Clip(tiny_models.CLIP), zoo.Card("clip", "smoke", "a test's own"))
+    task = recipes.find("emoji-ar-prior", "smoke").task("smoke", None)
+    config = task.metadata()["model"]
+    assert f"PCA: {config['rank']} of {tiny_models.DIM}" in capsys.readouterr().out
+    assert 1 <= config["rank"] < tiny_models.DIM and task.metadata()["pca"]["error"] < 0.01
+
+
+def test_inpainting_starts_from_the_zoos_decoder(tmp_path: Path, own_zoo: Path) -> None:
+    zoo.save("shared", "clip", Clip(tiny_models.CLIP), zoo.Card("clip", "smoke", "a test's own"))
+    with pytest.raises(Dalle2EduError, match="emoji decoder"):
+        run("emoji-inpaint", tmp_path / "run")
+    card = zoo.Card("emoji-decoder", "smoke", "a test's own", clip=zoo.cards()["shared", "clip"].sha256)
+    zoo.save("emoji", "decoder", Decoder(tiny_models.DECODER), card)
+    run("emoji-inpaint", tmp_path / "run")
+    recipes.publish(tmp_path / "run")
+    assert zoo.load("emoji", "inpaint_decoder").config.unet.in_channels == 7
+    assert zoo.cards()["emoji", "inpaint_decoder"].clip == card.clip
 
 
 @pytest.mark.parametrize("name", ["ddpm", "iddpm"])

@@ -16,6 +16,8 @@ from dalle2_edu.data.pairs import Pairs
 from dalle2_edu.data.text import default_tokenizer
 from dalle2_edu.text2image.clip import Clip
 from dalle2_edu.training import TrainConfig
+from dalle2_edu.training.inpaint_task import InpaintTask, random_holes, rectangles, strokes
+from dalle2_edu.training.prior_tasks import ARPriorTask, RegressionTask, dot_products
 from dalle2_edu.training.tasks import (
     IMAGE_DROP_DECODER,
     TEXT_DROP_DECODER,
@@ -33,6 +35,8 @@ from dalle2_edu.training.tasks import (
     shrink,
     to_float,
 )
+from dalle2_edu.unclip.decoder import Decoder
+from dalle2_edu.unclip.latents import fit_pca
 from dalle2_edu.unclip.upsampler import from_detail, reduce
 
 CONFIG = TrainConfig(steps=1, batch_size=4)
@@ -61,10 +65,21 @@ def upsampler_task(damage: str) -> UpsamplerTask:
     return UpsamplerTask("upsampler", images, CONFIG, tiny_models.upsampler_config(size), damage)
 
 
+def ar_prior_task(data: Encoded) -> ARPriorTask:
+    return ARPriorTask("ar", data, CONFIG, tiny_models.AR_PRIOR, fit_pca(data.image_emb))
+
+
+def inpaint_task(data: Encoded) -> InpaintTask:
+    return InpaintTask("inpaint", data, CONFIG, tiny_models.awake(Decoder(tiny_models.DECODER)))
+
+
 TASKS: dict[str, Callable[[Pairs, Encoded], Any]] = {
     "clip": lambda pairs, data: ClipTask("clip", pairs, default_tokenizer(), CONFIG, tiny_models.CLIP),
     "prior": lambda pairs, data: PriorTask("prior", data, CONFIG, tiny_models.PRIOR),
     "decoder": lambda pairs, data: DecoderTask("decoder", data, CONFIG, tiny_models.DECODER),
+    "ar_prior": lambda pairs, data: ar_prior_task(data),
+    "regression": lambda pairs, data: RegressionTask("regression", data, CONFIG, tiny_models.PRIOR),
+    "inpaint": lambda pairs, data: inpaint_task(data),
     "blur": lambda pairs, data: upsampler_task("blur"),
     "bsr": lambda pairs, data: upsampler_task("bsr"),
 }
@@ -80,7 +95,7 @@ def test_one_step_reaches_every_parameter(kind: str, pairs: Pairs, data: Encoded
     assert [name for name, parameter in task.model.named_parameters() if parameter.grad is None] == []
 
 
-@pytest.mark.parametrize("kind", ["decoder", "blur"])
+@pytest.mark.parametrize("kind", ["decoder", "inpaint", "blur"])
 def test_sample_grids_are_pictures(kind: str, pairs: Pairs, data: Encoded) -> None:
     task = TASKS[kind](pairs, data)
     with torch.no_grad():
@@ -90,7 +105,7 @@ def test_sample_grids_are_pictures(kind: str, pairs: Pairs, data: Encoded) -> No
     assert grid.abs().max() <= 1
 
 
-@pytest.mark.parametrize("kind", ["prior", "decoder", "blur"])
+@pytest.mark.parametrize("kind", ["prior", "decoder", "inpaint", "blur"])
 def test_the_loss_is_its_generators_doing(kind: str, pairs: Pairs, data: Encoded) -> None:
     task = TASKS[kind](pairs, data)
     tiny_models.awake(task.model)
@@ -149,6 +164,42 @@ def test_prior_targets_are_standardised(data: Encoded) -> None:
     task = PriorTask("prior", data, CONFIG, tiny_models.PRIOR)
     torch.testing.assert_close(task.targets.std(dim=0), torch.ones(tiny_models.DIM))
     torch.testing.assert_close(task.model.unstandardise(task.targets), data.image_emb)  # type: ignore[operator]
+
+
+def test_the_ar_prior_learns_codes_and_the_dot_product_with_the_text_it_reads(data: Encoded) -> None:
+    task = ar_prior_task(data)
+    dots = dot_products(data)
+    starts, emb = data.captions.starts, data.text.text_emb
+    assert len(dots) == len(emb)
+    torch.testing.assert_close(dots[starts[2]], data.image_emb[2] @ emb[starts[2]])
+    batch = task.batch(torch.arange(DRAWS) % len(data))
+    empty = (batch["text_emb"] == data.null.text_emb).all(dim=1)
+    assert empty.float().mean() == pytest.approx(0.1, abs=0.025)
+    assert torch.equal(batch["dot"] == task.prior.no_text, empty)
+    assert torch.equal(batch["codes"][:6], task.prior.encode(data.image_emb))
+    shown = (data.image_emb[torch.arange(DRAWS) % len(data)] * batch["text_emb"]).sum(dim=1)
+    assert torch.equal(batch["dot"][~empty], task.prior.encode_dot(shown)[~empty])
+    assert task.metadata()["pca"]["rank"] == tiny_models.AR_PRIOR.rank
+
+
+def test_holes_are_rectangles_strokes_and_sometimes_everything() -> None:
+    for boxes in (rectangles(200, 32), strokes(200, 32)):
+        area = boxes.float().mean(dim=(1, 2))
+        assert (area > 0).all() and area.max() < 0.9 and area.std() > 0.05
+    for box in rectangles(20, 32):
+        rows, columns = box.any(dim=1), box.any(dim=0)
+        assert torch.equal(box, rows[:, None] & columns[None])
+    holes = random_holes(DRAWS, 16)
+    assert holes.shape == (DRAWS, 1, 16, 16) and holes.dtype == torch.bool
+    assert holes.all(dim=(1, 2, 3)).float().mean() == pytest.approx(0.1, abs=0.025)
+
+
+def test_inpainting_is_learned_from_the_decoder_on(data: Encoded) -> None:
+    decoder = tiny_models.awake(Decoder(tiny_models.DECODER))
+    task = InpaintTask("inpaint", data, CONFIG, decoder)
+    own, theirs = task.model.decoder.state_dict(), decoder.state_dict()  # type: ignore[operator, union-attr]
+    assert all(torch.equal(own[name], theirs[name]) for name in theirs if name != "unet.stem.weight")
+    assert task.batch(torch.arange(3))["hole"].shape == (3, 1, 32, 32)
 
 
 def test_crops_are_whole_pieces_at_aligned_corners() -> None:

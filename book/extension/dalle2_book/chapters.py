@@ -94,7 +94,8 @@ def _run(app: Sphinx, notebook: dict[str, Any]) -> list[str]:
     said = words(app.config)
     text = said["run"].format(tier=run["tier"], device=run["device"], minutes=run["minutes"])
     text += said["date"].format(date=run["date"]) if run.get("date") else ""
-    text += said["commit"].format(commit=run["commit"][:10]) if run.get("commit") else ""
+    text += said["commit"].format(commit=run["commit"]) if run.get("commit") else ""
+    text += said["run end"]
     versions = ", ".join(f"{name} {version}" for name, version in run.get("versions", {}).items())
     return [f'<span title="{escape(versions)}">{escape(text)}</span>']
 

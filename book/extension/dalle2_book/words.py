@@ -12,9 +12,10 @@ WORDS = {
         "show solution": "Show the solution",
         "hide solution": "Hide the solution",
         "slides": "Slides",
-        "run": "The results on this page are from a real run: {tier} tier, {device}, {minutes} min",
-        "date": ", {date}",
-        "commit": ", code of commit {commit}",
+        "run": "The results on this page are from a real run at the {tier} tier ({device}; {minutes} minutes",
+        "date": "; {date}",
+        "commit": "; code of commit {commit}",
+        "run end": ")",
         "source": "Source of {path}",
     },
     "zh": {
@@ -24,15 +25,17 @@ WORDS = {
         "show solution": "显示参考答案",
         "hide solution": "隐藏参考答案",
         "slides": "幻灯片",
-        "run": "本页结果来自一次真实运行：{tier} 档，{device}，{minutes} 分钟",
-        "date": "，{date}",
-        "commit": "，代码提交 {commit}",
+        "run": "本页结果来自 {tier} 档的一次真实运行（{device}；{minutes} 分钟",
+        "date": "；{date}",
+        "commit": "；代码提交 {commit}",
+        "run end": "）",
         "source": "{path} 的源代码",
     },
 }
 
 # Texts of Sphinx and the themes that have no Chinese, or a poor one, in the catalogues they ship.
 THEME_ZH = {
+    "Back to top": "回到顶部",
     "Breadcrumb": "所在位置",
     "Collapse Sidebar": "收起侧栏",
     "Color mode": "明暗模式",
@@ -47,11 +50,15 @@ THEME_ZH = {
     "Print to PDF": "打印为 PDF",
     "Search this book": "在本书中搜索",
     "Site navigation": "全书导航",
+    "Skip to main content": "跳到正文",
     "System Settings": "跟随系统",
+    "Version warning": "版本提示",
     "next": "下一页",
+    "next page": "下一页",
     "© Copyright %(copyright)s.": "版权所有 © %(copyright)s。",
     "Copyright %(copyright)s": "版权所有 © %(copyright)s",
     "previous": "上一页",
+    "previous page": "上一页",
 }
 
 

@@ -1,0 +1,78 @@
+"""The command line: `dalle2-edu draw | vary | blend | edit | inpaint | train | evaluate | trial | zoo | data ...`.
+
+Each command is a thin layer: it checks what was typed, calls the one function of the package that does the
+work, and says where the result lies. Read it to see which function that is; a file here holds the commands of
+one kind.
+
+Two habits make it kind to a beginner. Every mistake that you can mend ends in one line on stderr and exit
+code 2, with no traceback (`main`). And PyTorch, which takes seconds to import, is imported by the commands
+that need it, so that `--help` answers at once.
+
+The help text of a command is its docstring. A line with a lone "\\b" keeps the line breaks of the paragraph
+after it.
+"""
+
+from __future__ import annotations
+
+import sys
+import warnings
+
+import typer
+
+from dalle2_edu.cli import data, drawing, editing, judging, training, zoo
+from dalle2_edu.errors import Dalle2EduError
+
+INTERRUPTED = 130  # what a shell reports for a program that Ctrl-C ended: 128 + signal 2
+
+
+def group(explanation: str) -> typer.Typer:
+    """A command with commands of its own, with plain help and plain tracebacks."""
+    return typer.Typer(
+        help=explanation,
+        add_completion=False,
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+        rich_markup_mode=None,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+
+
+app = group(
+    """A miniature DALL·E 2 that you can read, run and train.
+
+    \b
+    Start here:
+      dalle2-edu draw "rocket"          a picture from words
+      dalle2-edu draw "一个红色的圆形"    in Chinese as well
+      dalle2-edu vary cat.png           more pictures like one you have
+      dalle2-edu zoo list               the trained models, and how good they are
+    """
+)
+zoo_app = group("The trained models: what they are, whether they are whole, how to make them anew.")
+data_app = group("The pictures that the models learn from.")
+app.add_typer(zoo_app, name="zoo")
+app.add_typer(data_app, name="data")
+
+for command in (drawing.draw, editing.vary, editing.blend, editing.edit, editing.inpaint, training.train):
+    app.command()(command)
+app.command("recipes")(training.list_recipes)
+app.command()(judging.evaluate)
+app.command()(judging.trial)
+zoo_app.command("list")(zoo.zoo_list)
+zoo_app.command("verify")(zoo.zoo_verify)
+zoo_app.command("train")(zoo.zoo_train)
+zoo_app.command("publish")(zoo.zoo_publish)
+zoo_app.command("gallery")(zoo.zoo_gallery)
+data_app.command("emoji")(data.data_emoji)
+
+
+def main() -> None:
+    """Run the command line; a mistake that the reader can mend becomes one line and exit code 2."""
+    warnings.formatwarning = lambda message, *_: f"dalle2-edu: {message}\n"  # what it says, not where it was said
+    try:
+        app()
+    except Dalle2EduError as error:
+        print(f"dalle2-edu: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)

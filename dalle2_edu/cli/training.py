@@ -1,0 +1,65 @@
+"""`dalle2-edu train | recipes`: make a model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal, cast, get_args
+
+import typer
+
+from dalle2_edu.cli.options import MixedPrecision, Tier, choose, choose_precision
+
+Logger = Literal["csv", "tensorboard"]
+
+
+def train(
+    recipe: Annotated[str, typer.Argument(help="What to train; `dalle2-edu recipes` lists the names.")],
+    tier: Tier = "cpu",
+    out: Annotated[Path | None, typer.Option(help="The run's folder. [default: runs/<recipe>-<tier>]")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from its last checkpoint.")] = False,
+    data: Annotated[
+        str | None, typer.Option(help="Your own pictures: a folder, or WebDataset shards (path, glob, URL).")
+    ] = None,
+    steps: Annotated[int | None, typer.Option(help="How many updates. [default: the tier's]")] = None,
+    max_minutes: Annotated[float | None, typer.Option(help="Stop after so many minutes, with a checkpoint.")] = None,
+    mixed_precision: MixedPrecision = None,
+    logger: Annotated[str, typer.Option(help="csv or tensorboard: how the log is written.")] = "csv",
+) -> None:
+    """Train one model of the pipeline.
+
+    A recipe says which model, on which data, with which numbers; the tier says how big. While it runs it
+    writes checkpoints, a log and, for models that draw, grids of samples into its folder. Stop it whenever
+    you like, even with `kill -9`: with --resume it goes on as if nothing had happened.
+
+    \b
+    Example:
+      dalle2-edu train emoji-decoder --tier smoke
+      accelerate launch --num_processes 2 -m dalle2_edu.cli train emoji-decoder --tier gpu
+    """
+    from dalle2_edu.training import recipes
+
+    checkpoint = recipes.run(
+        choose("recipe", recipe, list(recipes.RECIPES)),
+        choose("tier", tier, recipes.TIERS),
+        out=out,
+        resume=resume,
+        data=data,
+        max_minutes=max_minutes,
+        steps=steps,
+        mixed_precision=choose_precision(mixed_precision),
+        logger=cast(Logger, choose("logger", logger, get_args(Logger))),
+    )
+    print(checkpoint)
+
+
+def list_recipes() -> None:
+    """List what can be trained, in the order in which one needs the other.
+
+    \b
+    Example:
+      dalle2-edu recipes
+    """
+    from dalle2_edu.training import recipes
+
+    for name, recipe in recipes.RECIPES.items():
+        print(f"{name:19}{recipe.teaches}")

@@ -1,0 +1,59 @@
+r"""The decoder that was taught to inpaint: it sees the known picture and the mask beside the noisy one.
+
+The idea, GLIDE's (arXiv 2112.10741, section 3): replacing the known pixels at each step never tells the network what
+is known and what is only its own guess. So erase random regions in training and show the rest, clean, as more input
+channels:
+
+    in    [x_t, known * keep, keep]        3 + 3 + 1 channels; keep is 1 where a pixel is known, 0 in the hole
+    out   as before
+
+The first layer's weights for the four new channels start at zero: before the first step of fine-tuning the network
+is exactly the decoder that it was made of, and what it knows about drawing is not thrown away. With everything
+erased all four channels are zero, and it still is a plain decoder.
+
+Chapter 19 uses this file.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from dalle2_edu.unclip.decoder import Decoder, DecoderConfig
+
+SEEN_CHANNELS = 4  # the known picture's three and the mask
+
+
+class InpaintDecoder(nn.Module):
+    """Denoises x_t (B, 3, H, W) given what a `Decoder` is given, and the known part of the picture."""
+
+    def __init__(self, config: DecoderConfig):
+        super().__init__()
+        self.config = config
+        self.decoder = Decoder(config)
+
+    @classmethod
+    def from_decoder(cls, decoder: Decoder) -> InpaintDecoder:
+        """A decoder's twin with four more input channels, whose weights are zero."""
+        unet = replace(decoder.config.unet, in_channels=decoder.config.unet.in_channels + SEEN_CHANNELS)
+        twin = cls(replace(decoder.config, unet=unet))
+        weights = decoder.state_dict()
+        old, new = weights["unet.stem.weight"], twin.decoder.unet.stem.weight
+        # Folding by `patch_size` keeps a channel's pixels together, so the new channels come last.
+        weights["unet.stem.weight"] = torch.cat([old, torch.zeros_like(new[:, old.shape[1] :])], dim=1)
+        twin.decoder.load_state_dict(weights)
+        return twin
+
+    @property
+    def null_image_emb(self) -> Tensor:
+        """What stands for a missing image embedding."""
+        return self.decoder.null_image_emb
+
+    def forward(self, x_t: Tensor, t: Tensor, known: Tensor, hole: Tensor, **given: Tensor) -> Tensor:
+        """One pass. known (B, 3, H, W): what it holds in the hole is not looked at. hole, bool (B, 1, H, W): True where
+        to paint. given: a `Decoder`'s other arguments.
+        """
+        keep = (~hole).to(x_t.dtype)
+        return self.decoder(torch.cat([x_t, known * keep, keep], dim=1), t, **given)  # (B, 3 + 3 + 1, H, W) in
