@@ -187,8 +187,8 @@ def shrink(data: dict[str, Any]) -> None:
     if max(change) <= INVISIBLE:
         mime, fewer = "image/png", _encoded(palette, "PNG", optimize=True)
     else:
-        mime, fewer = "image/jpeg", _encoded(picture, "JPEG", quality=92, subsampling=0)
-    if len(fewer) < 0.7 * len(data["image/png"]):
+        mime, fewer = "image/jpeg", _encoded(picture, "JPEG", quality=85, subsampling=0)
+    if len(fewer) < 0.8 * len(data["image/png"]):
         del data["image/png"]
         data[mime] = fewer
 

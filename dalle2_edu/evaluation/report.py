@@ -133,11 +133,11 @@ def draw(models: Models, prompts: Sequence[str], plan: Plan) -> Tensor:
 def evaluate_shapes(models: Models, plan: Plan) -> list[dict[str, Any]]:
     """Attributes right on seen and held-out compositions, beside real renders; then closeness."""
     each = plan.pictures // 2
-    asked = {split: _scenes(split, each, plan.seed) for split in ("seen", "held_out")}
+    asked = {split: sample_split(split, each, plan.seed) for split in ("seen", "held_out")}
     prompts = [text for scenes in asked.values() for text in bilingual_captions(scenes, plan.seed)]
     images = draw(models, prompts, plan)  # (pictures, 3, 128, 128), the seen compositions first
-    twins = render_all(_join([asked["seen"], asked["held_out"]]))  # the prompts' own scenes, by the renderer
-    fresh = _join([_scenes(split, REFERENCE // 2, plan.seed + 1) for split in asked])  # none of the above
+    twins = render_all(join([asked["seen"], asked["held_out"]]))  # the prompts' own scenes, by the renderer
+    fresh = join([sample_split(split, REFERENCE // 2, plan.seed + 1) for split in asked])  # none of the above
     others = render_all(fresh)
     verdicts = {
         "seen": by_language(verdict(models, images[:each], asked["seen"])),
@@ -147,11 +147,13 @@ def evaluate_shapes(models: Models, plan: Plan) -> list[dict[str, Any]]:
     return [attribute_table(verdicts), closeness_table(models, prompts, images, twins, others)]
 
 
-def _scenes(split: str, count: int, seed: int) -> shapes.Scenes:
+def sample_split(split: str, count: int, seed: int) -> shapes.Scenes:
+    """Scenes of "seen" or "held_out" compositions, by a seed."""
     return shapes.sample_scenes(count, torch.Generator().manual_seed(seed), split)
 
 
-def _join(parts: Sequence[shapes.Scenes]) -> shapes.Scenes:
+def join(parts: Sequence[shapes.Scenes]) -> shapes.Scenes:
+    """Several batches of scenes as one."""
     factors = {name: torch.cat([part.factors[name] for part in parts]) for name in shapes.FACTORS}
     return shapes.Scenes(factors, torch.cat([part.jitter for part in parts]))
 
@@ -219,14 +221,15 @@ def evaluate_emoji(models: Models, plan: Plan) -> list[dict[str, Any]]:
     prompts = [everyone[i].en for i in languages["en"]] + [everyone[i].zh for i in languages["zh"]]
     images = draw(models, prompts, plan)
     real = emoji.pairs(PICTURE_SIZE).images
-    twins, others = _to_unit(real[chosen]), _to_unit(real[rest])
+    twins, others = to_unit(real[chosen]), to_unit(real[rest])
     drawn = ranks(models, images, everyone, languages, plan.seed)
     ceiling = ranks(models, twins, everyone, languages, plan.seed)
     return [retrieval_table(drawn, ceiling), closeness_table(models, prompts, images, twins, others)]
 
 
-def _to_unit(images: Tensor) -> Tensor:
-    return images.float() / 127.5 - 1  # 0..255 -> [-1, 1]
+def to_unit(images: Tensor) -> Tensor:
+    """Bytes 0..255 as numbers in [-1, 1]."""
+    return images.float() / 127.5 - 1
 
 
 def ranks(
@@ -338,14 +341,15 @@ def format_report(report: dict[str, Any]) -> str:
 def format_table(one: dict[str, Any]) -> str:
     """One table, its columns aligned."""
     lines = [[one["title"], *one["columns"]]]
-    lines += [[name, *(_cell(each) for each in row)] for name, row in one["rows"].items()]
+    lines += [[name, *(format_cell(each) for each in row)] for name, row in one["rows"].items()]
     widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
     return "\n".join(
         "  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip() for line in lines
     )
 
 
-def _cell(measure: dict[str, float] | None) -> str:
+def format_cell(measure: dict[str, float] | None) -> str:
+    """Value, interval and number of pictures; a dash where there is none."""
     if measure is None:
         return "-"
     return f"{measure['value']:.1f} [{measure['low']:.1f}, {measure['high']:.1f}] {measure['n']}"

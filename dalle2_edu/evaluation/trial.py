@@ -104,10 +104,10 @@ class Exam:
 
 def shapes_exam(n: int, seed: int) -> Exam:
     """n scenes, seen and never seen compositions by turns, the first half asked for in English."""
-    both = report._join([report._scenes(split, n // 2, seed) for split in ("seen", "held_out")])
+    both = report.join([report.sample_split(split, n // 2, seed) for split in ("seen", "held_out")])
     scenes = both[torch.arange(n).reshape(2, -1).T.flatten()]  # seen, held out, seen, ...
-    fresh = report._scenes("seen", max(STRANGERS, report.REFERENCE), seed + 1)
-    everyone = report._join([scenes, fresh[:STRANGERS]])
+    fresh = report.sample_split("seen", max(STRANGERS, report.REFERENCE), seed + 1)
+    everyone = report.join([scenes, fresh[:STRANGERS]])
     names = [Said(en, zh) for en, zh in zip(*(shapes.captions(everyone, each) for each in ("en", "zh")), strict=True)]
     languages = {"en": list(range(n // 2)), "zh": list(range(n // 2, n))}
     return Exam(names, languages, report.render_all(scenes), report.render_all(fresh[: report.REFERENCE]), scenes)
@@ -122,7 +122,7 @@ def emoji_exam(n: int, seed: int) -> Exam:
     chosen, rest = order[:n], order[n:][: report.REFERENCE]
     languages = {"en": chosen[: n // 2].tolist(), "zh": chosen[n // 2 :].tolist()}
     real = emoji.pairs(report.PICTURE_SIZE).images
-    return Exam(everyone, languages, report._to_unit(real[chosen]), report._to_unit(real[rest]))
+    return Exam(everyone, languages, report.to_unit(real[chosen]), report.to_unit(real[rest]))
 
 
 # --- who answers ----------------------------------------------------------------------------------------------------
@@ -153,14 +153,19 @@ def drawn_by(prior: Prior | None = None, scale: float = 1.0) -> Feed:
 
 def find_rivals(domain: str, device: str) -> dict[str, Prior | str]:
     """The zoo's other priors by part, or a line that says why there is none."""
-    found: dict[str, Prior | str] = {}
-    for part in ("regression", "ar_prior"):
-        try:
-            check_same_clip(domain, (part,))
-            found[part] = zoo.load(domain, part, device)
-        except Dalle2EduError as error:
-            found[part] = str(error)
-    return found
+    return {part: find_rival(domain, part, device) for part in ("regression", "ar_prior")}
+
+
+def find_rival(domain: str, part: str, device: str) -> Prior | str:
+    """One of them."""
+    if (domain, part) not in zoo.cards():
+        recipe = f"{domain}-{part.replace('_', '-')}"
+        return f"the zoo has none yet: `dalle2-edu train {recipe}`, then `dalle2-edu zoo publish` the run."
+    try:
+        check_same_clip(domain, (part,))
+        return zoo.load(domain, part, device)
+    except Dalle2EduError as error:  # of another CLIP, or damaged
+        return str(error)
 
 
 def contenders(rivals: Mapping[str, Prior | str]) -> list[Answer]:
@@ -358,5 +363,5 @@ def format_trial(result: dict[str, Any], markdown: bool = False) -> str:
 def markdown_table(one: dict[str, Any]) -> str:
     """One of the report's tables in Markdown."""
     lines = [[one["title"], *one["columns"]], ["---"] * (1 + len(one["columns"]))]
-    lines += [[name, *(report._cell(each) for each in row)] for name, row in one["rows"].items()]
+    lines += [[name, *(report.format_cell(each) for each in row)] for name, row in one["rows"].items()]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)

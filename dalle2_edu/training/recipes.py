@@ -1,14 +1,14 @@
 """The recipes: which model learns from what, how large, for how long.
 
 `dalle2-edu train <recipe> --tier smoke|cpu|gpu` runs one. The order in which a whole zoo is trained is the order of
-`RECIPES`: first CLIP, since the priors and the decoders read its embeddings; the judge and the oracle can
-be trained at any time.
+`RECIPES`: first CLIP, since the priors and the decoders read its embeddings, and the decoder before its fine-tuning;
+the judge and the oracle can be trained at any time.
 
     smoke  seconds; shows that the code runs, not what it can do
     cpu    two cores; what the shipped zoo was trained with unless a card says otherwise
     gpu    one GPU, from nothing, longer and on more pictures; sized for about ten minutes a recipe, not yet measured
 
-Chapters 08, 09, 12, 15, 16 and 17 train with these recipes.
+Chapters 08, 09, 12, 15, 16, 17 and 19 train with these recipes.
 """
 
 from __future__ import annotations
@@ -53,6 +53,7 @@ from dalle2_edu.training.tasks import (
 from dalle2_edu.unclip.ar_prior import PCA_ERROR, ARPriorConfig
 from dalle2_edu.unclip.decoder import DecoderConfig
 from dalle2_edu.unclip.latents import fit_pca
+from dalle2_edu.unclip.pipeline import check_same_clip
 from dalle2_edu.unclip.prior import PriorConfig
 from dalle2_edu.unclip.upsampler import UpsamplerConfig
 
@@ -199,6 +200,7 @@ def inpaint_task(domain: str, tier: str, pairs: Pairs | None) -> Task:
     cpu = TrainConfig(2000, 64, 3e-4, decay="cosine", weight_decay=0.0, ema=0.998, mixed_precision="bf16")
     cpu = replace(cpu, save_every=200, sample_every=500)
     gpu = replace(cpu, steps=5000, batch_size=512, ema=0.9995, save_every=1000, sample_every=1000)
+    check_same_clip(domain, ("decoder",))
     decoder = zoo.load(domain, "decoder")
     data = encoded(domain, tier, pairs, image_size=decoder.config.unet.image_size)
     return InpaintTask(f"{domain}-inpaint", data, schedule(tier, cpu, gpu), decoder)

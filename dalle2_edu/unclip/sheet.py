@@ -82,9 +82,8 @@ def labelled_grid(titles: Sequence[str], rows: Mapping[str, Tensor], path: Path)
     for i, title in enumerate(titles):
         words = panels[0].text((i + 0.5) * side, -0.05 * side, wrapped(title, 22), ha="center", fontproperties=font(7))
         words.set_parse_math(False)
-    figure.subplots_adjust(
-        left=1.9 / figure.get_figwidth(), right=0.99, bottom=0.01, top=1 - 0.8 / figure.get_figheight()
-    )
+    width, height = figure.get_size_inches()
+    figure.subplots_adjust(left=1.9 / width, right=0.99, bottom=0.01, top=1 - 0.8 / height, hspace=0.04)
     figure.savefig(path, dpi=90)
     return path
 

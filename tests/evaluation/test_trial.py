@@ -129,9 +129,12 @@ def test_the_grid_shows_both_languages() -> None:
 def test_the_zoos_missing_priors_are_told_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DALLE2_EDU_ZOO", str(tmp_path))
     found = trial.find_rivals("emoji", "cpu")
-    assert all("no emoji" in str(each) and "\n" not in str(each) for each in found.values())
+    assert "train emoji-ar-prior`" in found["ar_prior"] and "train emoji-regression`" in found["regression"]
+    assert "\n" not in found["ar_prior"]
     zoo.save("emoji", "ar_prior", tiny_models.ar_prior(), zoo.Card("emoji-ar-prior", "smoke", "none"))
     assert trial.find_rivals("emoji", "cpu")["ar_prior"].config == tiny_models.AR_PRIOR  # type: ignore[union-attr]
+    zoo.save("shared", "clip", Clip(tiny_models.CLIP), zoo.Card("clip", "smoke", "none"))
+    assert "another CLIP" in str(trial.find_rivals("emoji", "cpu")["ar_prior"])
 
 
 @pytest.mark.parametrize(

@@ -148,11 +148,11 @@ def test_a_plot_takes_fewer_bytes_and_looks_the_same() -> None:
 
 
 def test_a_picture_of_many_colours_becomes_a_good_jpeg() -> None:
-    noise = np.random.default_rng(0).normal(128, 20, (128, 128, 3)).clip(0, 255).astype(np.uint8)
+    noise = np.random.default_rng(0).normal(128, 20, (64, 64, 3)).clip(0, 255).astype(np.uint8)
     data = {"image/png": encoded(noise)}
     run.shrink(data)
     assert set(data) == {"image/jpeg"}
-    assert np.abs(decoded(data["image/jpeg"]) - noise).mean() < 6  # of 255, and noise is the worst case
+    assert np.abs(decoded(data["image/jpeg"]) - noise).mean() < 10  # of 255, and noise is the worst case
 
 
 @pytest.mark.parametrize("pixels", [np.full((8, 8, 4), 100, np.uint8), np.full((1, 1, 3), 100, np.uint8)])
