@@ -277,7 +277,7 @@ RECIPES: dict[str, Recipe] = {
     "shapes-ar-prior": Recipe(
         "shapes",
         "ar_prior",
-        "caption -> image embedding, in words",
+        "caption -> image embedding, code by code",
         lambda tier, pairs: ar_prior_task("shapes", tier, pairs),
     ),
     "shapes-regression": Recipe(
@@ -292,7 +292,7 @@ RECIPES: dict[str, Recipe] = {
     "emoji-ar-prior": Recipe(
         "emoji",
         "ar_prior",
-        "caption -> image embedding, in words",
+        "caption -> image embedding, code by code",
         lambda tier, pairs: ar_prior_task("emoji", tier, pairs),
     ),
     "emoji-regression": Recipe(

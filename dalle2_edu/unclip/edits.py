@@ -49,7 +49,7 @@ from dalle2_edu.unclip.pictures import (
     size_of,
 )
 from dalle2_edu.unclip.prior import nearest_to_text
-from dalle2_edu.unclip.run import Run, checked_count, checked_prompts
+from dalle2_edu.unclip.run import Run, checked_count, checked_prompts, checked_seeds
 from dalle2_edu.unclip.upsampler import DETAIL_CLIP, Upsampler, from_detail, to_detail, upsampler_diffusion
 
 if TYPE_CHECKING:
@@ -115,7 +115,7 @@ def decode(
     width = unclip.decoder.config.clip_dim
     if z_i.dim() != 2 or z_i.shape[1] != width:
         raise Dalle2EduError(f"The decoder paints from embeddings (B, {width}), not {tuple(z_i.shape)}.")
-    run = Run(seeds_for(seed, len(z_i)), unclip.device, progress)
+    run = Run(checked_seeds(seed, len(z_i), "latents"), unclip.device, progress)
     if x_T is None:
         x_T = run.noise("decoder start")(unclip.decoder_shape(len(z_i)))
     if x_T.shape != unclip.decoder_shape(len(z_i)):
@@ -361,14 +361,6 @@ def between(pair: Tensor, share: Tensor) -> Tensor:
     """The arc from pair[0] to pair[1] at N shares: (2, ...) and (N,) -> (N, ...)."""
     first, second = (end.expand(len(share), *end.shape) for end in pair)
     return slerp(first, second, share)
-
-
-def seeds_for(seed: int | Sequence[int], n: int) -> list[int]:
-    """One seed for all n pictures, or one each."""
-    seeds = [seed] * n if isinstance(seed, int) else list(seed)
-    if len(seeds) != n:
-        raise Dalle2EduError(f"{n} latents need one seed, or {n}; there are {len(seeds)}.")
-    return seeds
 
 
 def checked_share(name: str, value: float) -> float:

@@ -65,11 +65,11 @@ def checked_prompts(prompts: Sequence[str], tokenizer: Tokenizer) -> list[str]:
     return list(prompts)
 
 
-def checked_seeds(seed: SupportsIndex | Sequence[int], n: int) -> list[int]:
-    """One seed a picture."""
+def checked_seeds(seed: SupportsIndex | Sequence[int], n: int, of: str = "prompts") -> list[int]:
+    """One seed a picture; `of` is what an error calls the n."""
     seeds = [operator.index(each) for each in ([seed] * n if isinstance(seed, SupportsIndex) else seed)]
     if len(seeds) != n:
-        raise Dalle2EduError(f"{n} prompts need one seed, or {n}; there are {len(seeds)}.")
+        raise Dalle2EduError(f"{n} {of} need one seed, or {n}; there are {len(seeds)}.")
     return seeds
 
 

@@ -92,7 +92,7 @@ def test_what_does_not_exist_is_said_in_one_line(
 
 @pytest.mark.parametrize(
     "shown",
-    ["/home/ann/book/x.py", "see /opt/venv/lib/python3.11", 'href="/srv/book/x"', "C:\\Users\\ann", "(/tmp/a/b)"],
+    ["/home/reader/book/x.py", "see /opt/venv/lib/python3.11", 'href="/srv/book/x"', "C:\\Users\\reader", "(/tmp/a/b)"],
 )
 def test_absolute_paths_are_found(shown: str) -> None:
     assert run.absolute_paths(nbformat.v4.new_output("stream", text=shown))
