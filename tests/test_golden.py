@@ -7,7 +7,7 @@ says which system and constructor made it; a system that has no entry in CHECKS 
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -16,9 +16,11 @@ from golden_process import check_process
 from safetensors import safe_open
 from torch import Tensor, nn
 
+from dalle2_edu.baselines.dvae import DvaeConfig, DvaeDecoder, DvaeEncoder
 from dalle2_edu.diffusion.classifier import NoisyClassifier
 from dalle2_edu.diffusion.unet import UNet
-from dalle2_edu.interop import openai_keys as keys
+from dalle2_edu.interop import keys
+from dalle2_edu.interop.weights import pour
 from dalle2_edu.text2image.glide import Glide, GlideConfig
 from dalle2_edu.unclip.decoder import Decoder, DecoderConfig
 from dalle2_edu.unclip.prior import DiffusionPrior, PriorConfig
@@ -48,28 +50,37 @@ def assert_answers(module: nn.Module, inputs: tuple[Tensor, ...], expected: Tens
     assert (module(*inputs) - expected).abs().max() <= TOLERANCE
 
 
+def filled(build: Callable[[], nn.Module], tensors: Iterator[tuple[str, Tensor]], extra: Tensors | None = None):
+    return pour(build, tensors, "the golden file", extra=extra)
+
+
 def check_adm(config: dict, tensors: Tensors) -> None:
     unet = keys.unet_config(config)
-    state = keys.unet_state(pick(tensors, "weights."), unet, legacy_order=not config["use_new_attention_order"])
+    official = keys.unet_tensors(pick(tensors, "weights."), unet, legacy_order=not config["use_new_attention_order"])
     x = pick(tensors, "input.")
-    net = keys.load_strictly(UNet(unet), state)
+    net = filled(lambda: UNet(unet), official)
     assert_answers(lambda *args: net(*args[:2], y=args[2]), (x["x"], x["t"], x["y"]), tensors["output.model_out"])
 
 
 def check_classifier(config: dict, tensors: Tensors) -> None:
     unet = keys.unet_config(config)
-    net = keys.load_strictly(NoisyClassifier(unet), keys.classifier_state(pick(tensors, "weights."), unet))
+    net = filled(lambda: NoisyClassifier(unet), keys.classifier_tensors(pick(tensors, "weights."), unet))
     x = pick(tensors, "input.")
     assert_answers(net, (x["x"], x["t"]), tensors["output.model_out"])
 
 
 def check_glide(config: dict, tensors: Tensors) -> None:
-    unet = keys.unet_config(config, context_dim=config["xf_width"])
-    sizes = (config["n_vocab"], config["text_ctx"], config["xf_width"], config["xf_layers"], config["xf_heads"])
-    net = Glide(GlideConfig(unet, *sizes))
-    keys.load_strictly(net, keys.glide_state(pick(tensors, "weights."), unet, config["xf_heads"]))
     x = pick(tensors, "input.")
-    assert_answers(net, (x["x"], x["t"], x["tokens"], x["mask"]), tensors["output.model_out"])
+    seen = {"low_res": x.get("low_res")}
+    if "inpaint_mask" in x:  # theirs is 1 where a pixel is known
+        seen |= {"known": x["inpaint_image"], "hole": x["inpaint_mask"] == 0}
+    stem = tensors["weights.input_blocks.0.0.weight"]
+    unet = keys.unet_config(config, in_channels=stem.shape[1], context_dim=config["xf_width"])
+    sizes = (config["n_vocab"], config["text_ctx"], config["xf_width"], config["xf_layers"], config["xf_heads"])
+    official = keys.glide_tensors(pick(tensors, "weights."), unet, config["xf_heads"])
+    net = filled(lambda: Glide(GlideConfig(unet, *sizes)), official)
+    inputs = (x["x"], x["t"], x["tokens"], x["mask"])
+    assert_answers(lambda *args: net(*args, **seen), inputs, tensors["output.model_out"])
     with torch.no_grad():
         pooled, tokens = net.text(x["tokens"], x["mask"])
     assert (pooled - tensors["output.text_pooled"]).abs().max() <= TOLERANCE
@@ -79,8 +90,9 @@ def check_glide(config: dict, tensors: Tensors) -> None:
 def check_karlo_prior(config: dict, tensors: Tensors) -> None:
     width, heads = config["xf_width"], config["xf_heads"]
     ours = PriorConfig(config["clip_dim"], config["clip_dim"], config["text_ctx"], width, config["xf_layers"], heads)
-    net = DiffusionPrior(ours)
-    keys.load_strictly(net, keys.karlo_prior_state(pick(tensors, "weights."), heads), skip=("mean", "std"))
+    stats = {"mean": torch.zeros(config["clip_dim"]), "std": torch.ones(config["clip_dim"])}
+    official = keys.karlo_prior_tensors(pick(tensors, "weights."), heads)
+    net = filled(lambda: DiffusionPrior(ours), official, stats)
     x = pick(tensors, "input.")
     inputs = (x["z_t"], x["t"], x["text_emb"], x["text_enc"], x["mask"])
     assert_answers(net, inputs, tensors["output.model_out"])
@@ -88,8 +100,8 @@ def check_karlo_prior(config: dict, tensors: Tensors) -> None:
 
 def check_karlo_decoder(config: dict, tensors: Tensors) -> None:
     unet = keys.unet_config(config, context_dim=config["xf_width"])
-    net = Decoder(DecoderConfig(config["clip_dim"], config["clip_dim"], unet=unet))
-    keys.load_strictly(net, keys.karlo_decoder_state(pick(tensors, "weights."), unet))
+    ours = DecoderConfig(config["clip_dim"], config["clip_dim"], unet=unet)
+    net = filled(lambda: Decoder(ours), keys.karlo_decoder_tensors(pick(tensors, "weights."), unet))
     x = pick(tensors, "input.")
     inputs = (x["x"], x["t"], x["image_emb"], x["text_emb"], x["text_enc"], x["mask"])
     assert_answers(net, inputs, tensors["output.model_out"])
@@ -97,11 +109,22 @@ def check_karlo_decoder(config: dict, tensors: Tensors) -> None:
 
 def check_karlo_upsampler(config: dict, tensors: Tensors) -> None:
     unet = keys.unet_config(config, in_channels=2 * config["in_channels"])
-    net = Upsampler(UpsamplerConfig(unet=unet))
-    state = keys.unet_state(pick(tensors, "weights."), unet)
-    keys.load_strictly(net, {f"unet.{key}": tensor for key, tensor in state.items()})
+    official = keys.upsampler_tensors(pick(tensors, "weights."), unet)
+    net = filled(lambda: Upsampler(UpsamplerConfig(unet=unet)), official)
     x = pick(tensors, "input.")
     assert_answers(net, (x["x"], x["t"], x["low_res"]), tensors["output.model_out"])
+
+
+def check_dvae_encoder(config: dict, tensors: Tensors) -> None:
+    ours = DvaeConfig(config["vocab_size"], config["n_hid"], blocks=config["n_blk_per_group"])
+    net = filled(lambda: DvaeEncoder(ours), keys.dvae_tensors(pick(tensors, "weights.")))
+    assert_answers(net, (tensors["input.x"],), tensors["output.logits"])
+
+
+def check_dvae_decoder(config: dict, tensors: Tensors) -> None:
+    ours = DvaeConfig(config["vocab_size"], config["n_hid"], config["n_init"], config["n_blk_per_group"])
+    net = filled(lambda: DvaeDecoder(ours), keys.dvae_tensors(pick(tensors, "weights.")))
+    assert_answers(net, (tensors["input.one_hot"],), tensors["output.stats"])
 
 
 CHECKS: dict[str, Callable[[dict, Tensors], None]] = {
@@ -109,6 +132,10 @@ CHECKS: dict[str, Callable[[dict, Tensors], None]] = {
     "openai/guided-diffusion EncoderUNetModel": check_classifier,
     "openai/guided-diffusion SpacedDiffusion": check_process,
     "openai/glide-text2im Text2ImUNet": check_glide,
+    "openai/glide-text2im InpaintText2ImUNet": check_glide,
+    "openai/glide-text2im SuperResText2ImUNet": check_glide,
+    "openai/DALL-E Encoder": check_dvae_encoder,
+    "openai/DALL-E Decoder": check_dvae_decoder,
     "kakaobrain/karlo PriorTransformer": check_karlo_prior,
     "kakaobrain/karlo PLMImUNet": check_karlo_decoder,
     "kakaobrain/karlo SuperResUNetModel": check_karlo_upsampler,

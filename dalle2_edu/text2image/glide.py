@@ -3,7 +3,7 @@
 The idea: a transformer reads the tokens. Its last output stands where ADM has the class embedding (it is added to the
 timestep's), and all its outputs become extra keys and values in every attention layer of the U-Net.
 
-    GLIDE, arXiv 2112.10741, section 3.1 (text conditioning) and 3.2 (inpainting: four extra input channels)
+    GLIDE, arXiv 2112.10741, section 3.1 (text conditioning), 3.2 (inpainting: four extra input channels)
 
 Padding is not masked away: a padded position reads a learned padding embedding of that position.
 
@@ -15,6 +15,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dalle2_edu.diffusion.unet import TIME_EMB_MULT, UNet, UNetConfig
@@ -36,6 +37,12 @@ class GlideConfig:
 class Glide(nn.Module):
     """x_t (B, 3, H, W), t (B,), tokens (B, L) -> (B, 6, H, W): eps in the first three channels, variance in the
     rest.
+
+    One class for the four released networks. What they see beside the noisy picture are more input channels, which
+    `unet.in_channels` counts:
+
+        base               3          upsampler             3 + 3
+        base, inpainting   3 + 4      upsampler, inpainting 3 + 4 + 3
     """
 
     def __init__(self, config: GlideConfig):
@@ -44,10 +51,41 @@ class Glide(nn.Module):
         self.text = GlideText(config)
         self.unet = UNet(config.unet)
 
-    def forward(self, x_t: Tensor, t: Tensor, tokens: Tensor, mask: Tensor) -> Tensor:
-        """mask (B, L) is True where a token is real."""
-        pooled, context = self.text(tokens, mask)
-        return self.unet(x_t, t, added_emb=pooled, context=context)
+    def forward(
+        self,
+        x_t: Tensor,
+        t: Tensor,
+        tokens: Tensor,
+        mask: Tensor,
+        known: Tensor | None = None,
+        hole: Tensor | None = None,
+        low_res: Tensor | None = None,
+    ) -> Tensor:
+        """mask (B, L) is True where a token is real.
+
+        known (B, 3, H, W) and hole, bool (B, 1, H, W), True where to paint: for a network that inpaints. low_res
+        (B, 3, h, w), of any size: for an upsampler.
+        """
+        return self.denoise(x_t, t, *self.text(tokens, mask), known=known, hole=hole, low_res=low_res)
+
+    def denoise(
+        self,
+        x_t: Tensor,
+        t: Tensor,
+        pooled: Tensor,
+        context: Tensor,
+        known: Tensor | None = None,
+        hole: Tensor | None = None,
+        low_res: Tensor | None = None,
+    ) -> Tensor:
+        """The same with the text read already (`text`): it does not change from step to step."""
+        seen = [x_t]
+        if known is not None and hole is not None:
+            keep = (~hole).to(x_t.dtype)
+            seen += [known * keep, keep]  # what it holds in the hole is not looked at
+        if low_res is not None:
+            seen.append(F.interpolate(low_res, x_t.shape[-2:], mode="bilinear"))
+        return self.unet(torch.cat(seen, dim=1), t, added_emb=pooled, context=context)
 
 
 class GlideText(nn.Module):

@@ -1,0 +1,210 @@
+"""Files of released weights, and how they get into a module: one tensor at a time, all of it or nothing.
+
+A released network has hundreds of millions of numbers. Three habits keep that cheap and safe:
+
+1. The file is mapped, not read: a tensor comes off the disk when it is asked for (`open_weights`).
+2. The module is built on the meta device, where tensors have a shape and no memory. Each official tensor is moved
+   straight to its device and type and becomes the module's own (`pour`), so nothing is ever twice in memory.
+3. Safetensors, or `.pt` files that hold tensors only (`weights_only=True`). A pickle that holds objects can run any
+   code when it is read: it is refused.
+
+Chapter 24 uses this file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from math import prod
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any, TypeVar
+
+import psutil
+import torch
+from huggingface_hub import hf_hub_download
+from huggingface_hub.errors import HFValidationError
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from dalle2_edu.errors import Dalle2EduError
+
+Module = TypeVar("Module", bound=nn.Module)
+Source = str | Path
+GIB = 2**30
+
+
+class MappedTensors(Mapping[str, Tensor]):
+    """A safetensors file as a dict whose tensors are read when they are asked for."""
+
+    def __init__(self, path: Path):
+        self._file = safe_open(path, "pt")
+        self._keys = list(self._file.keys())
+
+    def __getitem__(self, key: str) -> Tensor:
+        if key not in self._keys:
+            raise KeyError(key)
+        return self._file.get_tensor(key)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._keys)
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+
+class Selected(Mapping[str, Tensor]):
+    """The tensors whose keys start with a prefix, under their names without it."""
+
+    def __init__(self, tensors: Mapping[str, Tensor], prefix: str):
+        self._tensors, self._prefix = tensors, prefix
+        self._keys = [key.removeprefix(prefix) for key in tensors if key.startswith(prefix)]
+
+    def __getitem__(self, key: str) -> Tensor:
+        return self._tensors[self._prefix + key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._keys)
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+
+# --- finding and opening ------------------------------------------------------------------------------------------
+
+
+def find_file(source: Source, names: Iterable[str], by_hand: str = "") -> Path:
+    """The file that `source` means: a file itself, a folder that holds one of `names`, or a Hugging Face repository
+    ("owner/name") that does.
+
+    Raises Dalle2EduError if there is none, with the command `by_hand` that fetches it.
+    """
+    names, path = list(names), Path(source).expanduser()
+    if path.is_file():
+        return path
+    if path.is_dir():
+        for name in names:
+            if (path / name).is_file():
+                return path / name
+        raise Dalle2EduError(f"There is no {' or '.join(names)} in {path}.{_hint(by_hand)}")
+    if is_hub_name(source):
+        return _download(str(source), names, by_hand)
+    raise Dalle2EduError(f"There is no file {path}.{_hint(by_hand)}")
+
+
+def is_hub_name(source: Source) -> bool:
+    """Whether this reads like "owner/name" and not like a path."""
+    text = str(source)
+    return text.count("/") == 1 and not text.startswith((".", "/", "~")) and not Path(text).suffix
+
+
+def _download(repository: str, names: list[str], by_hand: str) -> Path:
+    problem: Exception | None = None
+    for name in names:
+        try:
+            return Path(hf_hub_download(repository, name))
+        except (OSError, HFValidationError, ValueError) as error:  # no network, no such repository, no such file
+            problem = error
+    by_hand = by_hand or f"hf download {repository} --local-dir {repository.split('/')[1]}"
+    reason = str(problem).splitlines()[0] if problem else "it names no file"
+    raise Dalle2EduError(f"{repository} could not be fetched ({reason}).{_hint(by_hand)}")
+
+
+def _hint(by_hand: str) -> str:
+    return f" To get it by hand: {by_hand}" if by_hand else ""
+
+
+def open_weights(path: Path) -> Mapping[str, Any]:
+    """A file's tensors, mapped into memory: safetensors, or a `.pt` of tensors.
+
+    Raises Dalle2EduError for a file that was cut off, and for one that would have to be unpickled.
+    """
+    try:
+        if path.suffix == ".safetensors":
+            return MappedTensors(path)
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except UnpicklingError as error:
+        raise Dalle2EduError(
+            f"{path} holds pickled Python objects, which can run any code when they are read, so it was not opened. "
+            f"If you trust it: dalle2-edu convert {path}"
+        ) from error
+    except (SafetensorError, RuntimeError, EOFError, OSError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise Dalle2EduError(f"{path} can't be read; it was cut off or is no weights file ({reason[:120]}).") from error
+
+
+# --- pouring ------------------------------------------------------------------------------------------------------
+
+
+def pour(
+    build: Callable[[], Module],
+    tensors: Iterable[tuple[str, Tensor]],
+    source: Source,
+    count: int | None = None,
+    dtype: torch.dtype = torch.float32,
+    device: str | torch.device = "cpu",
+    progress: bool = False,
+    extra: Mapping[str, Tensor] | None = None,
+) -> Module:
+    """A module built by `build` and filled with `tensors`, (our name, tensor) one after the other.
+
+    Tensors of floating point get `dtype`. `extra` are tensors that the file lacks, such as statistics from elsewhere.
+    Raises Dalle2EduError, naming the file, the key and both shapes, unless every tensor of the module comes exactly
+    once; then no module is returned. It also says before it allocates how much memory is missing.
+    """
+    with torch.device("meta"):
+        module = build()
+    wanted = module.state_dict()
+    check_memory(wanted, dtype, device, source)
+    state: dict[str, Tensor] = {}
+    for name, tensor in tqdm(_with(tensors, extra), total=count, desc=Path(source).name, disable=not progress):
+        _check(name, tensor, wanted, state, source)
+        state[name] = tensor.to(device, dtype if tensor.is_floating_point() else None)
+    missing = [name for name in wanted if name not in state]
+    if missing:
+        raise Dalle2EduError(
+            f"{source} does not hold this network: {len(missing)} of its {len(wanted)} tensors are not there, the "
+            f"first {missing[0]!r} {list(wanted[missing[0]].shape)}."
+        )
+    module.load_state_dict(state, assign=True)  # the tensors themselves, not copies
+    return module.eval()
+
+
+def _with(tensors: Iterable[tuple[str, Tensor]], extra: Mapping[str, Tensor] | None) -> Iterator[tuple[str, Tensor]]:
+    yield from tensors
+    yield from (extra or {}).items()
+
+
+def _check(name: str, tensor: Tensor, wanted: Mapping[str, Tensor], state: Mapping[str, Tensor], source: Source):
+    if name not in wanted:
+        raise Dalle2EduError(f"{source} holds another network: ours has no place for {name!r} {list(tensor.shape)}.")
+    if name in state:
+        raise Dalle2EduError(f"{source} holds another network: {name!r} comes twice.")
+    if tensor.shape != wanted[name].shape:
+        raise Dalle2EduError(
+            f"{source} holds another network: {name!r} should be {list(wanted[name].shape)} but is "
+            f"{list(tensor.shape)}."
+        )
+
+
+def check_memory(wanted: Mapping[str, Tensor], dtype: torch.dtype, device: str | torch.device, source: Source) -> None:
+    """Raise Dalle2EduError unless the device has room for these tensors in this type."""
+    needed = sum(prod(t.shape) * (dtype if t.is_floating_point() else t.dtype).itemsize for t in wanted.values())
+    free = free_memory(torch.device(device))
+    if needed > free:
+        raise Dalle2EduError(
+            f"{source} needs {needed / GIB:.1f} GiB on {device} and {free / GIB:.1f} GiB are free: take "
+            f"dtype=torch.bfloat16, or another device."
+        )
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes that can still be allocated there."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    return psutil.virtual_memory().available
+
+
+def parameter_count(module: nn.Module) -> int:
+    """How many numbers the module learned; buffers are not among them."""
+    return sum(parameter.numel() for parameter in module.parameters())
