@@ -6,9 +6,9 @@ The released networks are the ones that this book builds, under other field name
 - Their attention keeps query, key and value of one head side by side, [q|k|v] per head ("legacy order"); ours keeps all
   queries, then all keys, then all values, which is also ADM's `use_new_attention_order`. `heads_last` reorders.
 
-Each function takes an official state dict and yields our name and our tensor for one official key after the other: each
-key is used exactly once, and only one tensor is in memory at a time if the dict reads its tensors when asked. `pour` puts
-them into a module.
+Each function takes an official state dict and yields our name and our tensor for one official key after the other:
+each key is used exactly once, and only one tensor is in memory at a time if the dict reads its tensors when asked.
+`weights.pour` puts them into a module.
 """
 
 from __future__ import annotations

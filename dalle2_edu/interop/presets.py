@@ -72,7 +72,7 @@ KARLO_DECODER = DecoderConfig(
     unet=replace(ADM_64, channels=320, num_classes=None, context_dim=1536),
 )
 KARLO_UPSAMPLER = UpsamplerConfig(
-    "linear",
+    "cosine",
     UNetConfig(
         image_size=256,
         in_channels=6,

@@ -89,6 +89,7 @@ class Clip(nn.Module):
         self.config = config
         self.model = build_open_clip(config)
         self.thumbnail = nn.Linear(config.embed_dim, 3 * config.thumbnail**2) if config.thumbnail else None
+        self.normalize = True  # Karlo reads CLIP's projections as they come, longer than 1
         self.image_mean: tuple[float, ...] = (0.5, 0.5, 0.5)  # with this std it leaves [-1, 1] as it is
         self.image_std: tuple[float, ...] = (0.5, 0.5, 0.5)
 
@@ -105,12 +106,12 @@ class Clip(nn.Module):
             images = F.interpolate(images, (side, side), mode="bicubic", antialias=True)
         mean = images.new_tensor(self.image_mean)[:, None, None]
         std = images.new_tensor(self.image_std)[:, None, None]
-        return self.model.encode_image((images * 0.5 + 0.5 - mean) / std, normalize=True)
+        return self.model.encode_image((images * 0.5 + 0.5 - mean) / std, normalize=self.normalize)
 
     def encode_text(self, tokens: Tensor) -> TextEncoding:
         """Token ids (B, L), zero where padded -> embedding (unit vectors), encoded tokens and mask."""
         out = self.model.forward_intermediates(
-            text=tokens, text_indices=1, normalize=True, normalize_intermediates=True, output_logits=False
+            text=tokens, text_indices=1, normalize=self.normalize, normalize_intermediates=True, output_logits=False
         )
         # The end token has the largest id: up to it a token is real, after it there is padding.
         real = torch.arange(tokens.shape[1], device=tokens.device)[None] <= tokens.argmax(dim=1, keepdim=True)
@@ -215,7 +216,8 @@ def wrap_open_clip(model: Any) -> Clip:
         )
     clip = Clip.__new__(Clip)
     nn.Module.__init__(clip)
-    clip.model, clip.thumbnail = model, None
-    clip.image_mean = tuple(model.visual.image_mean or open_clip.OPENAI_DATASET_MEAN)
-    clip.image_std = tuple(model.visual.image_std or open_clip.OPENAI_DATASET_STD)
+    clip.model, clip.thumbnail, clip.normalize = model, None, True
+    visual = getattr(model, "visual", None)  # a text tower alone has none
+    clip.image_mean = tuple(getattr(visual, "image_mean", None) or open_clip.OPENAI_DATASET_MEAN)
+    clip.image_std = tuple(getattr(visual, "image_std", None) or open_clip.OPENAI_DATASET_STD)
     return clip

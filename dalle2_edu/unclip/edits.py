@@ -36,7 +36,6 @@ from dalle2_edu.diffusion.samplers import Denoiser, ddim_invert
 from dalle2_edu.errors import Dalle2EduError
 from dalle2_edu.text2image.clip import TextEncoding
 from dalle2_edu.text2image.inpainting import repaint
-from dalle2_edu.unclip.decoder import decoder_diffusion
 from dalle2_edu.unclip.latents import Latent, slerp, text_direction
 from dalle2_edu.unclip.pictures import (
     Picture,
@@ -87,7 +86,7 @@ def invert(
     z_i, text = unclip.clip.encode_image(images), unclip.encode_text([""] * len(images))
     x_T = ddim_invert(
         unclip.denoiser(z_i, text, guidance_scale),
-        decoder_diffusion().respace(decoder_steps),
+        unclip.decoder_process.respace(decoder_steps),
         resize(images, unclip.decoder.config.unet.image_size),
         progress="inversion" if progress else None,
     )
@@ -280,7 +279,7 @@ def inpaint(
         denoiser = unclip.denoiser(z_i, text, guidance_scale)
     picture = repaint(
         denoiser,
-        decoder_diffusion().respace(decoder_steps),
+        unclip.decoder_process.respace(decoder_steps),
         small,
         small_hole,
         run.noise("decoder"),

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal, get_args
 
 import torch
@@ -96,6 +97,7 @@ class UnCLIP:
     ):
         self.clip, self.prior, self.decoder, self.upsamplers = clip, prior, decoder, list(upsamplers)
         self.tokenizer, self.inpaint_decoder = tokenizer, inpaint_decoder
+        self.decoder_process = decoder_diffusion()  # how the decoder was trained; the ways back are respaced from it
         self.device = next(decoder.parameters()).device
 
     @classmethod
@@ -114,6 +116,13 @@ class UnCLIP:
         own = [zoo.load(domain, part, device) for part in (prior, "decoder")]
         inpainter = zoo.load(domain, "inpaint_decoder", device) if fits(domain, "inpaint_decoder") else None
         return cls(shared[0], own[0], own[1], shared[1:], default_tokenizer(), inpainter)
+
+    @staticmethod
+    def from_karlo(source: str | Path, **how: Any) -> UnCLIP:
+        """The released Karlo, 64 -> 256 pixels, with 25 + 25 + 7 steps: see `interop.karlo.load_karlo`."""
+        from dalle2_edu.interop.karlo import load_karlo  # here, since interop knows the models and not they it
+
+        return load_karlo(source, **how)
 
     @torch.no_grad()
     def text_to_image(
@@ -259,7 +268,7 @@ class UnCLIP:
         noise = run.noise("decoder")
         return ddim_sample(
             self.denoiser(image_emb, text, guidance_scale),
-            decoder_diffusion().respace(steps),
+            self.decoder_process.respace(steps),
             noise(self.decoder_shape(len(image_emb))) if x_T is None else x_T,
             noise,
             eta=eta,

@@ -1,6 +1,6 @@
 """The released networks at their full size, on the meta device: every official key is used once and every shape fits.
 
-`tests/state_dicts/*.json` list what each released checkpoint holds: its parameter count, and every tensor's key and shape.
+`tests/state_dicts/*.json` list what each released checkpoint holds: its parameter count, every tensor's key and shape.
 """
 
 import json
