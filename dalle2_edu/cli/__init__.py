@@ -1,4 +1,4 @@
-"""The command line: `dalle2-edu draw | vary | blend | edit | inpaint | train | evaluate | trial | zoo | data ...`.
+"""The command line: `dalle2-edu draw | vary | blend | edit | inpaint | train | evaluate | trial | zoo | ...`.
 
 Each command is a thin layer: it checks what was typed, calls the one function of the package that does the
 work, and says where the result lies. Read it to see which function that is; a file here holds the commands of
@@ -19,7 +19,7 @@ import warnings
 
 import typer
 
-from dalle2_edu.cli import data, drawing, editing, judging, training, zoo
+from dalle2_edu.cli import converting, data, drawing, editing, judging, training, zoo
 from dalle2_edu.errors import Dalle2EduError
 
 INTERRUPTED = 130  # what a shell reports for a program that Ctrl-C ended: 128 + signal 2
@@ -58,6 +58,7 @@ for command in (drawing.draw, editing.vary, editing.blend, editing.edit, editing
 app.command("recipes")(training.list_recipes)
 app.command()(judging.evaluate)
 app.command()(judging.trial)
+app.command()(converting.convert)
 zoo_app.command("list")(zoo.zoo_list)
 zoo_app.command("verify")(zoo.zoo_verify)
 zoo_app.command("train")(zoo.zoo_train)

@@ -13,6 +13,8 @@ Chapter 13 uses this file.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -50,6 +52,13 @@ class Glide(nn.Module):
         self.config = config
         self.text = GlideText(config)
         self.unet = UNet(config.unet)
+
+    @staticmethod
+    def from_released(source: str | Path, **how: Any) -> Any:
+        """The released GLIDE, ready to draw: see `interop.glide.load_pipeline`."""
+        from dalle2_edu.interop.glide import load_pipeline  # here, since interop knows the models and not they it
+
+        return load_pipeline(source, **how)
 
     def forward(
         self,

@@ -2,14 +2,16 @@
 
 import json
 import math
-from collections.abc import Iterator
+import shutil
 from pathlib import Path
 
+import open_clip
 import pytest
 import torch
 from diffusers import PriorTransformer, UNet2DConditionModel, UNet2DModel
 from diffusers.pipelines.deprecated.unclip.text_proj import UnCLIPTextProjModel
 from diffusers.schedulers import scheduling_unclip
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModelWithProjection, CLIPVisionConfig, CLIPVisionModelWithProjection
@@ -229,7 +231,7 @@ def test_each_step_is_theirs(karlo, monkeypatch, stage, steps, their, tolerance)
     assert times == [t for _, t in walk.states]
     drawn = iter(walk.noise)
     monkeypatch.setattr(scheduling_unclip, "randn_tensor", lambda *_, **__: next(drawn))
-    for i, ((x, t), answer) in enumerate(zip(walk.states, walk.answers)):
+    for i, ((x, t), answer) in enumerate(zip(walk.states, walk.answers, strict=True)):
         before = times[i + 1] if i + 1 < steps else None
         stepped = theirs.step(answer, t, x, prev_timestep=before).prev_sample
         assert (stepped - walk.ends[i]).abs().max() < tolerance, f"step {i} of {stage}"
@@ -250,8 +252,6 @@ def test_text_to_image_and_variations(karlo):
 
 
 def golden(name: str) -> tuple[dict, dict[str, Tensor], dict[str, Tensor]]:
-    from safetensors import safe_open
-
     with safe_open(GOLDEN / f"{name}.safetensors", "pt") as file:
         config = json.loads(file.metadata()["config"])
     tensors = load_file(GOLDEN / f"{name}.safetensors")
@@ -260,10 +260,8 @@ def golden(name: str) -> tuple[dict, dict[str, Tensor], dict[str, Tensor]]:
 
 
 @pytest.fixture(scope="module")
-def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, KarloConfig]]:
+def own(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, KarloConfig]:
     """A folder of Karlo's own checkpoints with the weights of the golden files, and their sizes."""
-    import open_clip
-
     path = tmp_path_factory.mktemp("own")
     prior, prior_weights, _ = golden("karlo_prior")
     decoder, decoder_weights, _ = golden("karlo_decoder")
@@ -277,14 +275,12 @@ def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, KarloC
     vision = open_clip.CLIPVisionCfg(1, 64, 64, patch_size=8, image_size=16)
     text = open_clip.CLIPTextCfg(context_length=length, vocab_size=WORDS, width=dim, heads=1, layers=1)
     torch.save(open_clip.CLIP(dim, vision, text, quick_gelu=True).state_dict(), path / OWN_FILES["clip"])
-    yield (
-        path,
-        KarloConfig(
-            PriorConfig(dim, dim, length, prior["xf_width"], prior["xf_layers"], prior["xf_heads"]),
-            DecoderConfig(dim, dim, unet=keys.unet_config(decoder, context_dim=decoder["xf_width"])),
-            UpsamplerConfig("cosine", keys.unet_config(upsampler, in_channels=2 * upsampler["in_channels"])),
-        ),
+    sizes = KarloConfig(
+        PriorConfig(dim, dim, length, prior["xf_width"], prior["xf_layers"], prior["xf_heads"]),
+        DecoderConfig(dim, dim, unet=keys.unet_config(decoder, context_dim=decoder["xf_width"])),
+        UpsamplerConfig("cosine", keys.unet_config(upsampler, in_channels=2 * upsampler["in_channels"])),
     )
+    return path, sizes
 
 
 @torch.no_grad()
@@ -311,8 +307,6 @@ def test_a_folder_that_is_not_there():
 
 
 def copied(folder: Path, to: Path) -> Path:
-    import shutil
-
     return Path(shutil.copytree(folder, to / "karlo"))
 
 
