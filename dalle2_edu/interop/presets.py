@@ -1,4 +1,4 @@
-"""The sizes of the released networks: our configs, with which our classes have exactly their parameters.
+"""The sizes of the released networks, with which our classes have exactly their parameters; and of the papers'.
 
     network                   parameters      source
     GLIDE base               385,030,726      openai/glide-text2im, model_creation.py
@@ -16,13 +16,18 @@ Chapter 24 uses this file.
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
-from dalle2_edu.diffusion.unet import UNetConfig
-from dalle2_edu.text2image.glide import GlideConfig
-from dalle2_edu.unclip.decoder import DecoderConfig
-from dalle2_edu.unclip.prior import PriorConfig
-from dalle2_edu.unclip.upsampler import UpsamplerConfig
+from torch import nn
+
+from dalle2_edu.diffusion.unet import UNet, UNetConfig
+from dalle2_edu.text2image.glide import Glide, GlideConfig
+from dalle2_edu.unclip import ar_prior
+from dalle2_edu.unclip.ar_prior import ARPrior
+from dalle2_edu.unclip.decoder import Decoder, DecoderConfig
+from dalle2_edu.unclip.prior import DiffusionPrior, PriorConfig
+from dalle2_edu.unclip.upsampler import Upsampler, UpsamplerConfig
 
 ADM_64 = UNetConfig(
     image_size=64,
@@ -82,5 +87,68 @@ KARLO_UPSAMPLER = UpsamplerConfig(
         attention_levels=(),
         scale_shift_norm=False,
         middle_attention=False,
+    ),
+)
+
+# --- the sizes that papers give, whose weights nobody released -----------------------------------------------------
+# What a paper leaves open stands in `PAPER`'s notes, which `benchmarks/sizes.py` prints beside the counts.
+
+_WIDE = replace(ADM_64, channels=512, num_classes=None, context_dim=2048)
+UNCLIP_PRIOR = PriorConfig(clip_dim=1024, text_width=1024, context_length=256, width=2048, layers=24, heads=32)
+UNCLIP_DECODER = DecoderConfig(clip_dim=1024, text_width=2048, unet=_WIDE)
+UNCLIP_UPSAMPLER_256 = KARLO_UPSAMPLER  # 320 channels, depth 3, multiples 1, 2, 3, 4: Karlo took them over
+UNCLIP_UPSAMPLER_1024 = UpsamplerConfig(
+    "linear",
+    replace(KARLO_UPSAMPLER.unet, image_size=1024, channels=192, num_res_blocks=2, channel_mult=(1, 1, 2, 2, 4, 4)),
+)
+PAPER_TEXT = {"vocab_size": 50257, "context_length": 128, "width": 2048, "layers": 24, "heads": 32}
+GLIDE_3B = GlideConfig(_WIDE, **PAPER_TEXT)
+GLIDE_3B_UPSAMPLER = GlideConfig(
+    replace(ADM_256, channels=384, num_classes=None, context_dim=1024, in_channels=6),
+    **{**PAPER_TEXT, "width": 1024, "heads": 16},
+)
+IMAGEN_BASE = replace(_WIDE, out_channels=3, context_dim=4096)
+
+
+@dataclass(frozen=True)
+class PaperSize:
+    """A network of a paper: what builds ours, the paper's count, its input side, and what the paper leaves open."""
+
+    name: str
+    build: Callable[[], nn.Module]
+    parameters: str
+    note: str
+
+
+PAPER = (
+    PaperSize("unCLIP, diffusion prior", lambda: DiffusionPrior(UNCLIP_PRIOR), "1B", "24 blocks of width 2048"),
+    PaperSize(
+        "unCLIP, autoregressive prior",
+        lambda: ARPrior(ar_prior.PAPER),
+        "1B",
+        "the latent decoder alone; Table 3 also lists a text encoder of 24 blocks of width 2048, which is 1.2B more: "
+        "both together would be 2B",
+    ),
+    PaperSize(
+        "unCLIP, decoder",
+        lambda: Decoder(UNCLIP_DECODER),
+        "3.5B",
+        "without the text transformer of 24 blocks of width 2048 (1.2B), which ours leaves out as Karlo does",
+    ),
+    PaperSize("unCLIP, 64 -> 256", lambda: Upsampler(UNCLIP_UPSAMPLER_256), "700M", ""),
+    PaperSize("unCLIP, 256 -> 1024", lambda: Upsampler(UNCLIP_UPSAMPLER_1024), "300M", ""),
+    PaperSize("GLIDE, base", lambda: Glide(GLIDE_3B), "3.5B", "about 2.3B of pictures and 1.2B of text"),
+    PaperSize(
+        "GLIDE, upsampler",
+        lambda: Glide(GLIDE_3B_UPSAMPLER),
+        "1.5B",
+        "the depth of its text transformer is not given; 24 blocks are taken",
+    ),
+    PaperSize(
+        "Imagen, base",
+        lambda: UNet(IMAGEN_BASE),
+        "2B",
+        "its text goes through cross-attention of its own and its pooling is not given; ours adds T5's tokens to the "
+        "self-attention",
     ),
 )

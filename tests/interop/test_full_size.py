@@ -64,3 +64,14 @@ def test_every_official_tensor_has_its_place(name: str) -> None:
     assert len(given) == len(official) == len(ours)
     assert dict(given) == ours
     assert parameter_count(module) == released["parameters"]
+
+
+def test_the_papers_sizes() -> None:
+    """Within the paper's rounding, but for the autoregressive prior and the decoder, whose notes say what is left out."""
+    papers = {"1B": 1e9, "3.5B": 3.5e9, "700M": 7e8, "300M": 3e8, "1.5B": 1.5e9, "2B": 2e9}
+    for size in presets.PAPER:
+        if size.name in ("unCLIP, autoregressive prior", "unCLIP, decoder"):
+            continue
+        with torch.device("meta"):
+            count = parameter_count(size.build())
+        assert abs(count / papers[size.parameters] - 1) < 0.25, size.name
