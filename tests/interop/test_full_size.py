@@ -67,7 +67,7 @@ def test_every_official_tensor_has_its_place(name: str) -> None:
 
 
 def test_the_papers_sizes() -> None:
-    """Within the paper's rounding, but for the autoregressive prior and the decoder, whose notes say what is left out."""
+    """Near the paper's, but for the autoregressive prior and the decoder, whose notes say what is left out."""
     papers = {"1B": 1e9, "3.5B": 3.5e9, "700M": 7e8, "300M": 3e8, "1.5B": 1.5e9, "2B": 2e9}
     for size in presets.PAPER:
         if size.name in ("unCLIP, autoregressive prior", "unCLIP, decoder"):

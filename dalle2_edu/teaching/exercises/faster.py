@@ -173,16 +173,16 @@ between = Exercise(
             _linearly,
             Words(
                 en="The ends are right, but between them you mix the variances themselves. Mix their logarithms: near "
-                "the clean picture beta is many times beta~, and the log scale gives every size its share.",
+                "the clean picture beta is many times beta_tilde, and the log scale gives every size its share.",
                 zh="两端是对的，但中间你混合的是方差本身。应当混合它们的对数："
-                "靠近干净图片时 beta 是 beta~ 的许多倍，取对数才能照顾到各个量级。",
+                "靠近干净图片时 beta 是 beta_tilde 的许多倍，取对数才能照顾到各个量级。",
             ),
         ),
         Mistake(
             _raw_as_share,
             Words(
-                en="The network answers in [-1, 1]. Map that to a share v in [0, 1] first: v = (raw + 1) / 2.",
-                zh="网络的输出在 [-1, 1] 之间。先把它映射成 [0, 1] 里的份额：v = (raw + 1) / 2。",
+                en="The network answers in about [-1, 1]. Map that to a share v in [0, 1] first: v = (raw + 1) / 2.",
+                zh="网络的输出大约在 [-1, 1] 内。先把它换算成份额：v = (raw + 1) / 2。",
             ),
         ),
         Mistake(
@@ -224,9 +224,9 @@ sigma = Exercise(
         Mistake(
             lambda eta, abar, abar_prev: eta * math.sqrt(1 - abar / abar_prev),
             Words(
-                en="With eta = 1 that is sqrt(beta), the larger of the two classic choices. DDIM's is sqrt(beta~): the "
-                "factor (1 - abar_prev) / (1 - abar) is missing.",
-                zh="eta = 1 时这是 sqrt(beta)，即两种经典取法中较大的一个。DDIM 用的是 sqrt(beta~)："
+                en="With eta = 1 that is sqrt(beta), the larger of the two usual choices. DDIM's is sqrt(beta_tilde): "
+                "the factor (1 - abar_prev) / (1 - abar) is missing.",
+                zh="eta = 1 时这是 sqrt(beta)，即两种经典取法中较大的一个。DDIM 用的是 sqrt(beta_tilde)："
                 "缺了因子 (1 - abar_prev) / (1 - abar)。",
             ),
         ),

@@ -379,15 +379,15 @@ resblock_parameters = Exercise(
         Mistake(
             _always_a_skip,
             Words(
-                en="With c_in equal to c_out the skip connection is the identity, which learns nothing.",
-                zh="c_in 等于 c_out 时，跳跃连接就是恒等映射，没有参数。",
+                en="With c_in equal to c_out the short cut is the identity, which learns nothing.",
+                zh="c_in 等于 c_out 时，捷径就是恒等映射，没有参数。",
             ),
         ),
         Mistake(
             _no_skip,
             Words(
-                en="With c_in different from c_out the skip connection needs a 1 x 1 convolution of its own.",
-                zh="c_in 与 c_out 不同时，跳跃连接自己需要一个 1 x 1 卷积。",
+                en="With c_in different from c_out the short cut needs a 1 x 1 convolution of its own.",
+                zh="c_in 与 c_out 不同时，捷径自己需要一个 1 x 1 卷积。",
             ),
         ),
         Mistake(
@@ -408,9 +408,9 @@ resblock_parameters = Exercise(
     hint=Words(
         en="Six parts: norm1 (on c_in), conv1 3 x 3, emb_proj to 2 * c_out, norm2 (on c_out), conv2 3 x 3, and a 1 "
         "x 1 convolution "
-        "for the skip only if the channels change. Mind the biases.",
+        "for the short cut only if the channels change. Mind the biases.",
         zh="共六部分：norm1（作用在 c_in 上）、3 x 3 的 conv1、输出 2 * c_out 的 emb_proj、norm2（作用在 c_out 上）"
-        "、3 x 3 的 conv2，以及通道数变化时跳跃连接的 1 x 1 卷积。别忘了偏置。",
+        "、3 x 3 的 conv2，以及通道数变化时捷径的 1 x 1 卷积。别忘了偏置。",
     ),
 )
 
@@ -487,7 +487,7 @@ ema_update = Exercise(
 
 
 def _attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """softmax(q k^T / sqrt(d)) v for q (B, N, d), k (B, M, d), v (B, M, d) -> (B, N, d)."""
+    """softmax(q k^T / sqrt(d_k)) v for q (B, N, d_k), k (B, M, d_k), v (B, M, d_k) -> (B, N, d_k)."""
     scores = q @ k.transpose(-2, -1) / math.sqrt(q.shape[-1])  # (B, N, M)
     return scores.softmax(dim=-1) @ v
 
@@ -521,17 +521,17 @@ attention = Exercise(
         Mistake(
             _unscaled,
             Words(
-                en="The scores are not divided by sqrt(d): they grow with the width, and the softmax picks a "
+                en="The scores are not divided by sqrt(d_k): they grow with the width, and the softmax picks a "
                 "single position.",
-                zh="分数没有除以 sqrt(d)：宽度越大分数越大，softmax 会只盯住一个位置。",
+                zh="分数没有除以 sqrt(d_k)：宽度越大分数越大，softmax 会只盯住一个位置。",
             ),
         ),
         Mistake(
             _divided_by_d,
             Words(
-                en="Divided by d instead of its root: the attention becomes nearly uniform. A sum of d products "
-                "has standard deviation sqrt(d).",
-                zh="除以了 d 而不是 sqrt(d)：注意力几乎变成平均。d 个乘积之和的标准差是 sqrt(d)。",
+                en="Divided by d_k instead of its root: the attention becomes nearly uniform. A sum of d_k products "
+                "has standard deviation sqrt(d_k).",
+                zh="除以了 d_k 而不是 sqrt(d_k)：注意力几乎变成平均。d_k 个乘积之和的标准差是 sqrt(d_k)。",
             ),
         ),
         Mistake(
@@ -550,9 +550,9 @@ attention = Exercise(
         ),
     ],
     hint=Words(
-        en="q @ k.transpose(-2, -1) gives (B, N, M) scores. Divide by math.sqrt(d), softmax over the last axis, "
+        en="q @ k.transpose(-2, -1) gives (B, N, M) scores. Divide by math.sqrt(d_k), softmax over the last axis, "
         "multiply with v.",
-        zh="q @ k.transpose(-2, -1) 得到 (B, N, M) 的分数。除以 math.sqrt(d)，沿最后一维做 softmax，再乘 v。",
+        zh="q @ k.transpose(-2, -1) 得到 (B, N, M) 的分数。除以 math.sqrt(d_k)，沿最后一维做 softmax，再乘 v。",
     ),
 )
 
