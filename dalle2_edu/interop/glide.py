@@ -115,20 +115,16 @@ class GlidePipeline:
         base, large = self.network("base-inpaint"), self.networks.get("upsample-inpaint")
         side = (large or base).config.unet.image_size
         known, hole = as_pictures(image, side).to(self.device), as_mask(mask, side).to(self.device)
-        seen = self.seen_at(base.config.unet.image_size, known, hole)
+        small_side = base.config.unet.image_size
+        small_known, small_hole = resize(known, small_side), cover(hole, small_side)
         prompts = checked_prompts([prompt], self.tokenizer)  # type: ignore[arg-type]
-        denoiser = self.guided(base, prompts, guidance_scale, **seen)
+        denoiser = self.guided(base, prompts, guidance_scale, known=small_known, hole=small_hole)
         process, noise = self.base_process.respace(steps), run.noise("base")
-        small = repaint(denoiser, process, *seen.values(), noise, resamples=1, progress=run.label("base"))
+        small = repaint(denoiser, process, small_known, small_hole, noise, resamples=1, progress=run.label("base"))
         if large is None:
             return small
         drawn = self.upsample(small, prompts, run, upsampler_steps, known=known, hole=hole)
         return torch.where(hole, drawn, known)
-
-    @staticmethod
-    def seen_at(side: int, known: Tensor, hole: Tensor) -> dict[str, Tensor]:
-        """The known picture and the hole at a network's size."""
-        return {"known": resize(known, side), "hole": cover(hole, side)}
 
     def guided(self, network: Glide, prompts: Sequence[str], guidance_scale: float, **seen: Tensor) -> Denoiser:
         """A network closed over its prompts and what it sees, guided against the empty text."""

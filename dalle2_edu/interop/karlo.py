@@ -76,14 +76,17 @@ class Karlo(UnCLIP):
     """The five networks: CLIP, prior, decoder, and two for the upsampling."""
 
     def __init__(self, clip: Clip, prior: DiffusionPrior, decoder: Decoder, first: Upsampler, last: Upsampler):
-        super().__init__(clip, prior, decoder, [first], ClipTokenizer(clip.model.context_length))
+        tokenizer: Any = ClipTokenizer(clip.model.context_length)
+        super().__init__(clip, prior, decoder, [first], tokenizer)
         self.last = last
         self.prior_clip = OWN_PRIOR_CLIP
         self.decoder_process = GaussianDiffusion(cosine_betas(1000), "eps", "learned_range")
         self.prior_process = GaussianDiffusion(cosine_betas(1000), "x0", "fixed_small")
         self.upsampler_process = GaussianDiffusion(cosine_betas(1000), "eps", "fixed_small")
 
-    def text_to_image(self, prompts: Sequence[str], seed: int | Sequence[int] = 0, **how: Any) -> Any:
+    def text_to_image(  # type: ignore[override]
+        self, prompts: Sequence[str], seed: int | Sequence[int] = 0, **how: Any
+    ) -> Any:
         """English prompts -> pictures (B, 3, 256, 256) in [-1, 1]; how: as `UnCLIP.text_to_image`, but with Karlo's
         steps and guidance (`RELEASED`) unless given.
         """
@@ -125,8 +128,9 @@ class Karlo(UnCLIP):
     ) -> Tensor:
         """One image embedding for each text, (B, 1, D), in CLIP's space as it comes."""
         noise, null = run.noise("prior 0"), self.encode_text([""] * len(text.text_emb))
+        prior: Any = self.prior
         z = ancestral_sample(
-            classifier_free(self.prior, guidance_scale, null.as_conditioning(), text.as_conditioning()),
+            classifier_free(prior, guidance_scale, null.as_conditioning(), text.as_conditioning()),
             process or self.prior_process.respace(steps),
             noise(text.text_emb.shape).to(text.text_emb.dtype),
             noise,
@@ -134,7 +138,7 @@ class Karlo(UnCLIP):
             callback=run.watch("prior"),
             progress=run.label("prior"),
         )
-        return self.prior.unstandardise(z)[:, None]
+        return prior.unstandardise(z)[:, None]
 
     def paint(
         self,

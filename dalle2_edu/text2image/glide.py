@@ -75,7 +75,8 @@ class Glide(nn.Module):
         known (B, 3, H, W) and hole, bool (B, 1, H, W), True where to paint: for a network that inpaints. low_res
         (B, 3, h, w), of any size: for an upsampler.
         """
-        return self.denoise(x_t, t, *self.text(tokens, mask), known=known, hole=hole, low_res=low_res)
+        pooled, context = self.text(tokens, mask)
+        return self.denoise(x_t, t, pooled, context, known, hole, low_res)
 
     def denoise(
         self,

@@ -21,7 +21,7 @@ embeddings and keeps the nearer one.)
 Buckets. The paper has 1024 a dimension and does not say where their edges lie. Ours lie at quantiles: every code is
 equally frequent, none starves, and the top half of the dot products is simply the upper half of the codes. A code is
 decoded to the mean of its bucket, since the two outermost ones have no end to take the middle of. 128 of them lose
-about 0.2% of a Gaussian's variance (64: 0.4%, 1024: 0.02%), less than the PCA; and each has eight times as many
+about 0.2% of a Gaussian's variance (64: 0.4%, 1024: 0.01%), less than the PCA; and each has eight times as many
 examples as one of 1024 would.
 
 Everything that turns codes into an embedding (axes, edges, means) is a buffer: it travels with the weights.

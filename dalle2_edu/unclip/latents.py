@@ -8,7 +8,7 @@ picture changes its meaning but not its pose; keep z_i and redraw the noise, and
     blend              z(theta) = slerp(z_1, z_2, theta)                 theta from 0 to 1, section 3.2
     text diff          z_d = (z_t - z_t0) / |z_t - z_t0|
                        z(theta) = slerp(z_i, z_d, theta)                 theta from 0 to 0.25 ... 0.5, section 3.3
-    PCA                z ~ mean + sum_(k <= rank) c_k e_k                section 3.4 (figure 7) and 2.2 (the AR prior)
+    PCA                z ~ mean + sum_(k <= rank) c_k e_k                section 4 (figure 7) and 2.2 (the AR prior)
 
 Embeddings have length 1, so the straight line between two of them leaves the sphere; its middle is shorter than any
 embedding the decoder has seen. The way to go is the arc. With omega the angle between a and b,
@@ -134,7 +134,7 @@ class PCA:
         return self.mean + coordinates @ self.axes[: coordinates.shape[1]]
 
     def reconstruct(self, z: Tensor, rank: int) -> Tensor:
-        """What the first `rank` axes keep of z, (B, D): section 3.4 paints it. Rank 0 leaves the mean."""
+        """What the first `rank` axes keep of z, (B, D): section 4 paints it. Rank 0 leaves the mean."""
         return self.restore(self.project(z, rank))
 
     def error(self) -> Tensor:
