@@ -46,7 +46,8 @@ class GlidePipeline:
 
     def __init__(self, networks: dict[str, Glide], tokenizer: GlideTokenizer):
         self.networks, self.tokenizer = networks, tokenizer
-        self.device = next(next(iter(networks.values())).parameters()).device
+        weight = next(next(iter(networks.values())).parameters())
+        self.device, self.dtype = weight.device, weight.dtype
         self.base_process = GaussianDiffusion(cosine_betas(1000), "eps", "learned_range")
         self.upsampler_process = GaussianDiffusion(linear_betas(1000), "eps", "learned_range")
 
@@ -68,7 +69,7 @@ class GlidePipeline:
         small = ancestral_sample(
             self.guided(network, prompts, guidance_scale),
             self.base_process.respace(steps),
-            noise((len(prompts), 3, network.config.unet.image_size, network.config.unet.image_size)),
+            noise((len(prompts), 3, network.config.unet.image_size, network.config.unet.image_size)).to(self.dtype),
             noise,
             progress=run.label("base"),
         )
@@ -90,7 +91,7 @@ class GlidePipeline:
         drawn = ddim_sample(
             lambda x_t, t: network.denoise(x_t, t, pooled, context, low_res=low_res, **seen),
             self.upsampler_process.respace(steps),
-            noise((len(small), 3, side, side)) * TEMPERATURE,
+            noise((len(small), 3, side, side)).to(self.dtype) * TEMPERATURE,
             noise,
             progress=run.label("upsampler"),
         )
@@ -114,7 +115,7 @@ class GlidePipeline:
         run = Run(checked_seeds(seed, 1), self.device, progress)
         base, large = self.network("base-inpaint"), self.networks.get("upsample-inpaint")
         side = (large or base).config.unet.image_size
-        known, hole = as_pictures(image, side).to(self.device), as_mask(mask, side).to(self.device)
+        known, hole = as_pictures(image, side).to(self.device, self.dtype), as_mask(mask, side).to(self.device)
         small_side = base.config.unet.image_size
         small_known, small_hole = resize(known, small_side), cover(hole, small_side)
         prompts = checked_prompts([prompt], self.tokenizer)  # type: ignore[arg-type]
