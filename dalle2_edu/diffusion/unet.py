@@ -10,8 +10,9 @@ extra keys and values in the very same attention.
     h' = h + Attention(q: picture, k and v: text + picture)   GLIDE (arXiv 2112.10741), section 3.1
 
 What can be added from outside: a vector to the timestep embedding (`added_emb`: GLIDE's pooled text, unCLIP's image
-embedding), tokens to the attention (`context`), a class label (`y`), and channels to the picture (a low-resolution
-picture or a mask, concatenated by the caller).
+embedding), text tokens to the attention, a class label (`y`), and channels to the picture (a low-resolution picture
+or a mask, concatenated by the caller). The text stays the same from step to step, so its keys and values are computed
+once per picture: `read` makes `context_kv` of the tokens, and every pass takes that.
 
 Two tricks of the miniature. With `patch_size` 2 the picture is folded (pixel-unshuffle) from 32 x 32 x 3 to 16 x
 16 x 12 before the first convolution and unfolded after the last one. With `learned_position` every place of the
@@ -97,19 +98,27 @@ class UNet(nn.Module):
         self.up = build_up(config, widths, skips, emb_dim)
         self.norm_out = nn.GroupNorm(config.norm_groups, widths[0])
         self.head = zero_init(conv3x3(widths[0], config.out_channels * folded, config))
+        self.attentions = [module for module in self.modules() if isinstance(module, Attention)]
+        share_columns(self.attentions)
+
+    def read(self, context: Tensor) -> Tensor:
+        """Text tokens (B, L, context_dim) -> the keys and values that every attention makes of them, side by side:
+        (B, L, 2 * the channels of all attentions).
+        """
+        return torch.cat([attention.read(context) for attention in self.attentions], dim=-1)
 
     def forward(
         self,
         x: Tensor,
         t: Tensor,
         added_emb: Tensor | None = None,
-        context: Tensor | None = None,
+        context_kv: Tensor | None = None,
         context_mask: Tensor | None = None,
         y: Tensor | None = None,
     ) -> Tensor:
         """One pass: x (B, C_in, H, W), t (B,) -> (B, C_out, H, W).
 
-        added_emb (B, 4 * channels) is added to the timestep embedding; context (B, L, context_dim) are text tokens,
+        added_emb (B, 4 * channels) is added to the timestep embedding; context_kv is what `read` made of L text tokens,
         context_mask (B, L) is True where a token is real; y (B,) are class labels.
         """
         emb = self.time_mlp(timestep_embedding(t, self.config.channels).to(x.dtype))  # (B, 4 * channels)
@@ -123,11 +132,11 @@ class UNet(nn.Module):
             h = h + self.position.to(h.dtype)
         skips = [h]
         for block in self.down:
-            h = block(h, emb, context, context_mask)
+            h = block(h, emb, context_kv, context_mask)
             skips.append(h)
-        h = self.middle(h, emb, context, context_mask)
+        h = self.middle(h, emb, context_kv, context_mask)
         for block in self.up:
-            h = block(torch.cat([h, skips.pop()], dim=1), emb, context, context_mask)  # channels of both
+            h = block(torch.cat([h, skips.pop()], dim=1), emb, context_kv, context_mask)  # channels of both
         return F.pixel_shuffle(self.head(F.silu(self.norm_out(h))), self.config.patch_size)
 
 
@@ -204,21 +213,36 @@ class Attention(nn.Module):
         self.norm = nn.GroupNorm(config.norm_groups, channels)
         self.qkv = nn.Linear(channels, 3 * channels)
         self.context_kv = nn.Linear(config.context_dim, 2 * channels) if config.context_dim else None
+        self.columns = slice(0, 2 * channels)  # its own of the network's `context_kv`
         self.proj = zero_init(nn.Linear(channels, channels))
 
-    def forward(self, x: Tensor, context: Tensor | None = None, context_mask: Tensor | None = None) -> Tensor:
-        """x (B, C, H, W), context (B, L, context_dim), context_mask (B, L) -> (B, C, H, W)."""
+    def read(self, context: Tensor) -> Tensor:
+        """Text tokens (B, L, context_dim) -> their keys and values here, (B, L, 2 * channels)."""
+        assert self.context_kv is not None, "a network without context_dim reads no text"
+        return self.context_kv(context)
+
+    def forward(self, x: Tensor, context_kv: Tensor | None = None, context_mask: Tensor | None = None) -> Tensor:
+        """x (B, C, H, W), context_kv (B, L, 2 * channels or more), context_mask (B, L) -> (B, C, H, W)."""
         positions = self.norm(x).flatten(2).transpose(1, 2)  # (B, C, H, W) => (B, H*W, C)
         q, k, v = (split_heads(part, self.heads) for part in self.qkv(positions).chunk(3, dim=-1))
         mask = None
-        if self.context_kv is not None and context is not None:
-            text_k, text_v = (split_heads(part, self.heads) for part in self.context_kv(context).chunk(2, dim=-1))
+        if context_kv is not None:
+            own = context_kv[..., self.columns]  # (B, L, 2C)
+            text_k, text_v = (split_heads(part, self.heads) for part in own.chunk(2, dim=-1))
             k, v = torch.cat([text_k, k], dim=2), torch.cat([text_v, v], dim=2)  # (B, heads, L + H*W, C/heads)
             if context_mask is not None:  # real tokens and all positions may be looked at
                 mask = F.pad(context_mask, (0, positions.shape[1]), value=True)[:, None, None]  # (B, 1, 1, L + H*W)
         h = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)  # (B, heads, H*W, C/heads)
         h = self.proj(h.transpose(1, 2).flatten(2))  # => (B, H*W, C)
         return x + h.transpose(1, 2).reshape(x.shape)
+
+
+def share_columns(attentions: list[Attention]) -> None:
+    """Tell each attention which columns of the network's `context_kv` are its own."""
+    start = 0
+    for attention in attentions:
+        width = 2 * attention.proj.in_features
+        attention.columns, start = slice(start, start + width), start + width
 
 
 def split_heads(x: Tensor, heads: int) -> Tensor:
@@ -233,10 +257,10 @@ class Block(nn.Module):
         super().__init__()
         self.res, self.attention, self.upsample = res, attention, upsample
 
-    def forward(self, x: Tensor, emb: Tensor, context: Tensor | None, context_mask: Tensor | None) -> Tensor:
+    def forward(self, x: Tensor, emb: Tensor, context_kv: Tensor | None, context_mask: Tensor | None) -> Tensor:
         x = self.res(x, emb)
         if self.attention is not None:
-            x = self.attention(x, context, context_mask)
+            x = self.attention(x, context_kv, context_mask)
         return self.upsample(x, emb) if self.upsample is not None else x
 
 
@@ -249,10 +273,10 @@ class Middle(nn.Module):
         self.attention = Attention(width, config) if config.middle_attention else None
         self.res2 = ResBlock(width, width, emb_dim, config)
 
-    def forward(self, x: Tensor, emb: Tensor, context: Tensor | None, context_mask: Tensor | None) -> Tensor:
+    def forward(self, x: Tensor, emb: Tensor, context_kv: Tensor | None, context_mask: Tensor | None) -> Tensor:
         x = self.res1(x, emb)
         if self.attention is not None:
-            x = self.attention(x, context, context_mask)
+            x = self.attention(x, context_kv, context_mask)
         return self.res2(x, emb)
 
 

@@ -10,7 +10,7 @@ As its authors' notebooks run it (openai/glide-text2im):
     upsampler     64 -> 256, 1000 linear steps, 27 of them by DDIM, from noise scaled by 0.997, no guidance
     inpainting    guidance 5; the known pixels are put in place at each step
 
-The text is read once per picture and not once per step: `Glide.denoise` takes what `Glide.text` found.
+The text is read once per picture and not once per step: `Glide.denoise` takes what `Glide.read` found.
 
 Chapter 24 uses this file.
 """
@@ -86,10 +86,10 @@ class GlidePipeline:
         side = network.config.unet.image_size
         # in training the small picture came from a file: whole bytes
         low_res = ((small.clamp(-1, 1) + 1) * 127.5).round() / 127.5 - 1
-        pooled, context = network.text(*self.tokenizer(prompts, self.device))
+        text = network.read(*self.tokenizer(prompts, self.device))
         noise = run.noise("upsampler")
         drawn = ddim_sample(
-            lambda x_t, t: network.denoise(x_t, t, pooled, context, low_res=low_res, **seen),
+            lambda x_t, t: network.denoise(x_t, t, **text, low_res=low_res, **seen),
             self.upsampler_process.respace(steps),
             noise((len(small), 3, side, side)).to(self.dtype) * TEMPERATURE,
             noise,
@@ -131,8 +131,7 @@ class GlidePipeline:
         """A network closed over its prompts and what it sees, guided against the empty text."""
 
         def read(texts: Sequence[str]) -> dict[str, Tensor]:
-            pooled, context = network.text(*self.tokenizer(texts, self.device))
-            return {"pooled": pooled, "context": context, **seen}
+            return {**network.read(*self.tokenizer(texts, self.device)), **seen}
 
         return classifier_free(network.denoise, guidance_scale, read([""] * len(prompts)), read(prompts))
 

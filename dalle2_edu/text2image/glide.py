@@ -75,27 +75,31 @@ class Glide(nn.Module):
         known (B, 3, H, W) and hole, bool (B, 1, H, W), True where to paint: for a network that inpaints. low_res
         (B, 3, h, w), of any size: for an upsampler.
         """
+        return self.denoise(x_t, t, **self.read(tokens, mask), known=known, hole=hole, low_res=low_res)
+
+    def read(self, tokens: Tensor, mask: Tensor) -> dict[str, Tensor]:
+        """What the U-Net is told of B texts: `denoise`'s conditioning."""
         pooled, context = self.text(tokens, mask)
-        return self.denoise(x_t, t, pooled, context, known, hole, low_res)
+        return {"added_emb": pooled, "context_kv": self.unet.read(context)}
 
     def denoise(
         self,
         x_t: Tensor,
         t: Tensor,
-        pooled: Tensor,
-        context: Tensor,
+        added_emb: Tensor,
+        context_kv: Tensor,
         known: Tensor | None = None,
         hole: Tensor | None = None,
         low_res: Tensor | None = None,
     ) -> Tensor:
-        """The same with the text read already (`text`): it does not change from step to step."""
+        """The same with the text read already: it does not change from step to step."""
         seen = [x_t]
         if known is not None and hole is not None:
             keep = (~hole).to(x_t.dtype)
             seen += [known * keep, keep]  # what it holds in the hole is not looked at
         if low_res is not None:
             seen.append(F.interpolate(low_res, x_t.shape[-2:], mode="bilinear"))
-        return self.unet(torch.cat(seen, dim=1), t, added_emb=pooled, context=context)
+        return self.unet(torch.cat(seen, dim=1), t, added_emb, context_kv)
 
 
 class GlideText(nn.Module):

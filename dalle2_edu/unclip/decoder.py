@@ -86,7 +86,22 @@ class Decoder(nn.Module):
         text_mask: Tensor,
         image_keep: Tensor | None = None,
     ) -> Tensor:
-        """One pass: -> (B, unet.out_channels, H, W).
+        """One pass: -> (B, unet.out_channels, H, W); what it is given is said at `read`."""
+        return self.denoise(x_t, t, **self.read(image_emb, text_emb, text_enc, text_mask, image_keep))
+
+    def denoise(self, x_t: Tensor, t: Tensor, added_emb: Tensor, context_kv: Tensor, context_mask: Tensor) -> Tensor:
+        """The same with the embeddings and the text read already: they do not change from step to step."""
+        return self.unet(x_t, t, added_emb, context_kv, context_mask)
+
+    def read(
+        self,
+        image_emb: Tensor,
+        text_emb: Tensor,
+        text_enc: Tensor,
+        text_mask: Tensor,
+        image_keep: Tensor | None = None,
+    ) -> dict[str, Tensor]:
+        """What the U-Net is told of B pictures: `denoise`'s conditioning.
 
         image_emb, text_emb (B, D); text_enc (B, L, text_width); text_mask (B, L) True where real; image_keep (B,)
         False where the image embedding is to be replaced by the learned null vector.
@@ -98,4 +113,4 @@ class Decoder(nn.Module):
         image_tokens = self.image_to_tokens(image_emb).unflatten(1, (IMAGE_TOKENS, -1))  # (B, 4, width)
         context = torch.cat([image_tokens, self.text_to_tokens(text_enc)], dim=1)  # (B, 4 + L, width)
         mask = torch.cat([text_mask.new_ones(len(text_mask), IMAGE_TOKENS), text_mask], dim=1)  # (B, 4 + L)
-        return self.unet(x_t, t, added_emb=added, context=context, context_mask=mask)
+        return {"added_emb": added, "context_kv": self.unet.read(context), "context_mask": mask}

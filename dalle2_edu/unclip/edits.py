@@ -311,9 +311,9 @@ def shown(
     model = unclip.inpaint_decoder
     assert model is not None
     seen = {"known": known, "hole": hole.expand(len(known), -1, -1, -1)}
-    given = {"image_emb": z_i, **text.as_conditioning(), **seen}
-    empty = {"image_emb": model.null_image_emb.expand_as(z_i), **unclip.null_text(len(z_i)), **seen}
-    return classifier_free(model, guidance_scale, empty, given)
+    given = model.decoder.read(z_i, **text.as_conditioning())
+    empty = model.decoder.read(model.null_image_emb.expand_as(z_i), **unclip.null_text(len(z_i)))
+    return classifier_free(model.denoise, guidance_scale, {**empty, **seen}, {**given, **seen})
 
 
 def inpaint_detail(upsampler: Upsampler, low_res: Tensor, known: Tensor, hole: Tensor, run: Run, steps: int) -> Tensor:

@@ -55,5 +55,9 @@ class InpaintDecoder(nn.Module):
         """One pass. known (B, 3, H, W): what it holds in the hole is not looked at. hole, bool (B, 1, H, W): True where
         to paint. given: a `Decoder`'s other arguments.
         """
+        return self.denoise(x_t, t, known, hole, **self.decoder.read(**given))
+
+    def denoise(self, x_t: Tensor, t: Tensor, known: Tensor, hole: Tensor, **read: Tensor) -> Tensor:
+        """The same with the embeddings and the text read already, by `Decoder.read`."""
         keep = (~hole).to(x_t.dtype)
-        return self.decoder(torch.cat([x_t, known * keep, keep], dim=1), t, **given)  # (B, 3 + 3 + 1, H, W) in
+        return self.decoder.denoise(torch.cat([x_t, known * keep, keep], dim=1), t, **read)  # (B, 3 + 3 + 1, H, W) in

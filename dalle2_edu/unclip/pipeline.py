@@ -248,9 +248,10 @@ class UnCLIP:
 
     def denoiser(self, image_emb: Tensor, text: TextEncoding, guidance_scale: float) -> Denoiser:
         """The decoder closed over what it paints: image embeddings (B, D) and texts, guided."""
-        given = {"image_emb": image_emb, **text.as_conditioning()}
-        empty = {"image_emb": self.decoder.null_image_emb.expand_as(image_emb), **self.null_text(len(image_emb))}
-        return classifier_free(self.decoder, guidance_scale, empty, given)
+        given = self.decoder.read(image_emb, **text.as_conditioning())
+        null_emb = self.decoder.null_image_emb.expand_as(image_emb)
+        empty = self.decoder.read(null_emb, **self.null_text(len(image_emb)))
+        return classifier_free(self.decoder.denoise, guidance_scale, empty, given)
 
     def paint(
         self,

@@ -37,6 +37,12 @@ def inputs() -> dict[str, Tensor]:
     }
 
 
+def passed(net: UNet, inputs: dict[str, Tensor]) -> Tensor:
+    """One pass, the tokens read first."""
+    rest = {name: tensor for name, tensor in inputs.items() if name != "context"}
+    return net(**rest, context_kv=net.read(inputs["context"]))
+
+
 def test_adm_64_has_the_released_networks_parameters() -> None:
     adm_64 = UNetConfig(
         image_size=64,
@@ -55,7 +61,7 @@ def test_adm_64_has_the_released_networks_parameters() -> None:
 
 
 def test_it_starts_by_answering_zero(inputs: dict[str, Tensor]) -> None:
-    assert not UNet(TINY)(**inputs).any()
+    assert not passed(UNet(TINY), inputs).any()
 
 
 @torch.no_grad()
@@ -63,19 +69,30 @@ def test_it_starts_by_answering_zero(inputs: dict[str, Tensor]) -> None:
 def test_it_listens_to_every_input(name: str, inputs: dict[str, Tensor]) -> None:
     net = awake(UNet(TINY))
     other = {"t": inputs["t"] + 50, "y": 4 - inputs["y"]}.get(name, inputs[name] * 1.5)
-    assert (net(**inputs) - net(**{**inputs, name: other})).abs().max() > 1e-3
+    assert (passed(net, inputs) - passed(net, {**inputs, name: other})).abs().max() > 1e-3
 
 
 @torch.no_grad()
 def test_masked_tokens_are_never_read(inputs: dict[str, Tensor]) -> None:
     net, context = awake(UNet(TINY)), inputs["context"].clone()
     context[:, 4:] = 1e3  # behind the mask
-    torch.testing.assert_close(net(**{**inputs, "context": context}), net(**inputs), rtol=0, atol=1e-6)
+    torch.testing.assert_close(passed(net, {**inputs, "context": context}), passed(net, inputs), rtol=0, atol=1e-6)
+
+
+@torch.no_grad()
+def test_every_attention_has_its_own_keys(inputs: dict[str, Tensor]) -> None:
+    net = awake(UNet(TINY))
+    kv = net.read(inputs["context"])
+    columns = [kv[..., attention.columns] for attention in net.attentions]
+    assert torch.equal(torch.cat(columns, dim=-1), kv)
+    for attention, own in zip(net.attentions, columns, strict=True):
+        assert torch.equal(own, attention.read(inputs["context"]))
 
 
 @torch.no_grad()
 def test_it_exports_without_a_branch_on_data(inputs: dict[str, Tensor]) -> None:
     net = awake(UNet(TINY))
+    inputs["context_kv"] = net.read(inputs.pop("context"))
     exported = torch.export.export(net, (), inputs).module()
     other = {**inputs, "x": -inputs["x"], "context_mask": ~inputs["context_mask"]}
     torch.testing.assert_close(exported(**other), net(**other))
