@@ -65,6 +65,7 @@ zoo_app.command("train")(zoo.zoo_train)
 zoo_app.command("publish")(zoo.zoo_publish)
 zoo_app.command("gallery")(zoo.zoo_gallery)
 data_app.command("emoji")(data.data_emoji)
+data_app.command("embed")(data.data_embed)
 
 
 def main() -> None:

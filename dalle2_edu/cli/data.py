@@ -1,4 +1,4 @@
-"""`dalle2-edu data emoji`: build the shipped data set again."""
+"""`dalle2-edu data emoji | embed`: build the shipped data set again, or compute a data set's embeddings."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from dalle2_edu.cli.options import writing
+from dalle2_edu.cli.options import Device, find_device, writing
 
 
 def data_emoji(
@@ -31,3 +31,31 @@ def data_emoji(
     with writing(target):
         count = emoji.build(target, font or emoji.FONT)
     print(f"{count} emoji, {target.stat().st_size / 1e6:.1f} MB: {target}")
+
+
+def data_embed(
+    source: Annotated[str, typer.Argument(help="WebDataset shards: a path, glob, brace range or URL.")],
+    out: Annotated[Path, typer.Option(help="The folder to write, a file a shard.")],
+    image_size: Annotated[int, typer.Option(help="Of the copies beside the embeddings, for a decoder.")] = 32,
+    device: Device = "auto",
+) -> None:
+    """Compute the CLIP embeddings of a data set once.
+
+    The priors and decoders learn from what the zoo's CLIP says of pictures. This writes it down, so that a
+    training, or several, need not run CLIP's image tower again. Stop it whenever you like and start it again:
+    the shards that are done are not done again. Several processes share the shards.
+
+    \b
+    Example:
+      dalle2-edu data embed 'shards-{000000..000999}.tar' --out embeddings
+      dalle2-edu train emoji-prior --data embeddings
+    """
+    from dalle2_edu import zoo
+    from dalle2_edu.data.text import default_tokenizer
+    from dalle2_edu.training.recipes import CLIP_SIZE
+    from dalle2_edu.training.streaming import embed
+
+    clip, card = zoo.load("shared", "clip", find_device(device)), zoo.cards()["shared", "clip"]
+    with writing(out):
+        files = embed(source, out, clip, card.sha256, default_tokenizer(), CLIP_SIZE, image_size)
+    print(f"{len(files)} files: {out}")

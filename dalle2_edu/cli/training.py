@@ -18,12 +18,17 @@ def train(
     out: Annotated[Path | None, typer.Option(help="The run's folder. [default: runs/<recipe>-<tier>]")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from its last checkpoint.")] = False,
     data: Annotated[
-        str | None, typer.Option(help="Your own pictures: a folder, or WebDataset shards (path, glob, URL).")
+        str | None,
+        typer.Option(
+            help="Your own data: a folder of pictures, WebDataset shards (path, glob, range, URL; several stream), "
+            "or a folder that `data embed` wrote."
+        ),
     ] = None,
     steps: Annotated[int | None, typer.Option(help="How many updates. [default: the tier's]")] = None,
     max_minutes: Annotated[float | None, typer.Option(help="Stop after so many minutes, with a checkpoint.")] = None,
     mixed_precision: MixedPrecision = None,
     logger: Annotated[str, typer.Option(help="csv or tensorboard: how the log is written.")] = "csv",
+    fsdp: Annotated[bool, typer.Option("--fsdp", help="Split the model among the processes, for a large one.")] = False,
 ) -> None:
     """Train one model of the pipeline.
 
@@ -34,6 +39,7 @@ def train(
     \b
     Example:
       dalle2-edu train emoji-decoder --tier smoke
+      dalle2-edu train clip --data 'shards-{000000..000999}.tar'
       accelerate launch --num_processes 2 -m dalle2_edu.cli train emoji-decoder --tier gpu
     """
     from dalle2_edu.training import recipes
@@ -48,6 +54,7 @@ def train(
         steps=steps,
         mixed_precision=choose_precision(mixed_precision),
         logger=cast(Logger, choose("logger", logger, get_args(Logger))),
+        fsdp=fsdp,
     )
     print(checkpoint)
 

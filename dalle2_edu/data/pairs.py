@@ -31,3 +31,7 @@ class Pairs:
 
     def __len__(self) -> int:
         return len(self.captions)
+
+    def take(self, indices: Tensor) -> tuple[Tensor, list[list[str]]]:
+        """The pictures with these indices, int64 (B,) -> uint8 (B, 3, S, S), and their captions."""
+        return self.images[indices], [self.captions[index] for index in indices.tolist()]

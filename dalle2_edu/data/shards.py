@@ -231,9 +231,15 @@ def samples_from(source: str | os.PathLike[str]) -> Iterator[Sample]:
         shards = sorted(str(path) for path in Path(place).glob("*.tar"))
         return samples_in_shards(shards) if shards else samples_in_folder(Path(place))
     urls = [place] if Path(place).is_file() else expand(place)
-    if any(url.startswith(("http:", "https:")) for url in urls) and shutil.which("curl") is None:
-        raise Dalle2EduError(f"reading {place} needs the program curl: install it, or download the shard first")
+    check_curl(urls)
     return samples_in_shards(urls)
+
+
+def check_curl(urls: Sequence[str]) -> None:
+    """Raise Dalle2EduError where a URL can't be read for want of the program that WebDataset reads URLs with."""
+    far = next((url for url in urls if url.startswith(("http:", "https:"))), None)
+    if far and shutil.which("curl") is None:
+        raise Dalle2EduError(f"reading {far} needs the program curl: install it, or download the shard first")
 
 
 def keep_readable(

@@ -241,8 +241,9 @@ def share_columns(attentions: list[Attention]) -> None:
     """Tell each attention which columns of the network's `context_kv` are its own."""
     start = 0
     for attention in attentions:
-        width = 2 * attention.proj.in_features
-        attention.columns, start = slice(start, start + width), start + width
+        width = 2 * attention.norm.num_channels
+        attention.columns = slice(start, start + width)
+        start += width
 
 
 def split_heads(x: Tensor, heads: int) -> Tensor:

@@ -41,6 +41,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from dalle2_edu.errors import Dalle2EduError
+from dalle2_edu.training.sharding import fill
 
 KEPT = 2  # the newest, and the one before it in case the disk damages the newest
 PREFIX = "step-"
@@ -229,5 +230,7 @@ def restore_optimizer(model: nn.Module, optimizer: torch.optim.Optimizer, tensor
     for full_name, value in tensors.items():
         name, key = full_name.rsplit("/", 1)
         parameter = parameters[name]
-        like = parameter if value.shape == parameter.shape else parameter.new_empty(value.shape)
-        optimizer.state[parameter][key] = torch.empty_like(like, requires_grad=False).copy_(value)
+        moment = value.shape == parameter.shape  # the step count has no shape
+        like = torch.empty_like(parameter, requires_grad=False) if moment else value.to(parameter.device, copy=True)
+        fill(like, value)
+        optimizer.state[parameter][key] = like

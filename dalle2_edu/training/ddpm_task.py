@@ -16,11 +16,12 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from dalle2_edu.data.stream import Stream
 from dalle2_edu.diffusion.ddpm import Ddpm, DdpmConfig
 from dalle2_edu.diffusion.importance import ImportanceSampler
 from dalle2_edu.errors import Dalle2EduError
 from dalle2_edu.training.loop import TrainConfig
-from dalle2_edu.training.tasks import GRID, index_timesteps, noise_like, to_float
+from dalle2_edu.training.tasks import GRID, index_timesteps, noise_like, shrink, to_float
 
 Objective = Literal["published", "bound"]
 
@@ -37,7 +38,7 @@ class DdpmTask:
     def __init__(
         self,
         name: str,
-        images: Tensor,
+        images: Tensor | Stream,
         config: TrainConfig,
         model: DdpmConfig,
         labels: Tensor | None = None,
@@ -55,7 +56,7 @@ class DdpmTask:
         self.state: nn.Module | None = ImportanceSampler(model.timesteps) if importance else None
 
     def batch(self, indices: Tensor) -> dict[str, Tensor]:
-        batch = {"images": self.images[indices]}
+        batch = {"images": shrink(self.images[indices], self.model_config.unet.image_size)}
         if self.model_config.unet.num_classes and self.labels is not None:
             batch["y"] = self.labels[indices]
         return batch

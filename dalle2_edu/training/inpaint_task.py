@@ -20,7 +20,7 @@ from dalle2_edu.diffusion.samplers import SeededNoise
 from dalle2_edu.text2image.inpainting import repaint
 from dalle2_edu.training import tasks
 from dalle2_edu.training.loop import TrainConfig
-from dalle2_edu.training.tasks import DecoderTask, Encoded, index_timesteps, noise_like, to_float
+from dalle2_edu.training.tasks import Data, DecoderTask, index_timesteps, noise_like, to_float
 from dalle2_edu.unclip.decoder import Decoder
 from dalle2_edu.unclip.inpaint_decoder import InpaintDecoder
 
@@ -31,7 +31,7 @@ POINTS = 5  # that a stroke goes through
 class InpaintTask(DecoderTask):
     """As the decoder's task, with a hole in each picture. It starts from a trained decoder."""
 
-    def __init__(self, name: str, data: Encoded, config: TrainConfig, decoder: Decoder):
+    def __init__(self, name: str, data: Data, config: TrainConfig, decoder: Decoder):
         model = InpaintDecoder.from_decoder(decoder)
         super().__init__(name, data, config, model.config)
         self.model = model
@@ -53,7 +53,8 @@ class InpaintTask(DecoderTask):
         assert isinstance(model, InpaintDecoder)
         chosen = torch.arange(0, self.size, max(1, self.size // tasks.GRID))[: tasks.GRID]
         device, n = model.null_image_emb.device, len(chosen)
-        known = to_float(self.data.images[chosen]).to(device)
+        real = self.data.draw(chosen, text_drop=1.0)
+        known = to_float(real["images"]).to(device)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)  # the same holes in every grid
             hole = random_holes(n, known.shape[-1]).to(device)
@@ -61,7 +62,7 @@ class InpaintTask(DecoderTask):
             name: each.to(device).expand(n, *each.shape[1:]) for name, each in self.data.null.as_conditioning().items()
         }
         seen = {"known": known, "hole": hole, **text}
-        image_emb = self.data.image_emb[chosen].to(device)
+        image_emb = real["image_emb"].to(device)
         empty = {"image_emb": model.null_image_emb.expand_as(image_emb), **seen}
         denoiser = classifier_free(model, 2.0, empty, {"image_emb": image_emb, **seen})
         noise = SeededNoise(range(n), device)

@@ -8,7 +8,7 @@ The one idea worth a chapter is **randomness as a function**. A usual loop pulls
 stream, so step 1000 depends on all that was drawn before it. Here every random number of a step is a function
 of the run's seed, the step and the rank (the number of the process) alone:
 
-    picture order of epoch e      permutation seeded by (seed, e)
+    picture order of epoch e      permutation seeded by (seed, e); of shards, see `data/stream.py`
     pictures of step s            places s B ... (s + 1) B - 1 of the epochs' permutations laid end to end
     noise, timesteps, dropout     generators seeded by (seed, s, rank), anew at each step
     learning rate, EMA decay      functions of s
@@ -19,6 +19,7 @@ one that was never interrupted (given as many threads), and two processes see th
 
 Several processes, on CPUs or GPUs:    torchrun --nproc-per-node 2 your_script.py
 On GPUs as well:                       accelerate launch --num_processes 2 your_script.py
+A model too large for one GPU:         accelerate launch --use_fsdp ...; see `sharding.py`
 
 Chapter 08 writes this loop in fifteen lines and then reads this file; chapter 24 launches it on many GPUs.
 """
@@ -29,6 +30,7 @@ import dataclasses
 import hashlib
 import json
 import math
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -43,6 +45,7 @@ from torch import Tensor, nn
 from torch.backends import mps
 from tqdm.auto import tqdm
 
+from dalle2_edu.data.stream import ShardOrder
 from dalle2_edu.errors import Dalle2EduError
 from dalle2_edu.training.checkpoints import (
     Checkpoint,
@@ -54,6 +57,7 @@ from dalle2_edu.training.checkpoints import (
 )
 from dalle2_edu.training.ema import EMA
 from dalle2_edu.training.logs import LOGGERS, Logs, save_grid
+from dalle2_edu.training.sharding import fill_module, gathered, shard, whole
 
 # --- what a recipe hands over ------------------------------------------------------------------------------
 
@@ -110,8 +114,9 @@ class Task(Protocol):
     the step. Return the same names at every step.
 
     A task whose loss depends on what earlier steps gave (`ImportanceSampler` does) keeps that in the buffers of a
-    module, its attribute `state`: the loop moves it to the device, and a checkpoint holds it. Other tasks need no
-    such attribute.
+    module, its attribute `state`: the loop moves it to the device, and a checkpoint holds it. A task whose examples
+    come from shards has them as its attribute `stream` (`Stream` or `Embedded`): it says how many samples each shard
+    has, and is told which ones the next step will want. Other tasks need no such attributes.
     """
 
     name: str
@@ -219,18 +224,26 @@ class Meter:
 class Run:
     """A task under way: the model and its optimizer on their device, the average, and how far it has come."""
 
-    def __init__(self, task: Task, accelerator: Accelerator) -> None:
-        self.task, self.config, self.accelerator = task, task.config, accelerator
+    def __init__(self, task: Task, accelerator: Accelerator, fsdp: bool = False) -> None:
+        self.task, self.config, self.accelerator, self.fsdp = task, task.config, accelerator, fsdp
         self.inner = task.model  # the bare module; `self.model` is the wrapper around it
         self.ema = EMA(task.model, self.config.ema) if self.config.ema else None
         self.state: nn.Module | None = getattr(task, "state", None)
         if self.state:
             self.state.to(accelerator.device)
-        self.model, self.optimizer = accelerator.prepare(task.model, make_optimizer(task, accelerator.device))
-        if self.ema:
+        if fsdp:
+            shard(task.model, accelerator)
+            self.model = accelerator.prepare_model(task.model, evaluation_mode=True)  # for its mixed precision alone
+            self.optimizer = accelerator.prepare_optimizer(make_optimizer(task, accelerator.device))
+        else:
+            self.model, self.optimizer = accelerator.prepare(task.model, make_optimizer(task, accelerator.device))
+        if self.ema and fsdp:
+            shard(self.ema.module, accelerator)
+        elif self.ema:
             self.ema.module.to(accelerator.device)
             self.ema.copy_from(self.inner)  # several processes: they all start from the first one's weights
-        self.order = Order(task.size, self.config.batch_size, self.config.seed)
+        self.stream: Any = getattr(task, "stream", None)
+        self.order = make_order(task)
         self.meter = Meter(accelerator.device)
         self.step, self.minutes = 0, 0.0
         self.last_row: dict[str, float] = {}
@@ -238,9 +251,9 @@ class Run:
     def restore(self, checkpoint: Checkpoint) -> None:
         """Go on from a checkpoint of the same run."""
         tensors, state = checkpoint.tensors, checkpoint.state
-        self.inner.load_state_dict(tensors["model"])
+        fill_module(self.inner, tensors["model"])
         if self.ema:
-            self.ema.module.load_state_dict(tensors["ema"])
+            fill_module(self.ema.module, tensors["ema"])
         if self.state:
             self.state.load_state_dict(tensors["task"])
         restore_optimizer(self.inner, self.optimizer.optimizer, tensors["optimizer"])
@@ -252,7 +265,7 @@ class Run:
         self.model.train()
         loss, numbers = self.task.loss(self.model, self.next_batch(), self.seeded())
         self.accelerator.backward(loss)
-        norm = self.accelerator.clip_grad_norm_(self.model.parameters(), self.config.clip_norm or math.inf)
+        norm = whole(self.accelerator.clip_grad_norm_(self.model.parameters(), self.config.clip_norm or math.inf))
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(self.step, self.config)
         self.optimizer.step()
@@ -264,11 +277,16 @@ class Run:
 
     def next_batch(self) -> dict[str, Tensor]:
         """This process's share of the step's global batch, on the device."""
-        rank, processes = self.accelerator.process_index, self.accelerator.num_processes
+        rank = self.accelerator.process_index
         set_seed(seed_for("global", self.config.seed, self.step, rank))  # dropout, and what the batch draws
-        share = self.order(self.step).chunk(processes)[rank]  # (B,) => (B / processes,)
-        batch = self.task.batch(share)
+        batch = self.task.batch(self.share(self.step))
+        if self.stream and self.step + 1 < self.config.steps:
+            self.stream.prefetch(self.share(self.step + 1))
         return {name: tensor.to(self.accelerator.device, non_blocking=True) for name, tensor in batch.items()}
+
+    def share(self, step: int) -> Tensor:
+        """Which examples of a step's global batch are this process's: (B,) => (B / processes,)."""
+        return self.order(step).chunk(self.accelerator.num_processes)[self.accelerator.process_index]
 
     def seeded(self) -> torch.Generator:
         """The generator of this step's noise and timesteps, on the device."""
@@ -302,22 +320,25 @@ class Run:
 
     @torch.no_grad()
     def sample(self, file: Path) -> None:
-        """Let the averaged model draw its grid."""
+        """Let the averaged model draw its grid; of a sharded one, in every process."""
         model = self.ema.module if self.ema else self.inner.eval()
         with self.accelerator.autocast():
             pictures = self.task.sample(model)
-        if pictures is not None:
+        if pictures is not None and self.accelerator.is_main_process:
             save_grid(pictures, file)
 
-    def save(self, folder: Path) -> Path:
-        """Write a checkpoint; only the main process may call this."""
+    def save(self, folder: Path) -> None:
+        """Write a checkpoint; of a sharded model every process must call this, and the main one writes."""
         tensors = {"model": self.inner.state_dict()}
         if self.ema:
             tensors["ema"] = self.ema.module.state_dict()
         if self.state:
             tensors["task"] = self.state.state_dict()
         tensors["optimizer"] = optimizer_tensors(self.inner, self.optimizer.optimizer)
-        return save_checkpoint(folder, {**identity(self.task), **self.progress()}, tensors)
+        if self.fsdp:
+            tensors = {part: gathered(named) for part, named in tensors.items()}
+        if self.accelerator.is_main_process:
+            save_checkpoint(folder, {**identity(self.task), **self.progress()}, tensors)
 
     def progress(self) -> dict[str, Any]:
         """The part of the checkpoint's JSON that changes: how far the run has come."""
@@ -351,6 +372,18 @@ def make_optimizer(task: Task, device: torch.device) -> torch.optim.AdamW:
     )
 
 
+def make_order(task: Task) -> Order | ShardOrder:
+    """Which examples each step sees, as a function of the step and the seed."""
+    seed, stream = task.config.seed, getattr(task, "stream", None)
+    if stream is None:
+        return Order(task.size, task.config.batch_size, seed)
+
+    def seeded(*parts: object) -> torch.Generator:
+        return torch.Generator().manual_seed(seed_for("order", seed, *parts))
+
+    return ShardOrder(stream.counts, task.config.batch_size, seeded)
+
+
 # --- starting, and starting again --------------------------------------------------------------------------
 
 
@@ -360,6 +393,7 @@ def make_accelerator(config: TrainConfig, device: str | None) -> Accelerator:
         raise Dalle2EduError(f"Unknown device {device!r}; known: cpu, cuda, mps, none for the best there is.")
     if device == "cuda" and not torch.cuda.is_available():
         raise Dalle2EduError("There is no CUDA GPU here: leave the device out, or use cpu.")
+    os.environ.pop("ACCELERATE_USE_FSDP", None)  # `wants_fsdp` has read it, and `sharding.py` does it
     # accelerate keeps its first answer for the life of the process; a notebook trains many models.
     AcceleratorState._reset_state()
     if PartialState._shared_state and not torch.distributed.is_initialized():
@@ -373,6 +407,11 @@ def make_accelerator(config: TrainConfig, device: str | None) -> Accelerator:
             "choose a multiple."
         )
     return accelerator
+
+
+def wants_fsdp() -> bool:
+    """Whether `accelerate launch --use_fsdp` started this process."""
+    return os.environ.get("ACCELERATE_USE_FSDP", "").lower() == "true"
 
 
 def identity(task: Task) -> dict[str, Any]:
@@ -440,9 +479,11 @@ def train(
     logger: Literal["csv", "tensorboard"] = "csv",
     max_minutes: float | None = None,
     device: str | None = None,
+    fsdp: bool = False,
 ) -> Path:
     """Train `task` in the folder `out`; return the path of the last checkpoint.
 
+    `fsdp` splits the model among the processes (`sharding.py`); its weights are then whole in the checkpoint only.
     `resume` goes on from the folder's last checkpoint, or starts if there is none. `max_minutes` stops early
     with a checkpoint, whose `state.json` says how many steps were done. Afterwards `task.model` holds the
     trained weights (not the average). Under `accelerate launch` or `torchrun`, call it in every process, with
@@ -453,11 +494,11 @@ def train(
     """
     if logger not in LOGGERS:
         raise Dalle2EduError(f"Unknown logger {logger!r}; known: {', '.join(LOGGERS)}.")
-    out = Path(out)
+    out, fsdp = Path(out), fsdp or wants_fsdp()
     accelerator = make_accelerator(task.config, device)
     start = find_start(task, out, resume)
     accelerator.wait_for_everyone()  # everyone has read before the first writes
-    run = Run(task, accelerator)
+    run = Run(task, accelerator, fsdp)
     if start:
         run.restore(start)
     logs = None
@@ -503,9 +544,9 @@ def _run_to_the_end(run: Run, out: Path, logs: Logs | None, progress: bool, time
                 stop = time_is_up()
             if run.due(config.log_every):
                 bar.set_postfix({name: f"{value:.4g}" for name, value in run.log(logs).items()})
-            if main and config.sample_every and run.due(config.sample_every):
+            if (main or run.fsdp) and config.sample_every and run.due(config.sample_every):
                 run.sample(out / "samples" / f"step-{run.step:08d}.png")
-            if main and (stop or run.due(config.save_every)):
+            if (main or run.fsdp) and (stop or run.due(config.save_every)):
                 run.save(folder)
     run.accelerator.wait_for_everyone()
     return folder / f"step-{run.step:08d}"

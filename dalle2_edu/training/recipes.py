@@ -24,11 +24,13 @@ from typing import Any, Literal
 
 import torch
 from accelerate import PartialState
+from torch import Tensor
 
 from dalle2_edu import zoo
 from dalle2_edu.config import from_dict
 from dalle2_edu.data import emoji, shapes, shards
 from dalle2_edu.data.pairs import Pairs
+from dalle2_edu.data.stream import Stream, is_shards, tar_files
 from dalle2_edu.data.text import default_tokenizer
 from dalle2_edu.diffusion.ddpm import DDPM, IDDPM, DdpmConfig
 from dalle2_edu.errors import Dalle2EduError
@@ -39,16 +41,16 @@ from dalle2_edu.training.inpaint_task import InpaintTask
 from dalle2_edu.training.loop import Task, TrainConfig, seed_for, train
 from dalle2_edu.training.oracle_task import OracleTask
 from dalle2_edu.training.prior_tasks import ARPriorTask, RegressionTask
+from dalle2_edu.training.streaming import Embedded, Streamed
 from dalle2_edu.training.tasks import (
     ClipTask,
+    Data,
     DecoderTask,
-    Encoded,
     PriorTask,
     UpsamplerTask,
     encode,
     mix,
     repeats,
-    shrink,
 )
 from dalle2_edu.unclip.ar_prior import PCA_ERROR, ARPriorConfig
 from dalle2_edu.unclip.decoder import DecoderConfig
@@ -58,6 +60,7 @@ from dalle2_edu.unclip.prior import PriorConfig
 from dalle2_edu.unclip.upsampler import UpsamplerConfig
 
 TIERS = ("smoke", "cpu", "gpu")
+Own = Pairs | Stream | Path | None  # the reader's data; a path is that of a folder of embeddings
 CLIP_SIZE = 64  # pictures for CLIP, and for what learns from CLIP's embeddings
 SCENES = {"smoke": 64, "cpu": 60_000, "gpu": 200_000}  # rendered scenes a recipe keeps in memory
 LARGE_SCENES = {"smoke": 16, "cpu": 6_000, "gpu": 30_000}  # the same at 128 x 128, for the upsamplers
@@ -70,14 +73,14 @@ LICENCES["shared"] = f"{LICENCES['shapes']}; {LICENCES['emoji']}"
 
 @dataclass(frozen=True)
 class Recipe:
-    """How to train one part of the zoo. `task(tier, pairs)` builds what the loop trains; pairs is None or the
-    reader's own.
+    """How to train one part of the zoo. `task(tier, own)` builds what the loop trains; own is None or the reader's
+    data.
     """
 
     domain: str
     part: str
     teaches: str  # one line of help
-    task: Callable[[str, Pairs | None], Task]
+    task: Callable[[str, Own], Task]
 
 
 # --- data ---------------------------------------------------------------------------------------------------------
@@ -110,12 +113,43 @@ def subset(pairs: Pairs, chosen: torch.Tensor) -> Pairs:
     return Pairs(pairs.images[chosen], [pairs.captions[i] for i in chosen.nonzero()[:, 0].tolist()])
 
 
-def encoded(domain: str, tier: str, pairs: Pairs | None, image_size: int) -> Encoded:
-    """The domain's pairs (or the reader's) as the zoo's CLIP sees them."""
-    rank = os.environ.get("LOCAL_RANK", "0")  # each process on its own GPU
-    device = f"cuda:{rank}" if torch.cuda.is_available() else "cpu"
-    clip = zoo.load("shared", "clip", device)
-    return encode(pairs or domain_pairs(domain, tier, CLIP_SIZE), image_size, clip, default_tokenizer())
+def encoded(domain: str, tier: str, own: Own, image_size: int) -> Data:
+    """The domain's pairs (or the reader's data) as the zoo's CLIP sees them."""
+    clip, tokenizer = zoo.load("shared", "clip", own_device()), default_tokenizer()
+    if isinstance(own, Stream):
+        return Streamed(own, image_size, clip, tokenizer)
+    if isinstance(own, Path):
+        return Embedded(own, image_size, clip, zoo.cards()["shared", "clip"].sha256, tokenizer)
+    return encode(own or domain_pairs(domain, tier, CLIP_SIZE), image_size, clip, tokenizer)
+
+
+def own_device() -> str:
+    """Where this process computes: its own GPU, if there are any."""
+    return f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if torch.cuda.is_available() else "cpu"
+
+
+def read_own(source: str, recipe: Recipe, out: Path) -> Own:
+    """The reader's data: several tar shards are streamed; one, or a folder of pictures, is read into memory; a folder
+    that `dalle2-edu data embed` wrote holds embeddings, and its path is given back.
+    """
+    size = 128 if recipe.part.startswith("upsampler") else CLIP_SIZE
+    if source and any(Path(source).glob("*.safetensors")):
+        if recipe.part not in zoo.READS_CLIP:
+            raise Dalle2EduError(f"{source} holds embeddings, and {recipe.part} learns from pictures: give the shards.")
+        return Path(source)
+    if is_shards(source) and len(tar_files(source)) > 1:
+        with PartialState().main_process_first():  # it counts, the others read what it wrote
+            return Stream(source, size, out / "shards.json", progress=PartialState().is_main_process)
+    pairs = shards.pairs(source, size)
+    if pairs.skipped:
+        print(f"Left out, as they could not be read: {pairs.skipped} of {pairs.skipped + len(pairs)} pictures.")
+    return pairs
+
+
+def pictures(own: Own, otherwise: Callable[[], Pairs]) -> Tensor | Stream:
+    """The pictures of the reader's data, or of what there is otherwise."""
+    assert not isinstance(own, Path), "`read_own` gives embeddings to what reads CLIP only"
+    return own if isinstance(own, Stream) else (own or otherwise()).images
 
 
 # --- one function a kind of network ---------------------------------------------------------------------------------
@@ -127,7 +161,7 @@ def schedule(tier: str, cpu: TrainConfig, gpu: TrainConfig) -> TrainConfig:
     return {"smoke": smoke, "cpu": cpu, "gpu": gpu}[tier]
 
 
-def clip_task(name: str, model: ClipConfig, seed: int, steps: int, tier: str, pairs: Pairs | None) -> Task:
+def clip_task(name: str, model: ClipConfig, seed: int, steps: int, tier: str, own: Own) -> Task:
     """A CLIP on both worlds, `steps` updates on the cpu tier.
 
     Adam's second beta and the strong weight decay are CLIP's own (arXiv 2103.00020).
@@ -139,7 +173,8 @@ def clip_task(name: str, model: ClipConfig, seed: int, steps: int, tier: str, pa
     gpu = replace(cpu, steps=4000, batch_size=1024, save_every=1000)
     tokenizer = default_tokenizer()
     model = replace(model, vocab_size=tokenizer.vocab_size, context_length=tokenizer.context_length)
-    return ClipTask(name, pairs or domain_pairs("both", tier, CLIP_SIZE), tokenizer, schedule(tier, cpu, gpu), model)
+    assert not isinstance(own, Path), "`read_own` gives embeddings to what reads CLIP only"
+    return ClipTask(name, own or domain_pairs("both", tier, CLIP_SIZE), tokenizer, schedule(tier, cpu, gpu), model)
 
 
 def prior_schedule(tier: str) -> TrainConfig:
@@ -149,25 +184,25 @@ def prior_schedule(tier: str) -> TrainConfig:
     return schedule(tier, cpu, replace(cpu, steps=10_000, batch_size=1024, ema=0.9995, save_every=2000))
 
 
-def prior_config(data: Encoded) -> PriorConfig:
+def prior_config(data: Data) -> PriorConfig:
     """A prior that fits what CLIP says of the data."""
-    clip_dim, (_, context, text_width) = data.image_emb.shape[1], data.text.text_enc.shape
+    clip_dim, (_, context, text_width) = data.null.text_emb.shape[1], data.null.text_enc.shape
     return PriorConfig(clip_dim, text_width, context, emb_scale=clip_dim**0.5)
 
 
-def prior_task(domain: str, tier: str, pairs: Pairs | None) -> Task:
+def prior_task(domain: str, tier: str, own: Own) -> Task:
     """The diffusion prior of one domain."""
-    data = encoded(domain, tier, pairs, image_size=32)
+    data = encoded(domain, tier, own, image_size=32)
     return PriorTask(f"{domain}-prior", data, prior_schedule(tier), prior_config(data))
 
 
-def regression_task(domain: str, tier: str, pairs: Pairs | None) -> Task:
+def regression_task(domain: str, tier: str, own: Own) -> Task:
     """The regression from text to image embedding, of the diffusion prior's size."""
-    data = encoded(domain, tier, pairs, image_size=32)
+    data = encoded(domain, tier, own, image_size=32)
     return RegressionTask(f"{domain}-regression", data, prior_schedule(tier), prior_config(data))
 
 
-def ar_prior_task(domain: str, tier: str, pairs: Pairs | None) -> Task:
+def ar_prior_task(domain: str, tier: str, own: Own) -> Task:
     """The autoregressive prior of one domain, as wide and deep as the diffusion prior; its rank is what the data needs.
 
     Adam's betas, its epsilon and the weight decay from Table 3. A batch has fewer pictures than the diffusion prior's:
@@ -176,60 +211,60 @@ def ar_prior_task(domain: str, tier: str, pairs: Pairs | None) -> Task:
     cpu = TrainConfig(3000, 64, 6e-4, decay="cosine", weight_decay=0.04, betas=(0.9, 0.91), adam_eps=1e-10)
     cpu = replace(cpu, ema=0.998, mixed_precision="bf16", save_every=200)
     gpu = replace(cpu, steps=15_000, batch_size=512, ema=0.9995, save_every=3000)
-    data = encoded(domain, tier, pairs, image_size=32)
-    pca, base = fit_pca(data.image_emb), prior_config(data)
+    data = encoded(domain, tier, own, image_size=32)
+    pca, base = fit_pca(data.measured()[0]), prior_config(data)
     rank = pca.rank_for(PCA_ERROR)
     print(f"PCA: {rank} of {base.clip_dim} dimensions keep all but {pca.error()[rank]:.2%} of the variance.")
     model = ARPriorConfig(base.clip_dim, base.text_width, base.context_length, rank, emb_scale=base.emb_scale)
     return ARPriorTask(f"{domain}-ar-prior", data, schedule(tier, cpu, gpu), model, pca)
 
 
-def decoder_task(domain: str, tier: str, pairs: Pairs | None) -> Task:
+def decoder_task(domain: str, tier: str, own: Own) -> Task:
     """The decoder of one domain at 32 x 32."""
     cpu = TrainConfig(8000, 64, 1e-3, decay="cooldown", weight_decay=0.0, ema=0.998, mixed_precision="bf16")
     cpu = replace(cpu, save_every=200, sample_every=1000)
     gpu = replace(cpu, steps=15_000, batch_size=512, ema=0.9995, save_every=3000, sample_every=3000)
-    data = encoded(domain, tier, pairs, image_size=32)
-    clip_dim, text_width = data.image_emb.shape[1], data.text.text_enc.shape[2]
+    data = encoded(domain, tier, own, image_size=32)
+    clip_dim, text_width = data.null.text_emb.shape[1], data.null.text_enc.shape[2]
     model = DecoderConfig(clip_dim, text_width, emb_scale=clip_dim**0.5)
     return DecoderTask(f"{domain}-decoder", data, schedule(tier, cpu, gpu), model)
 
 
-def inpaint_task(domain: str, tier: str, pairs: Pairs | None) -> Task:
+def inpaint_task(domain: str, tier: str, own: Own) -> Task:
     """The zoo's decoder of one domain, taught to inpaint: it can draw already, so it needs fewer, smaller steps."""
     cpu = TrainConfig(2000, 64, 3e-4, decay="cosine", weight_decay=0.0, ema=0.998, mixed_precision="bf16")
     cpu = replace(cpu, save_every=200, sample_every=500)
     gpu = replace(cpu, steps=5000, batch_size=512, ema=0.9995, save_every=1000, sample_every=1000)
     check_same_clip(domain, ("decoder",))
     decoder = zoo.load(domain, "decoder")
-    data = encoded(domain, tier, pairs, image_size=decoder.config.unet.image_size)
+    data = encoded(domain, tier, own, image_size=decoder.config.unet.image_size)
     return InpaintTask(f"{domain}-inpaint", data, schedule(tier, cpu, gpu), decoder)
 
 
-def upsampler_task(size: int, tier: str, pairs: Pairs | None) -> Task:
+def upsampler_task(size: int, tier: str, own: Own) -> Task:
     """The upsampler to `size`: 64 (cosine, blurred condition) or 128 (linear, BSR-style condition)."""
     cpu = TrainConfig(5000 if size == 64 else 3000, 64, 1e-3, decay="cosine", ema=0.998, mixed_precision="bf16")
     cpu = replace(cpu, save_every=200, sample_every=1000)
     gpu = replace(cpu, steps=10_000, batch_size=512, ema=0.9995, save_every=2500, sample_every=5000)
     unet = replace(UpsamplerConfig().unet, image_size=size)
     kind: Literal["cosine", "linear"] = "cosine" if size == 64 else "linear"
-    images = (pairs or domain_pairs("both", tier, 128)).images
+    images = pictures(own, lambda: domain_pairs("both", tier, 128))
     damage = "blur" if size == 64 else "bsr"
     model = UpsamplerConfig(kind, unet)
     return UpsamplerTask(f"upsampler-{size}", images, schedule(tier, cpu, gpu), model, damage)
 
 
-def oracle_task(tier: str, pairs: Pairs | None) -> Task:
+def oracle_task(tier: str, own: Own) -> Task:
     """The classifier that knows what is in a rendered scene. It learns from the renderer's truth, so it takes no
-    pairs.
+    pictures.
     """
-    if pairs is not None:
+    if own is not None:
         raise Dalle2EduError("The oracle learns from the renderer's truth, which pictures of your own do not have.")
     cpu = TrainConfig(3000, 128, 2e-3, decay="cosine", mixed_precision="bf16", save_every=200)
     return OracleTask(schedule(tier, cpu, replace(cpu, steps=8000, batch_size=256)))
 
 
-def ddpm_task(name: str, model: DdpmConfig, tier: str, pairs: Pairs | None) -> Task:
+def ddpm_task(name: str, model: DdpmConfig, tier: str, own: Own) -> Task:
     """The unconditional model of chapters 08 and 09, on single objects at 16 x 16.
 
     DDPM's learning rate is constant and its run hundreds of times longer; five thousand steps want a high rate that
@@ -239,8 +274,10 @@ def ddpm_task(name: str, model: DdpmConfig, tier: str, pairs: Pairs | None) -> T
     cpu = replace(cpu, save_every=250, sample_every=1000)
     gpu = replace(cpu, steps=20_000, batch_size=256, ema=0.9995, save_every=5000, sample_every=5000)
     side = model.unet.image_size
-    if pairs is not None:
-        return DdpmTask(name, shrink(pairs.images, side), schedule(tier, cpu, gpu), model)
+    if own is not None:
+        return DdpmTask(
+            name, pictures(own, lambda: domain_pairs("shapes", tier, side)), schedule(tier, cpu, gpu), model
+        )
     images, labels = shapes.single_objects(SCENES[tier], side)
     return DdpmTask(name, images, schedule(tier, cpu, gpu), model, labels)
 
@@ -254,68 +291,68 @@ RECIPES: dict[str, Recipe] = {
         "shared",
         "clip",
         "CLIP on both worlds",
-        lambda tier, pairs: clip_task("clip", CLIP, 0, 2400, tier, pairs),
+        lambda tier, own: clip_task("clip", CLIP, 0, 2400, tier, own),
     ),
     "upsampler-64": Recipe(
-        "shared", "upsampler_64", "32 -> 64 pixels", lambda tier, pairs: upsampler_task(64, tier, pairs)
+        "shared", "upsampler_64", "32 -> 64 pixels", lambda tier, own: upsampler_task(64, tier, own)
     ),
     "upsampler-128": Recipe(
-        "shared", "upsampler_128", "64 -> 128 pixels", lambda tier, pairs: upsampler_task(128, tier, pairs)
+        "shared", "upsampler_128", "64 -> 128 pixels", lambda tier, own: upsampler_task(128, tier, own)
     ),
     "shapes-prior": Recipe(
-        "shapes", "prior", "caption -> image embedding", lambda tier, pairs: prior_task("shapes", tier, pairs)
+        "shapes", "prior", "caption -> image embedding", lambda tier, own: prior_task("shapes", tier, own)
     ),
     "shapes-decoder": Recipe(
-        "shapes", "decoder", "image embedding -> 32 pixels", lambda tier, pairs: decoder_task("shapes", tier, pairs)
+        "shapes", "decoder", "image embedding -> 32 pixels", lambda tier, own: decoder_task("shapes", tier, own)
     ),
     "emoji-prior": Recipe(
-        "emoji", "prior", "caption -> image embedding", lambda tier, pairs: prior_task("emoji", tier, pairs)
+        "emoji", "prior", "caption -> image embedding", lambda tier, own: prior_task("emoji", tier, own)
     ),
     "emoji-decoder": Recipe(
-        "emoji", "decoder", "image embedding -> 32 pixels", lambda tier, pairs: decoder_task("emoji", tier, pairs)
+        "emoji", "decoder", "image embedding -> 32 pixels", lambda tier, own: decoder_task("emoji", tier, own)
     ),
     "shapes-ar-prior": Recipe(
         "shapes",
         "ar_prior",
         "caption -> image embedding, code by code",
-        lambda tier, pairs: ar_prior_task("shapes", tier, pairs),
+        lambda tier, own: ar_prior_task("shapes", tier, own),
     ),
     "shapes-regression": Recipe(
-        "shapes", "regression", "caption -> mean embedding", lambda tier, pairs: regression_task("shapes", tier, pairs)
+        "shapes", "regression", "caption -> mean embedding", lambda tier, own: regression_task("shapes", tier, own)
     ),
     "shapes-inpaint": Recipe(
         "shapes",
         "inpaint_decoder",
         "the decoder, taught to inpaint",
-        lambda tier, pairs: inpaint_task("shapes", tier, pairs),
+        lambda tier, own: inpaint_task("shapes", tier, own),
     ),
     "emoji-ar-prior": Recipe(
         "emoji",
         "ar_prior",
         "caption -> image embedding, code by code",
-        lambda tier, pairs: ar_prior_task("emoji", tier, pairs),
+        lambda tier, own: ar_prior_task("emoji", tier, own),
     ),
     "emoji-regression": Recipe(
-        "emoji", "regression", "caption -> mean embedding", lambda tier, pairs: regression_task("emoji", tier, pairs)
+        "emoji", "regression", "caption -> mean embedding", lambda tier, own: regression_task("emoji", tier, own)
     ),
     "emoji-inpaint": Recipe(
         "emoji",
         "inpaint_decoder",
         "the decoder, taught to inpaint",
-        lambda tier, pairs: inpaint_task("emoji", tier, pairs),
+        lambda tier, own: inpaint_task("emoji", tier, own),
     ),
     "judge": Recipe(
         "shared",
         "judge",
         "a second CLIP, to evaluate with",
-        lambda tier, pairs: clip_task("judge", JUDGE, 1, 700, tier, pairs),
+        lambda tier, own: clip_task("judge", JUDGE, 1, 700, tier, own),
     ),
     "oracle": Recipe("shapes", "oracle", "reads a scene's factors off a picture", oracle_task),
     "ddpm": Recipe(
-        "shapes", "ddpm", "one object at 16 pixels: DDPM", lambda tier, pairs: ddpm_task("ddpm", DDPM, tier, pairs)
+        "shapes", "ddpm", "one object at 16 pixels: DDPM", lambda tier, own: ddpm_task("ddpm", DDPM, tier, own)
     ),
     "iddpm": Recipe(
-        "shapes", "iddpm", "the same: improved DDPM", lambda tier, pairs: ddpm_task("iddpm", IDDPM, tier, pairs)
+        "shapes", "iddpm", "the same: improved DDPM", lambda tier, own: ddpm_task("iddpm", IDDPM, tier, own)
     ),
 }
 
@@ -343,24 +380,22 @@ def run(
     mixed_precision: Literal["no", "bf16"] | None = None,
     logger: Literal["csv", "tensorboard"] = "csv",
     progress: bool = True,
+    fsdp: bool = False,
 ) -> Path:
     """Train a recipe in `out` (runs/<name>-<tier> unless given); return the last checkpoint's path.
 
-    data: shards, a folder of pictures or a URL to learn from in place of the recipe's own world. steps and
-    mixed_precision replace the tier's. Raises Dalle2EduError for what can't be found or read.
+    data: what to learn from in place of the recipe's own world, see `read_own`. steps and mixed_precision replace the
+    tier's. fsdp splits the model among the processes. Raises Dalle2EduError for what can't be found or read.
     """
-    recipe = find(name, tier)
-    size = 128 if recipe.part.startswith("upsampler") else CLIP_SIZE
-    pairs = shards.pairs(data, size) if data else None
-    if pairs and pairs.skipped:
-        print(f"Left out, as they could not be read: {pairs.skipped} of {pairs.skipped + len(pairs)} pictures.")
+    recipe, out = find(name, tier), out or Path("runs") / f"{name}-{tier}"
+    own = read_own(data, recipe, out) if data else None
     torch.manual_seed(seed_for("weights", name))  # the first weights are a function of the recipe's name
-    task = recipe.task(tier, pairs)
+    task = recipe.task(tier, own)
+    task.stream = task.data if isinstance(own, Path) else own if isinstance(own, Stream) else None  # type: ignore
     task.about = {"recipe": name, "tier": tier, "data": data, "clip": clip_hash(recipe)}
     changes: dict[str, Any] = {"steps": steps, "mixed_precision": mixed_precision}
     task.config = replace(task.config, **{key: value for key, value in changes.items() if value is not None})
-    out = out or Path("runs") / f"{name}-{tier}"
-    checkpoint = train(task, out, resume=resume, progress=progress, logger=logger, max_minutes=max_minutes)
+    checkpoint = train(task, out, resume, progress, logger, max_minutes, fsdp=fsdp)
     if PartialState().is_main_process:
         where = {"device": describe_device(), "commit": commit()}
         (out / "run.json").write_text(json.dumps(where, indent=2))

@@ -16,13 +16,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dalle2_edu.data.pairs import Pairs
+from dalle2_edu.data.stream import Stream
 from dalle2_edu.data.text import Tokenizer
 from dalle2_edu.diffusion.guidance import classifier_free
 from dalle2_edu.diffusion.process import GaussianDiffusion
@@ -58,6 +59,17 @@ def noise_like(x: Tensor, generator: torch.Generator) -> Tensor:
 # --- captions ---------------------------------------------------------------------------------------------------
 
 
+def draw_one(counts: Tensor) -> Tensor:
+    """Which of its captions each picture is shown with, drawn from torch's global generator: counts (B,) -> (B,)."""
+    return (torch.rand(len(counts)) * counts).long()
+
+
+def draw_captions(captions: Sequence[Sequence[str]]) -> list[str]:
+    """One of each picture's captions."""
+    lucky = draw_one(torch.tensor([len(several) for several in captions])).tolist()
+    return [several[i] for several, i in zip(captions, lucky, strict=True)]
+
+
 class Captions:
     """All captions of a data set as token ids, end to end, and where each picture's begin."""
 
@@ -67,9 +79,8 @@ class Captions:
         self.tokens = tokenizer([caption for captions in pairs.captions for caption in captions])  # (M, L)
 
     def draw(self, indices: Tensor) -> Tensor:
-        """One of each picture's captions, drawn from torch's global generator: places in `tokens`, (B,)."""
-        lucky = (torch.rand(len(indices)) * self.counts[indices]).long()
-        return self.starts[indices] + lucky
+        """One caption of each picture: places in `tokens`, (B,)."""
+        return self.starts[indices] + draw_one(self.counts[indices])
 
 
 # --- CLIP -------------------------------------------------------------------------------------------------------
@@ -83,13 +94,14 @@ class ClipTask:
 
     about: dict[str, Any] = {}  # what else makes this run this run; `recipes.run` fills it in
 
-    def __init__(self, name: str, pairs: Pairs, tokenizer: Tokenizer, config: TrainConfig, model: ClipConfig):
+    def __init__(self, name: str, pairs: Pairs | Stream, tokenizer: Tokenizer, config: TrainConfig, model: ClipConfig):
         self.name, self.config, self.model_config = name, config, model
-        self.pairs, self.captions, self.size = pairs, Captions(pairs, tokenizer), len(pairs)
+        self.pairs, self.tokenizer, self.size = pairs, tokenizer, len(pairs)
         self.model: nn.Module = Clip(model)
 
     def batch(self, indices: Tensor) -> dict[str, Tensor]:
-        return {"images": self.pairs.images[indices], "tokens": self.captions.tokens[self.captions.draw(indices)]}
+        images, captions = self.pairs.take(indices)
+        return {"images": images, "tokens": self.tokenizer(draw_captions(captions))}
 
     def loss(
         self, model: nn.Module, batch: dict[str, Tensor], generator: torch.Generator
@@ -146,14 +158,27 @@ class Encoded:
     def __len__(self) -> int:
         return len(self.images)
 
-    def draw_text(self, indices: Tensor, drop: float) -> dict[str, Tensor]:
-        """A caption of each picture, replaced by the empty text with probability `drop`: conditioning for B
-        pictures.
-        """
+    def draw(self, indices: Tensor, text_drop: float) -> dict[str, Tensor]:
+        """B pictures and a caption of each, replaced by the empty text with probability `text_drop`."""
         places = self.captions.draw(indices)
-        dropped = torch.rand(len(indices)) < drop
-        encodings = zip(self.text.as_conditioning().items(), self.null.as_conditioning().values(), strict=True)
-        return {name: _replace(text[places], null, dropped) for (name, text), null in encodings}
+        text = {name: tensor[places] for name, tensor in self.text.as_conditioning().items()}
+        seen = {"images": self.images[indices], "image_emb": self.image_emb[indices]}
+        return {**seen, **drop_text(text, self.null, text_drop)}
+
+    def measured(self) -> tuple[Tensor, Tensor]:
+        """What the priors measure before they learn: image embeddings (N, D), and z_i . z_t of every picture with each
+        of its captions, (M,).
+        """
+        own = self.image_emb.repeat_interleave(self.captions.counts, dim=0)  # (N, D) => (M, D)
+        return self.image_emb, (own * self.text.text_emb).sum(dim=1)
+
+
+def drop_text(text: dict[str, Tensor], null: TextEncoding, drop: float) -> dict[str, Tensor]:
+    """The conditioning of B texts, each replaced by the empty text's with probability `drop`."""
+    dropped = torch.rand(len(text["text_mask"])) < drop
+    return {
+        name: _replace(text[name], empty, dropped.to(empty.device)) for name, empty in null.as_conditioning().items()
+    }
 
 
 def _replace(values: Tensor, null: Tensor, dropped: Tensor) -> Tensor:
@@ -187,6 +212,19 @@ def shrink(images: Tensor, size: int) -> Tensor:
     return F.avg_pool2d(images.float(), images.shape[-1] // size).round().to(torch.uint8)
 
 
+class Data(Protocol):
+    """What the priors and decoders learn from: `Encoded` holds it in memory, `training/streaming.py` reads it."""
+
+    @property
+    def null(self) -> TextEncoding: ...
+
+    def __len__(self) -> int: ...
+
+    def draw(self, indices: Tensor, text_drop: float) -> dict[str, Tensor]: ...
+
+    def measured(self) -> tuple[Tensor, Tensor]: ...
+
+
 # --- prior ------------------------------------------------------------------------------------------------------
 
 
@@ -195,21 +233,22 @@ class PriorTask:
 
     about: dict[str, Any] = {}  # what else makes this run this run; `recipes.run` fills it in
 
-    def __init__(self, name: str, data: Encoded, config: TrainConfig, model: PriorConfig):
+    def __init__(self, name: str, data: Data, config: TrainConfig, model: PriorConfig):
         self.name, self.config, self.model_config = name, config, model
         self.data, self.size, self.diffusion = data, len(data), prior_diffusion()
-        prior = DiffusionPrior(model)
-        prior.set_stats(data.image_emb)
-        self.model: nn.Module = prior
-        self.targets = prior.standardise(data.image_emb)  # (N, D)
+        self.prior = DiffusionPrior(model)
+        self.prior.set_stats(data.measured()[0])
+        self.model: nn.Module = self.prior
 
     def batch(self, indices: Tensor) -> dict[str, Tensor]:
-        return {"z0": self.targets[indices], **self.data.draw_text(indices, TEXT_DROP_PRIOR)}
+        drawn = self.data.draw(indices, TEXT_DROP_PRIOR)
+        del drawn["images"]
+        return drawn
 
     def loss(
         self, model: nn.Module, batch: dict[str, Tensor], generator: torch.Generator
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        z0 = batch.pop("z0")
+        z0 = self.prior.standardise(batch.pop("image_emb"))
         index = index_timesteps(len(z0), self.diffusion, generator)
         losses = self.diffusion.training_losses(model, z0, index, noise_like(z0, generator), **batch)
         return losses["loss"].mean(), {}
@@ -229,15 +268,14 @@ class DecoderTask:
 
     about: dict[str, Any] = {}  # what else makes this run this run; `recipes.run` fills it in
 
-    def __init__(self, name: str, data: Encoded, config: TrainConfig, model: DecoderConfig):
+    def __init__(self, name: str, data: Data, config: TrainConfig, model: DecoderConfig):
         self.name, self.config, self.model_config = name, config, model
         self.data, self.size, self.diffusion = data, len(data), decoder_diffusion()
         self.model: nn.Module = Decoder(model)
 
     def batch(self, indices: Tensor) -> dict[str, Tensor]:
         keep = torch.rand(len(indices)) >= IMAGE_DROP_DECODER
-        known = {"images": self.data.images[indices], "image_emb": self.data.image_emb[indices], "image_keep": keep}
-        return {**known, **self.data.draw_text(indices, TEXT_DROP_DECODER)}
+        return {**self.data.draw(indices, TEXT_DROP_DECODER), "image_keep": keep}
 
     def loss(
         self, model: nn.Module, batch: dict[str, Tensor], generator: torch.Generator
@@ -253,14 +291,15 @@ class DecoderTask:
         device = next(model.parameters()).device
         null = {name: tensor.to(device) for name, tensor in self.data.null.as_conditioning().items()}
         null = {name: tensor.expand(len(chosen), *tensor.shape[1:]) for name, tensor in null.items()}
-        image_emb = self.data.image_emb[chosen].to(device)
+        real = self.data.draw(chosen, text_drop=1.0)
+        image_emb = real["image_emb"].to(device)
         given = {"image_emb": image_emb, **null}
         empty = {"image_emb": model.null_image_emb.expand_as(image_emb), **null}  # type: ignore[operator, union-attr]
         noise = SeededNoise(range(len(chosen)), device)
         side = self.model_config.unet.image_size
         denoiser = classifier_free(model, 2.0, empty, given)
         drawn = ddim_sample(denoiser, self.diffusion.respace(25), noise((len(chosen), 3, side, side)), noise)
-        return torch.cat([to_float(self.data.images[chosen]), drawn.cpu()])
+        return torch.cat([to_float(real["images"].cpu()), drawn.cpu()])
 
     def metadata(self) -> dict[str, Any]:
         return {"model": asdict(self.model_config), **self.about}
@@ -274,15 +313,16 @@ class UpsamplerTask:
 
     about: dict[str, Any] = {}  # what else makes this run this run; `recipes.run` fills it in
 
-    def __init__(self, name: str, images: Tensor, config: TrainConfig, model: UpsamplerConfig, damage: str):
+    def __init__(self, name: str, images: Tensor | Stream, config: TrainConfig, model: UpsamplerConfig, damage: str):
         self.name, self.config, self.model_config, self.damage = name, config, model, damage
-        self.images, self.size = shrink(images, model.unet.image_size), len(images)
+        self.images, self.size = images, len(images)
         self.crop = model.unet.image_size // 4  # a quarter of the target's width, Table 3
         self.diffusion = upsampler_diffusion(model)
         self.model: nn.Module = Upsampler(model)
 
     def batch(self, indices: Tensor) -> dict[str, Tensor]:
-        return {"images": random_crops(self.images[indices], self.crop, step=upsampler.FACTOR)}
+        images = shrink(self.images[indices], self.model_config.unet.image_size)
+        return {"images": random_crops(images, self.crop, step=upsampler.FACTOR)}
 
     def loss(
         self, model: nn.Module, batch: dict[str, Tensor], generator: torch.Generator
@@ -305,7 +345,8 @@ class UpsamplerTask:
         """Enlarged small pictures above, the upsampler's full-size work below: (GRID, 3, S, S)."""
         chosen = torch.arange(0, self.size, max(1, self.size // (GRID // 2)))[: GRID // 2]
         device = next(model.parameters()).device
-        low_res = upsampler.reduce(to_float(self.images[chosen]).to(device), upsampler.FACTOR)
+        images = shrink(self.images[chosen], self.model_config.unet.image_size)
+        low_res = upsampler.reduce(to_float(images).to(device), upsampler.FACTOR)
         drawn = upsampler.upsample(model, self.diffusion.respace(10), low_res, SeededNoise(range(len(chosen)), device))
         enlarged = F.interpolate(low_res, scale_factor=float(upsampler.FACTOR), mode="nearest")
         return torch.cat([enlarged, drawn]).cpu()

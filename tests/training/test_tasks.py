@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import tiny_models
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from dalle2_edu.data import shapes
 from dalle2_edu.data.pairs import Pairs
@@ -17,7 +17,7 @@ from dalle2_edu.data.text import default_tokenizer
 from dalle2_edu.text2image.clip import Clip
 from dalle2_edu.training import TrainConfig
 from dalle2_edu.training.inpaint_task import InpaintTask, random_holes, rectangles, strokes
-from dalle2_edu.training.prior_tasks import ARPriorTask, RegressionTask, dot_products
+from dalle2_edu.training.prior_tasks import ARPriorTask, RegressionTask
 from dalle2_edu.training.tasks import (
     IMAGE_DROP_DECODER,
     TEXT_DROP_DECODER,
@@ -134,7 +134,7 @@ def test_drop_rates_are_the_papers_and_independent(data: Encoded) -> None:
 def test_dropped_text_is_the_encoding_of_nothing(data: Encoded, clip: Clip) -> None:
     with torch.no_grad():
         nothing = clip.encode_text(default_tokenizer()(["", ""])).as_conditioning()
-    dropped, kept = data.draw_text(torch.tensor([0, 5]), drop=1.0), data.draw_text(torch.tensor([0, 5]), drop=0.0)
+    dropped, kept = data.draw(torch.tensor([0, 5]), text_drop=1.0), data.draw(torch.tensor([0, 5]), text_drop=0.0)
     for name, expected in nothing.items():
         torch.testing.assert_close(dropped[name], expected, rtol=0, atol=1e-5)
         assert dropped[name].dtype == kept[name].dtype
@@ -160,25 +160,38 @@ def test_every_caption_of_a_picture_is_drawn_and_no_other(pairs: Pairs, data: En
         assert drawn == set(range(start, start + len(pairs.captions[index])))
 
 
+class Listener(nn.Module):
+    """Answers zeros, and keeps what it was asked."""
+
+    def forward(self, *args: Tensor, **given: Tensor) -> Tensor:
+        self.args, self.given = args, given
+        return torch.zeros(len(args[0]), tiny_models.AR_PRIOR.rank, tiny_models.AR_PRIOR.buckets)
+
+
 def test_prior_targets_are_standardised(data: Encoded) -> None:
-    task = PriorTask("prior", data, CONFIG, tiny_models.PRIOR)
-    torch.testing.assert_close(task.targets.std(dim=0), torch.ones(tiny_models.DIM))
-    torch.testing.assert_close(task.model.unstandardise(task.targets), data.image_emb)  # type: ignore[operator]
+    task = RegressionTask("regression", data, CONFIG, tiny_models.PRIOR)
+    everything = task.batch(torch.arange(len(data)))
+    loss, _ = task.loss(lambda **_: torch.zeros(len(data), tiny_models.DIM), everything, torch.Generator())  # type: ignore[arg-type]
+    n = len(data)  # the mean square of standardised numbers is their variance, counted with n - 1
+    torch.testing.assert_close(loss, torch.tensor((n - 1) / n))
 
 
 def test_the_ar_prior_learns_codes_and_the_dot_product_with_the_text_it_reads(data: Encoded) -> None:
-    task = ar_prior_task(data)
-    dots = dot_products(data)
+    task, listener = ar_prior_task(data), Listener()
+    dots = data.measured()[1]
     starts, emb = data.captions.starts, data.text.text_emb
     assert len(dots) == len(emb)
     torch.testing.assert_close(dots[starts[2]], data.image_emb[2] @ emb[starts[2]])
     batch = task.batch(torch.arange(DRAWS) % len(data))
-    empty = (batch["text_emb"] == data.null.text_emb).all(dim=1)
+    text_emb = batch["text_emb"]
+    empty = (text_emb == data.null.text_emb).all(dim=1)
     assert empty.float().mean() == pytest.approx(0.1, abs=0.025)
-    assert torch.equal(batch["dot"] == task.prior.no_text, empty)
-    assert torch.equal(batch["codes"][:6], task.prior.encode(data.image_emb))
-    shown = (data.image_emb[torch.arange(DRAWS) % len(data)] * batch["text_emb"]).sum(dim=1)
-    assert torch.equal(batch["dot"][~empty], task.prior.encode_dot(shown)[~empty])
+    task.loss(listener, batch, torch.Generator())
+    codes, dot = listener.args[0], listener.given["dot"]
+    assert torch.equal(dot == task.prior.no_text, empty)
+    assert torch.equal(codes[:6], task.prior.encode(data.image_emb)[:, :-1])
+    shown = (data.image_emb[torch.arange(DRAWS) % len(data)] * text_emb).sum(dim=1)
+    assert torch.equal(dot[~empty], task.prior.encode_dot(shown)[~empty])
     assert task.metadata()["pca"]["rank"] == tiny_models.AR_PRIOR.rank
 
 

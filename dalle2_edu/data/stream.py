@@ -1,0 +1,350 @@
+"""Data that do not fit in memory: shards read sample by sample, in any order.
+
+A billion pairs are a hundred thousand tar files. Reading them in a row is fast and never shuffled enough; reading them
+one sample here and one there is shuffled and, over a network, hopeless. In between: **mix a few shards at a time**. An
+epoch takes the shards in a random order, `MIXED` of them make a window, and within the window every sample comes in a
+random order. Which sample comes when is then a function of (seed, epoch, window), as everything in `training/loop.py`
+is a function of the step: a run that was killed in the middle of an epoch goes on with the very next sample, and
+neither repeats nor loses one, on any number of processes.
+
+    counts     how many samples each shard has, read once (`count_samples`) and kept in the run's folder
+    index      where each sample of the few open shards lies in its file (`TarShard`)
+    read ahead a pool of threads decodes the next batch while this one trains (`Stream.prefetch`)
+
+A tar file can be read at any place once its headers are known, so a local shard is read where it lies. One behind a
+URL is fetched whole into a cache folder first and thrown away a few shards later.
+
+Chapter 24 uses this file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tarfile
+import tempfile
+import warnings
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+import torch
+import webdataset
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from dalle2_edu.data.shards import (
+    MOST_BAD,
+    PICTURES,
+    Sample,
+    check_curl,
+    decode,
+    expand,
+    one_line,
+    sample_from_parts,
+)
+from dalle2_edu.errors import Dalle2EduError
+
+MIXED = 16  # shards that are shuffled together; with the usual 10,000 samples each, a window of 160,000
+WORKERS = min(8, os.cpu_count() or 1)  # threads that decode; Pillow lets go of Python's lock while it does
+FEW = 200  # so many samples must be seen before a share of bad ones says anything
+READ = (*PICTURES, "json", "txt")  # the kinds of files in a sample that matter
+
+Kept = TypeVar("Kept")
+Place = tuple[int, int]  # where in a tar file a file begins, and its length, in bytes
+
+
+class Recent(Generic[Kept]):
+    """The last few things that `make(key)` made."""
+
+    def __init__(self, make: Callable[[int], Kept], most: int):
+        self.make, self.most, self.kept = make, most, OrderedDict[int, Kept]()
+
+    def __getitem__(self, key: int) -> Kept:
+        if key not in self.kept:
+            self.kept[key] = self.make(key)
+            if len(self.kept) > self.most:
+                self.kept.popitem(last=False)
+        self.kept.move_to_end(key)
+        return self.kept[key]
+
+
+# --- one shard ------------------------------------------------------------------------------------------------------
+
+
+class TarShard:
+    """A tar file whose samples can be read in any order, by several threads at once."""
+
+    def __init__(self, url: str, path: Path):
+        self.url, self.names, self.places = url, *sample_places(url, path)
+        self.descriptor = os.open(path, os.O_RDONLY)  # stays readable when the file is removed from the cache
+
+    def __del__(self) -> None:
+        if hasattr(self, "descriptor"):
+            os.close(self.descriptor)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __getitem__(self, index: int) -> Sample:
+        """Read one sample's files; `pread` has no position that threads could fight over."""
+        parts: dict[str, Any] = {
+            kind: os.pread(self.descriptor, size, start) for kind, (start, size) in self.places[index].items()
+        }
+        sample = sample_from_parts({"__key__": self.names[index], "__url__": self.url, **parts})
+        assert sample is not None, "only groups of files with a picture among them have a place"
+        return sample
+
+
+def sample_places(url: str, path: Path) -> tuple[list[str], list[dict[str, Place]]]:
+    """The samples of a tar file: their names, and for each of their files its kind and place."""
+    groups: dict[str, dict[str, Place]] = {}
+    try:
+        with tarfile.open(path) as tar:
+            for member in filter(tarfile.TarInfo.isreg, tar):
+                folder, _, file = member.name.rpartition("/")
+                stem, _, kind = file.partition(".")  # as WebDataset: the name goes up to its first dot
+                groups.setdefault(f"{folder}/{stem}" if folder else stem, {})[kind] = (member.offset_data, member.size)
+    except (OSError, EOFError, tarfile.TarError) as error:
+        raise Dalle2EduError(
+            f"can't read {url} as a tar shard ({one_line(error)}): is the address right and the file whole?"
+        ) from error
+    seen = {name: of_use(files) for name, files in groups.items()}
+    seen = {name: files for name, files in seen.items() if not set(PICTURES).isdisjoint(map(kind_of, files))}
+    return list(seen), list(seen.values())
+
+
+def of_use(files: dict[str, Place]) -> dict[str, Place]:
+    """Those of a sample's files that are read."""
+    return {kind: place for kind, place in files.items() if kind_of(kind) in READ}
+
+
+def kind_of(extension: str) -> str:
+    """What a file is by its name: "seg.PNG" -> "png"."""
+    return extension.rsplit(".", 1)[-1].lower()
+
+
+# --- where it lies --------------------------------------------------------------------------------------------------
+
+
+def open_shard(url: str) -> TarShard:
+    """The shard, read where it lies on this disk; one behind a URL is fetched first.
+
+    With DALLE2_EDU_CACHE, a folder, fetched shards stay there, for all processes of the machine and for the next epoch.
+    Without it each process fetches its own and keeps it only while it is open.
+    """
+    if Path(url).is_file():
+        return TarShard(url, Path(url))
+    check_curl([url])
+    if cache := os.environ.get("DALLE2_EDU_CACHE"):
+        copy = Path(cache) / f"{hashlib.sha256(url.encode()).hexdigest()[:32]}.tar"
+        if not copy.is_file():
+            fetch(url, copy)
+        return TarShard(url, copy)
+    with tempfile.TemporaryDirectory() as folder:  # the open file outlives its name
+        fetch(url, Path(folder) / "shard.tar")
+        return TarShard(url, Path(folder) / "shard.tar")
+
+
+def fetch(url: str, copy: Path) -> None:
+    """Write what a URL gives into a file, which appears whole or not at all, also when several processes ask for it."""
+    unfinished = copy.with_suffix(f".{os.getpid()}.part")
+    try:
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        with webdataset.gopen(url, "rb") as source, unfinished.open("wb") as target:
+            shutil.copyfileobj(source, target)
+        os.replace(unfinished, copy)
+    except (OSError, ValueError) as error:
+        raise Dalle2EduError(f"can't fetch {url} ({one_line(error)}): is the address right?") from error
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def count_samples(urls: Sequence[str], notes: Path | None = None, progress: bool = True) -> list[int]:
+    """How many samples each shard has. With `notes`, a JSON file, what was counted is kept there and not counted again.
+
+    img2dataset writes the number beside each shard (`00000_stats.json`); otherwise the shard itself is looked through.
+    """
+    counts: dict[str, int] = json.loads(notes.read_text()) if notes and notes.is_file() else {}
+    missing = [url for url in urls if url not in counts]
+    for url in tqdm(missing, desc="counting samples", disable=not progress or len(missing) < MIXED):
+        counts[url] = stated_count(url) or len(open_shard(url))
+    if notes and missing:
+        notes.parent.mkdir(parents=True, exist_ok=True)
+        notes.write_text(json.dumps(counts, indent=0))
+    return [counts[url] for url in urls]
+
+
+def stated_count(url: str) -> int | None:
+    """What img2dataset's statistics beside a local shard say, None where there are none."""
+    stats = Path(f"{url.removesuffix('.tar')}_stats.json")
+    try:
+        return int(json.loads(stats.read_text())["successes"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+# --- all of them ----------------------------------------------------------------------------------------------------
+
+
+class Stream:
+    """Many shards as one long list of pictures with captions, of which only a few batches are in memory.
+
+    source: as for `shards.pairs`, but tar files only. size: S in pixels. notes: see `count_samples`. A picture that
+    can't be read, or has no caption, is replaced by the next one of its shard, named in a warning and counted; more
+    than one in a hundred raise Dalle2EduError.
+    """
+
+    def __init__(self, source: str, size: int, notes: Path | None = None, progress: bool = True):
+        self.urls, self.size = tar_files(source), size
+        self.counts = count_samples(self.urls, notes, progress)  # the loop orders the shards by them
+        if not sum(self.counts):
+            raise Dalle2EduError(
+                f"{source} holds no pictures: expected {', '.join(PICTURES)} with captions beside them"
+            )
+        self.ends = torch.tensor(self.counts).cumsum(0)
+        self.openers = ThreadPoolExecutor(MIXED, thread_name_prefix="open")  # fetching is waiting, not work
+        self.shards = Recent(lambda which: self.openers.submit(self._open, which), 2 * MIXED)  # two windows' at an edge
+        self.readers = ThreadPoolExecutor(WORKERS, thread_name_prefix="decode")
+        self.ahead: dict[int, Future[Drawn]] = {}
+        self.seen, self.bad = 0, 0
+
+    def __len__(self) -> int:
+        return int(self.ends[-1])
+
+    def __getitem__(self, indices: Tensor) -> Tensor:
+        """The pictures alone: int64 (B,) -> uint8 (B, 3, S, S), as if all were one tensor."""
+        return self.take(indices)[0]
+
+    def take(self, indices: Tensor) -> tuple[Tensor, list[list[str]]]:
+        """The pictures with these indices, uint8 (B, 3, S, S), and their captions."""
+        self.prefetch(indices)
+        drawn = [self.ahead[index].result() for index in indices.tolist()]
+        self.ahead.clear()
+        self._count(drawn)
+        return torch.stack([each.image for each in drawn]), [each.captions for each in drawn]
+
+    def prefetch(self, indices: Tensor) -> None:
+        """Begin to read and decode these in the background: the next `take` wants them."""
+        for index in indices.tolist():
+            if index not in self.ahead:
+                which = int(torch.searchsorted(self.ends, index, right=True))
+                first = int(self.ends[which]) - self.counts[which]
+                self.ahead[index] = self.readers.submit(self._read, self.shards[which], index - first)
+
+    def _open(self, which: int) -> TarShard:
+        shard = open_shard(self.urls[which])
+        if len(shard) != self.counts[which]:
+            raise Dalle2EduError(
+                f"{shard.url} holds {len(shard)} samples, and {self.counts[which]} were counted: it has changed, or "
+                "its _stats.json is of another file; start in a new folder."
+            )
+        return shard
+
+    def _read(self, opened: Future[TarShard], index: int) -> Drawn:
+        shard, bad = opened.result(), list[str]()
+        for further in range(len(shard)):
+            sample = shard[(index + further) % len(shard)]
+            try:
+                return Drawn(decode(sample.data, self.size), checked_captions(sample), bad)
+            except ValueError as error:
+                bad.append(f"{sample.name}: {one_line(error)}")
+        raise Dalle2EduError(f"no picture in {shard.url} can be used, such as {bad[0]}")
+
+    def _count(self, drawn: Sequence[Drawn]) -> None:
+        """Name the bad ones, and stop where there are too many of them."""
+        for each in drawn:
+            for name in each.bad:
+                warnings.warn(f"left out {name}", stacklevel=4)
+        self.seen += len(drawn)
+        self.bad += sum(bool(each.bad) for each in drawn)
+        if self.seen >= FEW and self.bad > MOST_BAD * self.seen:
+            last = next(name for each in reversed(drawn) for name in each.bad)
+            raise Dalle2EduError(
+                f"{self.bad} of the first {self.seen} pictures can't be used (1% may be bad), such as {last}"
+            )
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """One picture, uint8 (3, S, S), its captions, and which ones were tried before it in vain."""
+
+    image: Tensor
+    captions: list[str]
+    bad: list[str]
+
+
+def checked_captions(sample: Sample) -> list[str]:
+    """A sample's captions; raises ValueError if it has none."""
+    if not sample.captions:
+        raise ValueError("it has no caption")
+    return sample.captions
+
+
+def tar_files(source: str) -> list[str]:
+    """The tar files that a source names; raises Dalle2EduError if it names anything else."""
+    folder = Path(source)
+    urls = sorted(map(str, folder.glob("*.tar"))) if folder.is_dir() else expand(source)
+    if not urls or any(Path(url).is_dir() for url in urls):
+        raise Dalle2EduError(f"{source} names no tar shards: give a tar file, a glob, a brace range or URLs of them")
+    return urls
+
+
+def is_shards(source: str) -> bool:
+    """Whether a source is tar shards, to be streamed, and no folder of pictures, which is read into memory."""
+    folder = Path(source)
+    return any(folder.glob("*.tar")) if source and folder.is_dir() else True
+
+
+# --- in which order -------------------------------------------------------------------------------------------------
+
+
+class ShardOrder:
+    """Which samples each step sees: every one once per epoch, a window of shards at a time.
+
+    counts: how many samples each shard has. `seeded(*parts)` is a generator that is a function of the parts.
+    """
+
+    def __init__(self, counts: Sequence[int], batch_size: int, seeded: Callable[..., torch.Generator]):
+        self.counts, self.batch_size, self.seeded = torch.tensor(counts), batch_size, seeded
+        self.firsts, self.size = self.counts.cumsum(0) - self.counts, int(self.counts.sum())
+        self.epoch = Recent(self._shards_of, 2)
+        self._window: tuple[tuple[int, int], Tensor] = ((-1, -1), torch.empty(0))
+
+    def __call__(self, step: int) -> Tensor:
+        """The indices of step `step`'s global batch, int64 (batch_size,); may reach into the next window or epoch."""
+        place, parts, wanted = step * self.batch_size, [], self.batch_size
+        while wanted:
+            part = self._from(place // self.size, place % self.size)[:wanted]
+            parts.append(part)
+            place, wanted = place + len(part), wanted - len(part)
+        return torch.cat(parts)
+
+    def _shards_of(self, epoch: int) -> tuple[Tensor, Tensor]:
+        """An epoch's shards in their order, and at which place of the epoch each window ends."""
+        shards = torch.randperm(len(self.counts), generator=self.seeded("shards", epoch))
+        ends = self.counts[shards].cumsum(0)
+        last = torch.arange(len(shards)).add(1).remainder(MIXED) == 0
+        last[-1] = True
+        return shards, ends[last]
+
+    def _from(self, epoch: int, place: int) -> Tensor:
+        """What is left of the window in which a place of the epoch lies, from that place on."""
+        ends = self.epoch[epoch][1]
+        window = int(torch.searchsorted(ends, place, right=True))
+        start = int(ends[window - 1]) if window else 0
+        return self._samples(epoch, window)[place - start :]
+
+    def _samples(self, epoch: int, window: int) -> Tensor:
+        """The samples of one window in their order; the last one is kept, since a window has many steps."""
+        if self._window[0] != (epoch, window):
+            shards = self.epoch[epoch][0][window * MIXED : (window + 1) * MIXED].tolist()
+            samples = torch.cat([torch.arange(int(self.counts[i])) + self.firsts[i] for i in shards])
+            order = torch.randperm(len(samples), generator=self.seeded("window", epoch, window))
+            self._window = (epoch, window), samples[order]
+        return self._window[1]
