@@ -63,8 +63,9 @@ class InpaintTask(DecoderTask):
         }
         seen = {"known": known, "hole": hole, **text}
         image_emb = real["image_emb"].to(device)
-        empty = {"image_emb": model.null_image_emb.expand_as(image_emb), **seen}
-        denoiser = classifier_free(model, 2.0, empty, {"image_emb": image_emb, **seen})
+        keep = torch.ones(n, dtype=torch.bool, device=device)
+        empty = {"image_emb": image_emb, "image_keep": ~keep, **seen}
+        denoiser = classifier_free(model, 2.0, empty, {"image_emb": image_emb, "image_keep": keep, **seen})
         noise = SeededNoise(range(n), device)
         drawn = repaint(denoiser, self.diffusion.respace(25), known, hole, noise, resamples=1)
         return torch.cat([torch.where(hole, torch.zeros_like(known), known), drawn]).cpu()

@@ -399,7 +399,7 @@ def make_accelerator(config: TrainConfig, device: str | None) -> Accelerator:
     if PartialState._shared_state and not torch.distributed.is_initialized():
         PartialState._reset_state()
     # Several processes talk to each other on a machine without a GPU only if accelerate is told that it is one.
-    on_cpu = device == "cpu" or (device is None and not torch.cuda.is_available() and not mps.is_available())
+    on_cpu = device == "cpu" or (device is None and only_cpu())
     accelerator = Accelerator(cpu=on_cpu, mixed_precision=config.mixed_precision)
     if config.batch_size % accelerator.num_processes:
         raise Dalle2EduError(
@@ -407,6 +407,16 @@ def make_accelerator(config: TrainConfig, device: str | None) -> Accelerator:
             "choose a multiple."
         )
     return accelerator
+
+
+def only_cpu() -> bool:
+    """Whether there is nothing faster here."""
+    return not torch.cuda.is_available() and not mps.is_available()
+
+
+def processes() -> PartialState:
+    """Which of how many processes this is, for what must be decided before a run begins."""
+    return PartialState(cpu=only_cpu())
 
 
 def wants_fsdp() -> bool:

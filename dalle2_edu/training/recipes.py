@@ -23,7 +23,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from accelerate import PartialState
 from torch import Tensor
 
 from dalle2_edu import zoo
@@ -38,7 +37,7 @@ from dalle2_edu.text2image.clip import ClipConfig
 from dalle2_edu.training.checkpoints import latest_checkpoint
 from dalle2_edu.training.ddpm_task import DdpmTask
 from dalle2_edu.training.inpaint_task import InpaintTask
-from dalle2_edu.training.loop import Task, TrainConfig, seed_for, train
+from dalle2_edu.training.loop import Task, TrainConfig, processes, seed_for, train
 from dalle2_edu.training.oracle_task import OracleTask
 from dalle2_edu.training.prior_tasks import ARPriorTask, RegressionTask
 from dalle2_edu.training.streaming import Embedded, Streamed
@@ -138,8 +137,9 @@ def read_own(source: str, recipe: Recipe, out: Path) -> Own:
             raise Dalle2EduError(f"{source} holds embeddings, and {recipe.part} learns from pictures: give the shards.")
         return Path(source)
     if is_shards(source) and len(tar_files(source)) > 1:
-        with PartialState().main_process_first():  # it counts, the others read what it wrote
-            return Stream(source, size, out / "shards.json", progress=PartialState().is_main_process)
+        state = processes()
+        with state.main_process_first():  # it counts, the others read what it wrote
+            return Stream(source, size, out / "shards.json", progress=state.is_main_process)
     pairs = shards.pairs(source, size)
     if pairs.skipped:
         print(f"Left out, as they could not be read: {pairs.skipped} of {pairs.skipped + len(pairs)} pictures.")
@@ -396,7 +396,7 @@ def run(
     changes: dict[str, Any] = {"steps": steps, "mixed_precision": mixed_precision}
     task.config = replace(task.config, **{key: value for key, value in changes.items() if value is not None})
     checkpoint = train(task, out, resume, progress, logger, max_minutes, fsdp=fsdp)
-    if PartialState().is_main_process:
+    if processes().is_main_process:
         where = {"device": describe_device(), "commit": commit()}
         (out / "run.json").write_text(json.dumps(where, indent=2))
     return checkpoint

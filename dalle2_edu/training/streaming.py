@@ -21,7 +21,6 @@ import os
 from pathlib import Path
 
 import torch
-from accelerate import PartialState
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -32,6 +31,7 @@ from dalle2_edu.data.stream import MIXED, Recent, Stream, tar_files
 from dalle2_edu.data.text import Tokenizer
 from dalle2_edu.errors import Dalle2EduError
 from dalle2_edu.text2image.clip import Clip, TextEncoding
+from dalle2_edu.training.loop import processes
 from dalle2_edu.training.tasks import Data, draw_captions, draw_one, drop_text, shrink, to_float
 
 MEASURED = 10_000  # pictures from which means, deviations and principal components are taken
@@ -102,7 +102,7 @@ def embed(
     clip_hash says whose embeddings they are. Raises Dalle2EduError if the folder holds another CLIP's, other captions'
     or other pictures', and for a shard that can't be read or has more than 1% of bad pictures.
     """
-    reader, state = Reader(clip, tokenizer), PartialState()
+    reader, state = Reader(clip, tokenizer), processes()
     files = []
     for number, url in enumerate(tar_files(source)):
         file = out / f"{number:06d}.safetensors"
@@ -185,7 +185,7 @@ class Embedded:
         tokens = torch.stack([row["tokens"][i] for row, i in zip(rows, lucky, strict=True)])
         seen = {
             "images": torch.stack([row["images"] for row in rows]),
-            "image_emb": torch.stack([row["image_emb"] for row in rows]).float().to(self.reader.device),
+            "image_emb": torch.stack([row["image_emb"].float() for row in rows]).to(self.reader.device),
         }
         return {**seen, **drop_text(self.reader.text(tokens).as_conditioning(), self.null, text_drop)}
 

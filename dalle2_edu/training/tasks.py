@@ -293,8 +293,9 @@ class DecoderTask:
         null = {name: tensor.expand(len(chosen), *tensor.shape[1:]) for name, tensor in null.items()}
         real = self.data.draw(chosen, text_drop=1.0)
         image_emb = real["image_emb"].to(device)
-        given = {"image_emb": image_emb, **null}
-        empty = {"image_emb": model.null_image_emb.expand_as(image_emb), **null}  # type: ignore[operator, union-attr]
+        keep = torch.ones(len(chosen), dtype=torch.bool, device=device)
+        given = {"image_emb": image_emb, "image_keep": keep, **null}
+        empty = {"image_emb": image_emb, "image_keep": ~keep, **null}  # sharded weights are whole in `forward` only
         noise = SeededNoise(range(len(chosen)), device)
         side = self.model_config.unet.image_size
         denoiser = classifier_free(model, 2.0, empty, given)

@@ -82,7 +82,7 @@ def test_two_processes_killed_within_an_epoch_see_every_sample_once(numbered: st
 
 
 def test_one_process_is_not_sharded(numbered: str, tmp_path: Path) -> None:
-    with pytest.raises(Dalle2EduError, match="num_processes 2"):
+    with pytest.raises(Dalle2EduError, match="nproc-per-node 2"):
         run(numbered, str(tmp_path), 1, fsdp=True)
 
 
