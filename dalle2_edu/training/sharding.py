@@ -34,7 +34,8 @@ def shard(module: nn.Module, accelerator: Accelerator) -> None:
     """Split a module's parameters among the processes, in place, from the first process's values."""
     if accelerator.num_processes < 2:
         raise Dalle2EduError(
-            "--fsdp shares a model among several processes, and there is one: torchrun --nproc-per-node 2 -m dalle2_edu.cli train ..."
+            "--fsdp shares a model among several processes, and there is one: "
+            "torchrun --nproc-per-node 2 -m dalle2_edu.cli train ..."
         )
     module.to(accelerator.device)
     for tensor in module.state_dict().values():
