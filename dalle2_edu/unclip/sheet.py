@@ -65,6 +65,9 @@ def picture_grid(prompts: Sequence[str], images: Tensor, path: Path, columns: in
     for panel, prompt, image in zip(panels, prompts, images, strict=False):  # the last row may be short
         panel.imshow(to_pil(image), interpolation="nearest")
         panel.set_title(wrapped(prompt, 24), fontproperties=font(8))
+        panel.axis("on")
+        panel.set(xticks=[], yticks=[])
+        panel.spines[:].set(color="0.8", linewidth=0.6)  # where a white picture, a mask say, ends
     figure.savefig(path, dpi=110)
     return path
 
