@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from dalle2_edu.data.stream import Stream
+from dalle2_edu.diffusion.unet import UNet, UNetConfig
 from dalle2_edu.text2image.transformer import TransformerBlock
 from dalle2_edu.training import TrainConfig, train
 
@@ -24,15 +26,30 @@ CONFIG = TrainConfig(
 )
 
 
+class Painter(nn.Module):
+    """Both kinds of blocks that FSDP gathers by themselves, and an attention whose weights are used from outside."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        config = UNetConfig(SIDE, channels=8, channel_mult=(1,), num_res_blocks=1, attention_levels=(0,), norm_groups=2)
+        self.rows, self.block = nn.Linear(3 * SIDE, 8), TransformerBlock(8, heads=2)
+        self.unet = UNet(replace(config, head_channels=4, context_dim=8))
+
+    def forward(self, images: Tensor) -> Tensor:
+        context = self.block(self.rows(images.permute(0, 2, 1, 3).flatten(2)), None)  # (B, S, 8)
+        t = torch.zeros(len(images), dtype=torch.int64)
+        return self.unet(images, t, context_kv=self.unet.read(context)).mean(dim=(2, 3))  # (B, 3)
+
+
 class StreamTask:
-    """Tell a picture's mean colour from its rows, with a block that FSDP gathers and lets go by itself."""
+    """Tell a picture's mean colour."""
 
     name = "stream"
 
     def __init__(self, config: TrainConfig, stream: Stream, diary: Path) -> None:
         self.config, self.stream, self.size, self.diary = config, stream, len(stream), diary
         torch.manual_seed(0)
-        self.model: nn.Module = nn.Sequential(nn.Linear(12, 8), Rows(), nn.Linear(8, 3))
+        self.model: nn.Module = Painter()
 
     def batch(self, indices: Tensor) -> dict[str, Tensor]:
         images, captions = self.stream.take(indices)
@@ -42,8 +59,7 @@ class StreamTask:
 
     def loss(self, model: nn.Module, batch: dict[str, Tensor], generator: torch.Generator) -> tuple[Tensor, Any]:
         images = batch["images"].float() / 255  # (B, 3, S, S)
-        rows = images.permute(0, 2, 1, 3).flatten(2)  # => (B, S, 3 S)
-        return (model(rows).float().mean(dim=1) - images.mean(dim=(2, 3))).square().mean(), {}
+        return (model(images).float() - images.mean(dim=(2, 3))).square().mean(), {}
 
     def sample(self, model: nn.Module) -> None:
         return None
@@ -52,23 +68,12 @@ class StreamTask:
         return {}
 
 
-class Rows(nn.Module):
-    """A transformer's block over a picture's rows."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.block = TransformerBlock(8, heads=2)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.block(x, None)
-
-
 def run(shards: str, out: str, steps: int, fsdp: bool = False) -> None:
     """Train to `steps`, going on from what is there; each process keeps its own diary."""
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
     stream = Stream(shards, SIDE, progress=False)
-    config = TrainConfig(**{**vars(CONFIG), "steps": steps})
+    config = replace(CONFIG, steps=steps)
     task = StreamTask(config, stream, folder / f"seen-{os.environ.get('RANK', 0)}.txt")
     train(task, folder, resume=True, progress=False, device="cpu", fsdp=fsdp)
 
