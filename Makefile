@@ -24,7 +24,7 @@ CONFIRM ?=
 LANGUAGE_GIVEN := $(if $(filter command,$(firstword $(origin LANGUAGE))),$(LANGUAGE))
 
 .DEFAULT_GOAL := help
-.PHONY: help book slides draw test lab notebooks sync handouts zoo clean
+.PHONY: help book slides draw test bench lab notebooks sync handouts zoo clean
 
 help:  ## what you can type
 	@echo 'make book                   build the book in both languages, show it on http://localhost:8000/'
@@ -33,6 +33,7 @@ help:  ## what you can type
 	@echo 'make draw PROMPT="rocket"   draw a picture, and a sheet of the steps that led to it, into out/'
 	@echo '                            also: DOMAIN=emoji|shapes  SEED=0  OUT=out'
 	@echo 'make test                   check style, types and behaviour'
+	@echo 'make bench                  our speed and memory beside diffusers, into benchmarks/RESULTS.md: ten minutes, alone'
 	@echo 'make lab                    open the notebooks in JupyterLab'
 	@echo 'make notebooks              run the chapters and store what they show: CHAPTER=07 LANGUAGE=en|zh TIER=cpu'
 	@echo 'make sync                   carry code between the English and the Chinese notebooks, name stale translations'
@@ -65,6 +66,10 @@ test: $(VENV)/.installed-dev $(VENV)/.installed-book
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile --nbval-lax --nbval-current-env
+
+# Needs the machine to itself. benchmarks/lucid.py says how dalle2-pytorch joins in.
+bench: $(VENV)/.installed-dev
+	@$(BIN)/python benchmarks/run.py
 
 lab: $(VENV)/.installed-book
 	$(BIN)/jupyter lab
