@@ -12,6 +12,8 @@ Chapter 10 (ADM and classifier guidance) uses this file.
 
 from __future__ import annotations
 
+from itertools import repeat
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -45,10 +47,10 @@ class NoisyClassifier(nn.Module):
 
     def forward(self, x: Tensor, t: Tensor) -> Tensor:
         emb = self.time_mlp(timestep_embedding(t, self.config.channels).to(x.dtype))
-        h = self.stem(x)
+        h, no_text = self.stem(x), repeat(None)
         for block in self.down:
-            h = block(h, emb, None, None)
-        h = self.middle(h, emb, None, None)
+            h = block(h, emb, no_text, None)
+        h = self.middle(h, emb, no_text, None)
         return self.pool(F.silu(self.norm_out(h)))
 
 

@@ -25,7 +25,9 @@ Chapters 08 (the U-Net) and 13 (text in attention) use this file; DALL·E 2's de
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import repeat
 from typing import Literal
 
 import torch
@@ -99,13 +101,21 @@ class UNet(nn.Module):
         self.norm_out = nn.GroupNorm(config.norm_groups, widths[0])
         self.head = zero_init(conv3x3(widths[0], config.out_channels * folded, config))
         self.attentions = [module for module in self.modules() if isinstance(module, Attention)]
-        share_columns(self.attentions)
 
     def read(self, context: Tensor) -> Tensor:
         """Text tokens (B, L, context_dim) -> the keys and values that every attention makes of them, side by side:
         (B, L, 2 * the channels of all attentions).
         """
         return torch.cat([attention.read(context) for attention in self.attentions], dim=-1)
+
+    def deal(self, context_kv: Tensor | None) -> Iterator[Tensor | None]:
+        """Each attention's own part of what `read` made, in the order in which they come to run; without a text, None.
+
+        One split for all of them: the gradient of a slice is as large as what it was cut from, and mostly zeros.
+        """
+        if context_kv is None:
+            return repeat(None)
+        return iter(context_kv.split([2 * attention.norm.num_channels for attention in self.attentions], dim=-1))
 
     def forward(
         self,
@@ -130,13 +140,13 @@ class UNet(nn.Module):
         h = self.stem(F.pixel_unshuffle(x, self.config.patch_size))  # (B, channels, H/p, W/p)
         if self.position is not None:
             h = h + self.position.to(h.dtype)
-        skips = [h]
+        skips, texts = [h], self.deal(context_kv)
         for block in self.down:
-            h = block(h, emb, context_kv, context_mask)
+            h = block(h, emb, texts, context_mask)
             skips.append(h)
-        h = self.middle(h, emb, context_kv, context_mask)
+        h = self.middle(h, emb, texts, context_mask)
         for block in self.up:
-            h = block(torch.cat([h, skips.pop()], dim=1), emb, context_kv, context_mask)  # channels of both
+            h = block(torch.cat([h, skips.pop()], dim=1), emb, texts, context_mask)  # channels of both
         return F.pixel_shuffle(self.head(F.silu(self.norm_out(h))), self.config.patch_size)
 
 
@@ -213,7 +223,6 @@ class Attention(nn.Module):
         self.norm = nn.GroupNorm(config.norm_groups, channels)
         self.qkv = nn.Linear(channels, 3 * channels)
         self.context_kv = nn.Linear(config.context_dim, 2 * channels) if config.context_dim else None
-        self.columns = slice(0, 2 * channels)  # its own of the network's `context_kv`
         self.proj = zero_init(nn.Linear(channels, channels))
 
     def read(self, context: Tensor) -> Tensor:
@@ -222,28 +231,18 @@ class Attention(nn.Module):
         return self.context_kv(context)
 
     def forward(self, x: Tensor, context_kv: Tensor | None = None, context_mask: Tensor | None = None) -> Tensor:
-        """x (B, C, H, W), context_kv (B, L, 2 * channels or more), context_mask (B, L) -> (B, C, H, W)."""
+        """x (B, C, H, W), context_kv (B, L, 2C) as `read` makes it, context_mask (B, L) -> (B, C, H, W)."""
         positions = self.norm(x).flatten(2).transpose(1, 2)  # (B, C, H, W) => (B, H*W, C)
         q, k, v = (split_heads(part, self.heads) for part in self.qkv(positions).chunk(3, dim=-1))
         mask = None
         if context_kv is not None:
-            own = context_kv[..., self.columns]  # (B, L, 2C)
-            text_k, text_v = (split_heads(part, self.heads) for part in own.chunk(2, dim=-1))
+            text_k, text_v = (split_heads(part, self.heads) for part in context_kv.chunk(2, dim=-1))
             k, v = torch.cat([text_k, k], dim=2), torch.cat([text_v, v], dim=2)  # (B, heads, L + H*W, C/heads)
             if context_mask is not None:  # real tokens and all positions may be looked at
                 mask = F.pad(context_mask, (0, positions.shape[1]), value=True)[:, None, None]  # (B, 1, 1, L + H*W)
         h = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)  # (B, heads, H*W, C/heads)
         h = self.proj(h.transpose(1, 2).flatten(2))  # => (B, H*W, C)
         return x + h.transpose(1, 2).reshape(x.shape)
-
-
-def share_columns(attentions: list[Attention]) -> None:
-    """Tell each attention which columns of the network's `context_kv` are its own."""
-    start = 0
-    for attention in attentions:
-        width = 2 * attention.norm.num_channels
-        attention.columns = slice(start, start + width)
-        start += width
 
 
 def split_heads(x: Tensor, heads: int) -> Tensor:
@@ -258,10 +257,10 @@ class Block(nn.Module):
         super().__init__()
         self.res, self.attention, self.upsample = res, attention, upsample
 
-    def forward(self, x: Tensor, emb: Tensor, context_kv: Tensor | None, context_mask: Tensor | None) -> Tensor:
+    def forward(self, x: Tensor, emb: Tensor, texts: Iterator[Tensor | None], context_mask: Tensor | None) -> Tensor:
         x = self.res(x, emb)
         if self.attention is not None:
-            x = self.attention(x, context_kv, context_mask)
+            x = self.attention(x, next(texts), context_mask)
         return self.upsample(x, emb) if self.upsample is not None else x
 
 
@@ -274,10 +273,10 @@ class Middle(nn.Module):
         self.attention = Attention(width, config) if config.middle_attention else None
         self.res2 = ResBlock(width, width, emb_dim, config)
 
-    def forward(self, x: Tensor, emb: Tensor, context_kv: Tensor | None, context_mask: Tensor | None) -> Tensor:
+    def forward(self, x: Tensor, emb: Tensor, texts: Iterator[Tensor | None], context_mask: Tensor | None) -> Tensor:
         x = self.res1(x, emb)
         if self.attention is not None:
-            x = self.attention(x, context_kv, context_mask)
+            x = self.attention(x, next(texts), context_mask)
         return self.res2(x, emb)
 
 

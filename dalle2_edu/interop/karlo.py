@@ -41,7 +41,7 @@ from dalle2_edu.diffusion.unet import UNetConfig
 from dalle2_edu.errors import Dalle2EduError
 from dalle2_edu.interop import diffusers_keys, keys, presets
 from dalle2_edu.interop.weights import Selected, Source, find_file, is_hub_name, open_weights, pour
-from dalle2_edu.text2image.clip import Clip, TextEncoding, wrap_open_clip
+from dalle2_edu.text2image.clip import Clip, TextEncoding, without_padding, wrap_open_clip
 from dalle2_edu.unclip.decoder import Decoder, DecoderConfig
 from dalle2_edu.unclip.pictures import Picture, one_picture
 from dalle2_edu.unclip.pipeline import UnCLIP
@@ -127,7 +127,8 @@ class Karlo(UnCLIP):
         guidance_scale: float = RELEASED["prior_guidance"],
     ) -> Tensor:
         """One image embedding for each text, (B, 1, D), in CLIP's space as it comes."""
-        noise, null = run.noise("prior 0"), self.encode_text([""] * len(text.text_emb))
+        noise = run.noise("prior 0")
+        text, null = without_padding(text, self.encode_text([""] * len(text.text_emb)))
         prior: Any = self.prior
         z = ancestral_sample(
             classifier_free(prior, guidance_scale, null.as_conditioning(), text.as_conditioning()),

@@ -34,7 +34,7 @@ from torch import Tensor
 from dalle2_edu.diffusion.guidance import classifier_free
 from dalle2_edu.diffusion.samplers import Denoiser, ddim_invert
 from dalle2_edu.errors import Dalle2EduError
-from dalle2_edu.text2image.clip import TextEncoding
+from dalle2_edu.text2image.clip import TextEncoding, without_padding
 from dalle2_edu.text2image.inpainting import repaint
 from dalle2_edu.unclip.latents import Latent, slerp, text_direction
 from dalle2_edu.unclip.pictures import (
@@ -311,8 +311,9 @@ def shown(
     model = unclip.inpaint_decoder
     assert model is not None
     seen = {"known": known, "hole": hole.expand(len(known), -1, -1, -1)}
+    text, null = without_padding(text, unclip.encode_text([""] * len(z_i)))
     given = model.decoder.read(z_i, **text.as_conditioning())
-    empty = model.decoder.read(model.null_image_emb.expand_as(z_i), **unclip.null_text(len(z_i)))
+    empty = model.decoder.read(model.null_image_emb.expand_as(z_i), **null.as_conditioning())
     return classifier_free(model.denoise, guidance_scale, {**empty, **seen}, {**given, **seen})
 
 

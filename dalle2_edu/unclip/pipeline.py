@@ -32,7 +32,7 @@ from dalle2_edu.diffusion.guidance import classifier_free
 from dalle2_edu.diffusion.process import GaussianDiffusion
 from dalle2_edu.diffusion.samplers import Denoiser, SeededNoise, ancestral_sample, ddim_sample
 from dalle2_edu.errors import Dalle2EduError
-from dalle2_edu.text2image.clip import Clip, TextEncoding
+from dalle2_edu.text2image.clip import Clip, TextEncoding, without_padding
 from dalle2_edu.unclip import edits
 from dalle2_edu.unclip.ar_prior import ARPrior
 from dalle2_edu.unclip.decoder import Decoder, decoder_diffusion
@@ -188,10 +188,6 @@ class UnCLIP:
         """What CLIP reads in B prompts; "" is the null text."""
         return self.clip.encode_text(self.tokenizer(prompts).to(self.device))
 
-    def null_text(self, n: int) -> dict[str, Tensor]:
-        """The empty text's encoding, n times, as conditioning."""
-        return self.encode_text([""] * n).as_conditioning()
-
     @torch.no_grad()
     def analytic_prior(
         self, image_emb: Tensor, captions: Sequence[str], prior_steps: int = 25, seed: int = 0
@@ -229,6 +225,7 @@ class UnCLIP:
         prior, null = self.prior, self.encode_text([""] * len(text.text_emb))
         if not isinstance(prior, DiffusionPrior):
             return prior.draw_embeddings(text, null, run, guidance_scale)
+        text, null = without_padding(text, null)
         diffusion = process or prior_diffusion().respace(steps)
         denoiser = classifier_free(prior, guidance_scale, null.as_conditioning(), text.as_conditioning())
         drawn = []
@@ -248,9 +245,9 @@ class UnCLIP:
 
     def denoiser(self, image_emb: Tensor, text: TextEncoding, guidance_scale: float) -> Denoiser:
         """The decoder closed over what it paints: image embeddings (B, D) and texts, guided."""
+        text, null = without_padding(text, self.encode_text([""] * len(image_emb)))
         given = self.decoder.read(image_emb, **text.as_conditioning())
-        null_emb = self.decoder.null_image_emb.expand_as(image_emb)
-        empty = self.decoder.read(null_emb, **self.null_text(len(image_emb)))
+        empty = self.decoder.read(self.decoder.null_image_emb.expand_as(image_emb), **null.as_conditioning())
         return classifier_free(self.decoder.denoise, guidance_scale, empty, given)
 
     def paint(

@@ -82,14 +82,17 @@ class DiffusionPrior(nn.Module):
         self.register_buffer("std", torch.ones(config.clip_dim))
 
     def forward(self, z_t: Tensor, t: Tensor, text_emb: Tensor, text_enc: Tensor, text_mask: Tensor) -> Tensor:
-        """z_t (B, D), t (B,), text_emb (B, D), text_enc (B, L, text_width), text_mask (B, L) True if real -> z (B,
-        D).
+        """z_t (B, D), t (B,), text_emb (B, D), text_enc (B, L, text_width), text_mask (B, L) True if real -> z (B, D).
+
+        L may be less than the context length: `without_padding`.
         """
         time = self.time_mlp(timestep_embedding(t, self.config.width).to(z_t.dtype))
         singles = [self.text_emb_proj(text_emb * self.config.emb_scale), time, self.z_proj(z_t)]  # each (B, width)
         tokens = [self.text_enc_proj(text_enc), *(single[:, None] for single in singles)]
         tokens.append(self.query.expand(len(z_t), -1, -1))
-        x = torch.cat(tokens, dim=1) + self.position  # (B, L + 4, width)
+        # A text that was cut short has its own places, and the others theirs at the end.
+        position = torch.cat([self.position[:, : text_enc.shape[1]], self.position[:, -EXTRA_TOKENS:]], dim=1)
+        x = torch.cat(tokens, dim=1) + position  # (B, L + 4, width)
         x = self.transformer(x, prior_mask(text_mask))
         return self.out(self.norm_out(x[:, -1]))  # the query's place: (B, width) => (B, D)
 

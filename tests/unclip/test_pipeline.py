@@ -14,7 +14,7 @@ from torch import Tensor
 
 from dalle2_edu import zoo
 from dalle2_edu.errors import Dalle2EduError
-from dalle2_edu.text2image.clip import Clip
+from dalle2_edu.text2image.clip import Clip, without_padding
 from dalle2_edu.unclip.pipeline import UnCLIP, pick_domain
 from dalle2_edu.unclip.prior import DiffusionPrior, nearest_to_text
 
@@ -158,3 +158,15 @@ def test_a_long_prompt_warns_with_what_was_cut(unclip: UnCLIP) -> None:
 )
 def test_pick_domain(prompt: str, domain: str) -> None:
     assert pick_domain(prompt) == domain
+
+
+def test_padding_need_not_be_computed() -> None:
+    pipeline = tiny_models.pipeline()
+    text, null = pipeline.encode_text(["a red star", "a sign"]), pipeline.encode_text(["", ""])
+    short, short_null = without_padding(text, null)
+    length = int(text.text_mask.sum(dim=1).max())
+    assert short.text_mask.shape == short_null.text_mask.shape == (2, length) and length < text.text_mask.shape[1]
+    z, x, t = torch.randn(2, tiny_models.DIM), torch.randn(pipeline.decoder_shape(2)), torch.tensor([3, 900])
+    for network, first in ((pipeline.prior, (z, t)), (pipeline.decoder, (x, t, z))):
+        whole, cut = (network(*first, **each.as_conditioning()) for each in (text, short))
+        torch.testing.assert_close(cut, whole, rtol=0, atol=1e-5)
