@@ -243,7 +243,7 @@ def inpaint_task(domain: str, tier: str, own: Own) -> Task:
 
 def upsampler_task(size: int, tier: str, own: Own) -> Task:
     """The upsampler to `size`: 64 (cosine, blurred condition) or 128 (linear, BSR-style condition)."""
-    cpu = TrainConfig(5000 if size == 64 else 3000, 64, 1e-3, decay="cosine", ema=0.998, mixed_precision="bf16")
+    cpu = TrainConfig(10_000 if size == 64 else 5000, 64, 1e-3, decay="cosine", ema=0.998, mixed_precision="bf16")
     cpu = replace(cpu, save_every=200, sample_every=1000)
     gpu = replace(cpu, steps=10_000, batch_size=512, ema=0.9995, save_every=2500, sample_every=5000)
     unet = replace(UpsamplerConfig().unet, image_size=size)

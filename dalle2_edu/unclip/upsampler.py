@@ -64,6 +64,7 @@ class UpsamplerConfig:
             middle_attention=False,
             patch_size=2,
             padding="replicate",
+            norm_groups=8,  # with 32 groups each of the first level's 32 channels would lose its mean
         )
     )
 
