@@ -13,6 +13,7 @@ from dalle2_edu.text2image.clip import Clip, ClipConfig
 from dalle2_edu.unclip.ar_prior import ARPrior, ARPriorConfig
 from dalle2_edu.unclip.decoder import Decoder, DecoderConfig
 from dalle2_edu.unclip.inpaint_decoder import InpaintDecoder
+from dalle2_edu.unclip.inpaint_upsampler import InpaintUpsampler
 from dalle2_edu.unclip.latents import fit_pca
 from dalle2_edu.unclip.pipeline import UnCLIP
 from dalle2_edu.unclip.prior import DiffusionPrior, PriorConfig
@@ -102,6 +103,15 @@ def conditioning(n: int, real: int = 5) -> dict[str, Tensor]:
     """Random text conditioning for n pictures, of which the first `real` tokens are no padding."""
     mask = (torch.arange(LENGTH) < real).expand(n, LENGTH)
     return {"text_emb": torch.randn(n, DIM), "text_enc": torch.randn(n, LENGTH, WIDTH), "text_mask": mask}
+
+
+def inpaint_upsamplers() -> list[InpaintUpsampler]:
+    """The tiny upsamplers with eyes for what is known."""
+    models = [InpaintUpsampler.from_upsampler(awake(Upsampler(upsampler_config(size)))) for size in (64, 128)]
+    with torch.no_grad():
+        for model in models:
+            model.upsampler.unet.stem.weight.normal_(std=0.1)
+    return [model.eval() for model in models]
 
 
 def inpaint_decoder() -> InpaintDecoder:

@@ -1,4 +1,4 @@
-"""Fine-tuning the decoder for inpainting (`unclip/inpaint_decoder.py`): random regions are erased, the rest is shown.
+"""Fine-tuning for inpainting: random regions are erased, the rest is shown.
 
     rectangles   a side from an eighth to three quarters of the picture
     strokes      a brush that goes back and forth between a few random points: edges at every angle, thin and thick
@@ -7,7 +7,11 @@
 The loss counts every pixel, as GLIDE's does (arXiv 2112.10741, section 3): where the picture is shown the answer is
 easy, and the network soon spends nothing on it.
 
-Chapter 19 uses this file.
+The decoder (`unclip/inpaint_decoder.py`) learns so on whole pictures, the upsamplers (`unclip/inpaint_upsampler.py`)
+on crops. An upsampler's small picture is a true one outside of the hole, and inside it what the stage below drew: so
+only there it is damaged.
+
+Chapters 17 and 19 use this file.
 """
 
 from __future__ import annotations
@@ -15,14 +19,30 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from dalle2_edu.data.stream import Stream
 from dalle2_edu.diffusion.guidance import classifier_free
 from dalle2_edu.diffusion.samplers import SeededNoise
 from dalle2_edu.text2image.inpainting import repaint
 from dalle2_edu.training import tasks
 from dalle2_edu.training.loop import TrainConfig
-from dalle2_edu.training.tasks import Data, DecoderTask, index_timesteps, noise_like, to_float
+from dalle2_edu.training.tasks import (
+    Data,
+    DecoderTask,
+    UpsamplerTask,
+    index_timesteps,
+    noise_like,
+    random_crops,
+    shrink,
+    to_float,
+)
+from dalle2_edu.unclip import upsampler
 from dalle2_edu.unclip.decoder import Decoder
+from dalle2_edu.unclip.edits import inpaint_detail
 from dalle2_edu.unclip.inpaint_decoder import InpaintDecoder
+from dalle2_edu.unclip.inpaint_upsampler import InpaintUpsampler
+from dalle2_edu.unclip.pictures import cover
+from dalle2_edu.unclip.run import Run
+from dalle2_edu.unclip.upsampler import Upsampler
 
 EVERYTHING = 0.1  # the share of pictures that are erased altogether
 POINTS = 5  # that a stroke goes through
@@ -55,9 +75,7 @@ class InpaintTask(DecoderTask):
         device, n = model.null_image_emb.device, len(chosen)
         real = self.data.draw(chosen, text_drop=1.0)
         known = to_float(real["images"]).to(device)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)  # the same holes in every grid
-            hole = random_holes(n, known.shape[-1]).to(device)
+        hole = fixed_holes(n, known.shape[-1], device)
         text = {
             name: each.to(device).expand(n, *each.shape[1:]) for name, each in self.data.null.as_conditioning().items()
         }
@@ -69,6 +87,52 @@ class InpaintTask(DecoderTask):
         noise = SeededNoise(range(n), device)
         drawn = repaint(denoiser, self.diffusion.respace(25), known, hole, noise, resamples=1)
         return torch.cat([torch.where(hole, torch.zeros_like(known), known), drawn]).cpu()
+
+
+class InpaintUpsamplerTask(UpsamplerTask):
+    """As the upsampler's task, with a hole in each picture. It starts from a trained upsampler."""
+
+    def __init__(self, name: str, images: Tensor | Stream, config: TrainConfig, trained: Upsampler, damage: str):
+        model = InpaintUpsampler.from_upsampler(trained)
+        super().__init__(name, images, config, model.config, damage)
+        self.model = model
+
+    def batch(self, indices: Tensor) -> dict[str, Tensor]:
+        side = self.model_config.unet.image_size
+        images, hole = shrink(self.images[indices], side), random_holes(len(indices), side)
+        crops = random_crops(torch.cat([images, hole.to(images.dtype)], dim=1), self.crop, step=upsampler.FACTOR)
+        return {"images": crops[:, :3], "hole": crops[:, 3:].bool()}
+
+    def loss(
+        self, model: nn.Module, batch: dict[str, Tensor], generator: torch.Generator
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        images, hole = to_float(batch["images"]), batch["hole"]
+        small = upsampler.reduce(images, upsampler.FACTOR)
+        low_res = torch.where(cover(hole, small.shape[-1]), self.damaged(small, generator), small)
+        x0 = upsampler.to_detail(images, low_res)
+        index = index_timesteps(len(x0), self.diffusion, generator)
+        noise, seen = noise_like(x0, generator), {"known": images, "hole": hole}
+        losses = self.diffusion.training_losses(model, x0, index, noise, low_res=low_res, **seen)
+        return losses["loss"].mean(), {}
+
+    def sample(self, model: nn.Module) -> Tensor | None:
+        """Pictures with their holes grey above, painted below, from true small pictures: (GRID, 3, S, S)."""
+        assert isinstance(model, InpaintUpsampler)
+        n, side = tasks.GRID // 2, self.model_config.unet.image_size
+        chosen = torch.arange(0, self.size, max(1, self.size // n))[:n]
+        device = next(model.parameters()).device
+        known = to_float(shrink(self.images[chosen], side)).to(device)
+        hole = fixed_holes(n, side, device)
+        low_res = upsampler.reduce(known, upsampler.FACTOR)
+        drawn = inpaint_detail(model, low_res, known, hole, Run(list(range(n)), device), steps=10)
+        return torch.cat([torch.where(hole, torch.zeros_like(known), known), drawn]).cpu()
+
+
+def fixed_holes(n: int, side: int, device: torch.device) -> Tensor:
+    """The same holes in every grid."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return random_holes(n, side).to(device)
 
 
 def random_holes(n: int, side: int) -> Tensor:

@@ -1,8 +1,8 @@
 """The recipes: which model learns from what, how large, for how long.
 
 `dalle2-edu train <recipe> --tier smoke|cpu|gpu` runs one. The order in which a whole zoo is trained is the order of
-`RECIPES`: first CLIP, since the priors and the decoders read its embeddings, and the decoder before its fine-tuning;
-the judge and the oracle can be trained at any time.
+`RECIPES`: first CLIP, since the priors and the decoders read its embeddings, and the decoder and the upsamplers before
+their fine-tuning; the judge and the oracle can be trained at any time.
 
     smoke  seconds; shows that the code runs, not what it can do
     cpu    two cores; what the shipped zoo was trained with unless a card says otherwise
@@ -36,7 +36,7 @@ from dalle2_edu.errors import Dalle2EduError
 from dalle2_edu.text2image.clip import ClipConfig
 from dalle2_edu.training.checkpoints import latest_checkpoint
 from dalle2_edu.training.ddpm_task import DdpmTask
-from dalle2_edu.training.inpaint_task import InpaintTask
+from dalle2_edu.training.inpaint_task import InpaintTask, InpaintUpsamplerTask
 from dalle2_edu.training.loop import Task, TrainConfig, processes, seed_for, train
 from dalle2_edu.training.oracle_task import OracleTask
 from dalle2_edu.training.prior_tasks import ARPriorTask, RegressionTask
@@ -131,7 +131,7 @@ def read_own(source: str, recipe: Recipe, out: Path) -> Own:
     """The reader's data: several tar shards are streamed; one, or a folder of pictures, is read into memory; a folder
     that `dalle2-edu data embed` wrote holds embeddings, and its path is given back.
     """
-    size = 128 if recipe.part.startswith("upsampler") else CLIP_SIZE
+    size = 128 if "upsampler" in recipe.part else CLIP_SIZE
     if source and any(Path(source).glob("*.safetensors")):
         if recipe.part not in zoo.READS_CLIP:
             raise Dalle2EduError(f"{source} holds embeddings, and {recipe.part} learns from pictures: give the shards.")
@@ -241,6 +241,9 @@ def inpaint_task(domain: str, tier: str, own: Own) -> Task:
     return InpaintTask(f"{domain}-inpaint", data, schedule(tier, cpu, gpu), decoder)
 
 
+DAMAGE = {64: "blur", 128: "bsr"}  # what each upsampler's small picture suffers in training
+
+
 def upsampler_task(size: int, tier: str, own: Own) -> Task:
     """The upsampler to `size`: 64 (cosine, blurred condition) or 128 (linear, BSR-style condition)."""
     cpu = TrainConfig(10_000 if size == 64 else 5000, 64, 1e-3, decay="cosine", ema=0.998, mixed_precision="bf16")
@@ -249,9 +252,17 @@ def upsampler_task(size: int, tier: str, own: Own) -> Task:
     unet = replace(UpsamplerConfig().unet, image_size=size)
     kind: Literal["cosine", "linear"] = "cosine" if size == 64 else "linear"
     images = pictures(own, lambda: domain_pairs("both", tier, 128))
-    damage = "blur" if size == 64 else "bsr"
     model = UpsamplerConfig(kind, unet)
-    return UpsamplerTask(f"upsampler-{size}", images, schedule(tier, cpu, gpu), model, damage)
+    return UpsamplerTask(f"upsampler-{size}", images, schedule(tier, cpu, gpu), model, DAMAGE[size])
+
+
+def inpaint_upsampler_task(size: int, tier: str, own: Own) -> Task:
+    """The zoo's upsampler to `size`, taught to inpaint."""
+    cpu = TrainConfig(3000, 64, 5e-4, decay="cosine", ema=0.998, mixed_precision="bf16", save_every=200)
+    gpu = replace(cpu, steps=5000, batch_size=512, ema=0.9995, save_every=2500, sample_every=2500)
+    images = pictures(own, lambda: domain_pairs("both", tier, 128))
+    trained = zoo.load("shared", f"upsampler_{size}")
+    return InpaintUpsamplerTask(f"inpaint-upsampler-{size}", images, schedule(tier, cpu, gpu), trained, DAMAGE[size])
 
 
 def oracle_task(tier: str, own: Own) -> Task:
@@ -298,6 +309,18 @@ RECIPES: dict[str, Recipe] = {
     ),
     "upsampler-128": Recipe(
         "shared", "upsampler_128", "64 -> 128 pixels", lambda tier, own: upsampler_task(128, tier, own)
+    ),
+    "inpaint-upsampler-64": Recipe(
+        "shared",
+        "inpaint_upsampler_64",
+        "32 -> 64 pixels, taught to inpaint",
+        lambda tier, own: inpaint_upsampler_task(64, tier, own),
+    ),
+    "inpaint-upsampler-128": Recipe(
+        "shared",
+        "inpaint_upsampler_128",
+        "64 -> 128 pixels, taught to inpaint",
+        lambda tier, own: inpaint_upsampler_task(128, tier, own),
     ),
     "shapes-prior": Recipe(
         "shapes", "prior", "caption -> image embedding", lambda tier, own: prior_task("shapes", tier, own)

@@ -9,7 +9,7 @@ again (`latents` has the mathematics). unCLIP (arXiv 2204.06125), section 3:
     interpolate  z_i along the arc to another picture's, x_T as well or one for all       section 3.2
     text_diff    z_i a part of the way to where the words lead, x_T kept                  section 3.3
     inpaint      z_i from the prompt; the known pixels replaced at each step,             RePaint
-                 or shown to a decoder that was taught to look at them                    GLIDE, section 3
+                 or shown to networks that were taught to look at them                    GLIDE, section 3
 
 Words play no part in the first five: the decoder reads the empty text. The inversion clips the guessed picture just
 as sampling does: both must follow the same curve, and with clipping that curve is the straighter one (measured on
@@ -36,6 +36,7 @@ from dalle2_edu.diffusion.samplers import Denoiser, ddim_invert
 from dalle2_edu.errors import Dalle2EduError
 from dalle2_edu.text2image.clip import TextEncoding, without_padding
 from dalle2_edu.text2image.inpainting import repaint
+from dalle2_edu.unclip.inpaint_upsampler import InpaintUpsampler
 from dalle2_edu.unclip.latents import Latent, slerp, text_direction
 from dalle2_edu.unclip.pictures import (
     Picture,
@@ -258,10 +259,10 @@ def inpaint(
 
     mask is True (in a file: white) where to paint; prompt says what the whole picture shall be of. image and mask must
     have the same proportions; both are brought to the pipeline's size first, and "unchanged" speaks of that picture.
-    Picture i has the seed `seed` + i. how: "finetuned" shows the known part to the decoder that was taught to inpaint,
-    and is the default where there is one; "replace" puts it in place at each step, with RePaint's jump and resamples
-    (see `text2image.inpainting`). An all-white mask keeps nothing. Raises Dalle2EduError for one that is all black, an
-    empty prompt, n below 1, what is no picture, and "finetuned" where nothing was.
+    Picture i has the seed `seed` + i. how: "finetuned" shows the known part to the decoder and the upsamplers that were
+    taught to inpaint, and is the default where there is such a decoder; "replace" puts it in place at each step, with
+    RePaint's jump and resamples (see `text2image.inpainting`). An all-white mask keeps nothing. Raises Dalle2EduError
+    for one that is all black, an empty prompt, n below 1, what is no picture, and "finetuned" where nothing was.
     """
     how = checked_how(unclip, how)
     n = checked_count("n", n)
@@ -287,7 +288,7 @@ def inpaint(
         resamples,
         progress=run.label("decoder"),
     )
-    for upsampler in unclip.upsamplers:
+    for upsampler in finer(unclip, how):
         picture = inpaint_detail(upsampler, picture, known, hole, run, upsampler_steps)
     return picture
 
@@ -317,23 +318,33 @@ def shown(
     return classifier_free(model.denoise, guidance_scale, {**empty, **seen}, {**given, **seen})
 
 
-def inpaint_detail(upsampler: Upsampler, low_res: Tensor, known: Tensor, hole: Tensor, run: Run, steps: int) -> Tensor:
+def finer(unclip: UnCLIP, how: How) -> Sequence[Upsampler | InpaintUpsampler]:
+    """The upsamplers for painting: those that were taught to, where they are there and asked for."""
+    taught = {each.config.unet.image_size: each for each in unclip.inpaint_upsamplers if how == "finetuned"}
+    return [taught.get(each.config.unet.image_size, each) for each in unclip.upsamplers]
+
+
+def inpaint_detail(
+    upsampler: Upsampler | InpaintUpsampler, low_res: Tensor, known: Tensor, hole: Tensor, run: Run, steps: int
+) -> Tensor:
     """One upsampler over a painted picture: low_res (B, 3, S, S) -> (B, 3, 2S, 2S).
 
     The upsampler diffuses detail, so the known detail is put in place at each step: what the known pixels have beyond
-    the enlarged low_res, which near the hole is partly new. A last step sets the known pixels themselves, since
-    detail and back is exact only up to rounding.
+    the enlarged low_res, which near the hole is partly new. One that was taught to inpaint sees it as well, and need
+    not go back up. A last step sets the known pixels themselves, since detail and back is exact only up to rounding.
     """
     side = upsampler.config.unet.image_size
     known, hole, name = resize(known, side), cover(hole, side), f"upsampler_{side}"
+    taught = isinstance(upsampler, InpaintUpsampler)
+    seen = {"known": known, "hole": hole.expand(len(known), -1, -1, -1)} if taught else {}
     detail = repaint(
-        lambda x_t, t: upsampler(x_t, t, low_res),
+        lambda x_t, t: upsampler(x_t, t, low_res, **seen),
         upsampler_diffusion(upsampler.config).respace(steps),
         to_detail(known, low_res),
         hole,
         run.noise(name),
         jump=1,
-        resamples=2,
+        resamples=1 if taught else 2,
         eta=0.0,
         clip=DETAIL_CLIP,
         progress=run.label(name),

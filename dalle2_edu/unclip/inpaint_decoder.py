@@ -21,6 +21,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
+from dalle2_edu.diffusion.unet import UNetConfig
 from dalle2_edu.unclip.decoder import Decoder, DecoderConfig
 
 SEEN_CHANNELS = 4  # the known picture's three and the mask
@@ -37,13 +38,8 @@ class InpaintDecoder(nn.Module):
     @classmethod
     def from_decoder(cls, decoder: Decoder) -> InpaintDecoder:
         """A decoder's twin with four more input channels, whose weights are zero."""
-        unet = replace(decoder.config.unet, in_channels=decoder.config.unet.in_channels + SEEN_CHANNELS)
-        twin = cls(replace(decoder.config, unet=unet))
-        weights = decoder.state_dict()
-        old, new = weights["unet.stem.weight"], twin.decoder.unet.stem.weight
-        # Folding by `patch_size` keeps a channel's pixels together, so the new channels come last.
-        weights["unet.stem.weight"] = torch.cat([old, torch.zeros_like(new[:, old.shape[1] :])], dim=1)
-        twin.decoder.load_state_dict(weights)
+        twin = cls(replace(decoder.config, unet=widened(decoder.config.unet)))
+        load_widened(twin.decoder, decoder)
         return twin
 
     @property
@@ -61,3 +57,17 @@ class InpaintDecoder(nn.Module):
         """The same with the embeddings and the text read already, by `Decoder.read`."""
         keep = (~hole).to(x_t.dtype)
         return self.decoder.denoise(torch.cat([x_t, known * keep, keep], dim=1), t, **read)  # (B, 3 + 3 + 1, H, W) in
+
+
+def widened(unet: UNetConfig) -> UNetConfig:
+    """The same U-Net with input channels for the known picture and the mask."""
+    return replace(unet, in_channels=unet.in_channels + SEEN_CHANNELS)
+
+
+def load_widened(twin: nn.Module, trained: nn.Module) -> None:
+    """Copy `trained`'s weights into its twin, whose `unet` is `widened`; the new channels' weights become zero."""
+    weights, stem = trained.state_dict(), "unet.stem.weight"
+    new = twin.state_dict()[stem]
+    # Folding by `patch_size` keeps a channel's pixels together, so the new channels come last.
+    weights[stem] = torch.cat([weights[stem], torch.zeros_like(new[:, weights[stem].shape[1] :])], dim=1)
+    twin.load_state_dict(weights)

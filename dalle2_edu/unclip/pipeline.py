@@ -37,6 +37,7 @@ from dalle2_edu.unclip import edits
 from dalle2_edu.unclip.ar_prior import ARPrior
 from dalle2_edu.unclip.decoder import Decoder, decoder_diffusion
 from dalle2_edu.unclip.inpaint_decoder import InpaintDecoder
+from dalle2_edu.unclip.inpaint_upsampler import InpaintUpsampler
 from dalle2_edu.unclip.prior import DiffusionPrior, nearest_to_text, prior_diffusion
 from dalle2_edu.unclip.regression import RegressionPrior
 from dalle2_edu.unclip.run import Run, Watcher, checked_count, checked_prompts, checked_seeds
@@ -84,7 +85,9 @@ class Stages:
 
 
 class UnCLIP:
-    """The five networks and the tokenizer, put together; inpaint_decoder is the decoder that was taught to inpaint."""
+    """The five networks and the tokenizer, put together; the inpaint decoder and upsamplers are their twins that were
+    taught to inpaint.
+    """
 
     def __init__(
         self,
@@ -94,9 +97,11 @@ class UnCLIP:
         upsamplers: Sequence[Upsampler],
         tokenizer: Tokenizer,
         inpaint_decoder: InpaintDecoder | None = None,
+        inpaint_upsamplers: Sequence[InpaintUpsampler] = (),
     ):
         self.clip, self.prior, self.decoder, self.upsamplers = clip, prior, decoder, list(upsamplers)
-        self.tokenizer, self.inpaint_decoder = tokenizer, inpaint_decoder
+        self.tokenizer = tokenizer
+        self.inpaint_decoder, self.inpaint_upsamplers = inpaint_decoder, list(inpaint_upsamplers)
         self.decoder_process = decoder_diffusion()  # how the decoder was trained; the ways back are respaced from it
         self.device = next(decoder.parameters()).device
 
@@ -104,8 +109,8 @@ class UnCLIP:
     def from_zoo(cls, domain: str, device: str | torch.device = "cpu", prior: PriorKind = "prior") -> UnCLIP:
         """The shipped miniature that draws "shapes" or "emoji", with the diffusion prior or one of its rivals.
 
-        Raises Dalle2EduError for another name, and for a part that the zoo lacks; only the inpaint decoder may be
-        missing.
+        Raises Dalle2EduError for another name, and for a part that the zoo lacks; only those that were taught to
+        inpaint may be missing.
         """
         if domain not in ("shapes", "emoji"):
             raise Dalle2EduError(f"No miniature draws {domain!r}; known: shapes, emoji.")
@@ -114,8 +119,10 @@ class UnCLIP:
         check_same_clip(domain, (prior, "decoder"))
         shared = [zoo.load("shared", part, device) for part in ("clip", "upsampler_64", "upsampler_128")]
         own = [zoo.load(domain, part, device) for part in (prior, "decoder")]
-        inpainter = zoo.load(domain, "inpaint_decoder", device) if fits(domain, "inpaint_decoder") else None
-        return cls(shared[0], own[0], own[1], shared[1:], default_tokenizer(), inpainter)
+        painter = zoo.load(domain, "inpaint_decoder", device) if fits(domain, "inpaint_decoder") else None
+        finer = [part for part in ("inpaint_upsampler_64", "inpaint_upsampler_128") if ("shared", part) in zoo.cards()]
+        painters = [zoo.load("shared", part, device) for part in finer]
+        return cls(shared[0], own[0], own[1], shared[1:], default_tokenizer(), painter, painters)
 
     @staticmethod
     def from_karlo(source: str | Path, **how: Any) -> UnCLIP:

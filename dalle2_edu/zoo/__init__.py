@@ -49,7 +49,7 @@ from dalle2_edu.errors import Dalle2EduError
 
 # `shared` parts were trained on both data sets together; the others on one.
 PARTS: dict[str, tuple[str, ...]] = {
-    "shared": ("clip", "judge", "upsampler_64", "upsampler_128"),
+    "shared": ("clip", "judge", "upsampler_64", "upsampler_128", "inpaint_upsampler_64", "inpaint_upsampler_128"),
     "shapes": ("prior", "decoder", "ar_prior", "regression", "inpaint_decoder", "oracle", "ddpm", "iddpm"),
     "emoji": ("prior", "decoder", "ar_prior", "regression", "inpaint_decoder"),
 }
@@ -69,6 +69,8 @@ CLASSES: dict[str, tuple[str, str, str]] = {
     "inpaint_decoder": ("dalle2_edu.unclip.inpaint_decoder", "DecoderConfig", "InpaintDecoder"),
     "upsampler_64": ("dalle2_edu.unclip.upsampler", "UpsamplerConfig", "Upsampler"),
     "upsampler_128": ("dalle2_edu.unclip.upsampler", "UpsamplerConfig", "Upsampler"),
+    "inpaint_upsampler_64": ("dalle2_edu.unclip.inpaint_upsampler", "UpsamplerConfig", "InpaintUpsampler"),
+    "inpaint_upsampler_128": ("dalle2_edu.unclip.inpaint_upsampler", "UpsamplerConfig", "InpaintUpsampler"),
     "oracle": ("dalle2_edu.evaluation.oracle", "OracleConfig", "Oracle"),
     "ddpm": ("dalle2_edu.diffusion.ddpm", "DdpmConfig", "Ddpm"),
     "iddpm": ("dalle2_edu.diffusion.ddpm", "DdpmConfig", "Ddpm"),

@@ -21,6 +21,7 @@ from dalle2_edu.errors import Dalle2EduError
 from dalle2_edu.text2image.clip import Clip
 from dalle2_edu.training import ddpm_task, load_checkpoint, recipes, tasks
 from dalle2_edu.unclip.decoder import Decoder
+from dalle2_edu.unclip.upsampler import Upsampler
 
 
 @pytest.fixture(autouse=True)
@@ -113,6 +114,22 @@ def test_inpainting_starts_from_the_zoos_decoder(tmp_path: Path, own_zoo: Path) 
     recipes.publish(tmp_path / "run")
     assert zoo.load("emoji", "inpaint_decoder").config.unet.in_channels == 7
     assert zoo.cards()["emoji", "inpaint_decoder"].clip == card.clip
+
+
+def test_inpainting_at_the_large_size_starts_from_the_zoos_upsampler(tmp_path: Path, own_zoo: Path) -> None:
+    with pytest.raises(Dalle2EduError, match="shared upsampler_128"):
+        run("inpaint-upsampler-128", tmp_path / "run")
+    zoo.save(
+        "shared",
+        "upsampler_128",
+        Upsampler(tiny_models.upsampler_config(128)),
+        zoo.Card("upsampler-128", "smoke", "a test's own"),
+    )
+    own = folder_of_pictures(tmp_path / "own", 5)
+    run("inpaint-upsampler-128", tmp_path / "run", data=str(own))
+    recipes.publish(tmp_path / "run")
+    assert zoo.load("shared", "inpaint_upsampler_128").config.unet.in_channels == 10
+    assert zoo.cards()["shared", "inpaint_upsampler_128"].clip == ""  # it has never seen one
 
 
 @pytest.mark.parametrize("name", ["ddpm", "iddpm"])

@@ -16,7 +16,7 @@ from dalle2_edu.data.pairs import Pairs
 from dalle2_edu.data.text import default_tokenizer
 from dalle2_edu.text2image.clip import Clip
 from dalle2_edu.training import TrainConfig
-from dalle2_edu.training.inpaint_task import InpaintTask, random_holes, rectangles, strokes
+from dalle2_edu.training.inpaint_task import InpaintTask, InpaintUpsamplerTask, random_holes, rectangles, strokes
 from dalle2_edu.training.prior_tasks import ARPriorTask, RegressionTask
 from dalle2_edu.training.tasks import (
     IMAGE_DROP_DECODER,
@@ -37,7 +37,8 @@ from dalle2_edu.training.tasks import (
 )
 from dalle2_edu.unclip.decoder import Decoder
 from dalle2_edu.unclip.latents import fit_pca
-from dalle2_edu.unclip.upsampler import from_detail, reduce
+from dalle2_edu.unclip.pictures import cover
+from dalle2_edu.unclip.upsampler import Upsampler, from_detail, reduce
 
 CONFIG = TrainConfig(steps=1, batch_size=4)
 DRAWS = 4000  # a share of one half is then off by .04 once in two million tests
@@ -65,6 +66,11 @@ def upsampler_task(damage: str) -> UpsamplerTask:
     return UpsamplerTask("upsampler", images, CONFIG, tiny_models.upsampler_config(size), damage)
 
 
+def inpaint_upsampler_task(damage: str) -> InpaintUpsamplerTask:
+    trained = tiny_models.awake(Upsampler(tiny_models.upsampler_config(64 if damage == "blur" else 128)))
+    return InpaintUpsamplerTask("inpaint-upsampler", shapes.pairs(4, 128).images, CONFIG, trained, damage)
+
+
 def ar_prior_task(data: Encoded) -> ARPriorTask:
     return ARPriorTask("ar", data, CONFIG, tiny_models.AR_PRIOR, fit_pca(data.image_emb))
 
@@ -82,6 +88,8 @@ TASKS: dict[str, Callable[[Pairs, Encoded], Any]] = {
     "inpaint": lambda pairs, data: inpaint_task(data),
     "blur": lambda pairs, data: upsampler_task("blur"),
     "bsr": lambda pairs, data: upsampler_task("bsr"),
+    "inpaint-blur": lambda pairs, data: inpaint_upsampler_task("blur"),
+    "inpaint-bsr": lambda pairs, data: inpaint_upsampler_task("bsr"),
 }
 
 
@@ -95,7 +103,7 @@ def test_one_step_reaches_every_parameter(kind: str, pairs: Pairs, data: Encoded
     assert [name for name, parameter in task.model.named_parameters() if parameter.grad is None] == []
 
 
-@pytest.mark.parametrize("kind", ["decoder", "inpaint", "blur"])
+@pytest.mark.parametrize("kind", ["decoder", "inpaint", "blur", "inpaint-blur"])
 def test_sample_grids_are_pictures(kind: str, pairs: Pairs, data: Encoded) -> None:
     task = TASKS[kind](pairs, data)
     with torch.no_grad():
@@ -105,7 +113,7 @@ def test_sample_grids_are_pictures(kind: str, pairs: Pairs, data: Encoded) -> No
     assert grid.abs().max() <= 1
 
 
-@pytest.mark.parametrize("kind", ["prior", "decoder", "inpaint", "blur"])
+@pytest.mark.parametrize("kind", ["prior", "decoder", "inpaint", "blur", "inpaint-blur"])
 def test_the_loss_is_its_generators_doing(kind: str, pairs: Pairs, data: Encoded) -> None:
     task = TASKS[kind](pairs, data)
     tiny_models.awake(task.model)
@@ -244,6 +252,25 @@ def test_upsampler_learns_what_its_damaged_condition_lacks(damage: str, monkeypa
     images = to_float(batch["images"])
     torch.testing.assert_close(from_detail(seen["x0"], seen["low_res"]), images, rtol=0, atol=1e-5)
     assert not torch.equal(seen["low_res"], reduce(images, 2))
+
+
+def test_an_inpaint_upsamplers_small_picture_is_damaged_in_the_hole_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    task, seen = inpaint_upsampler_task("bsr"), {}
+
+    def losses(model: object, x0: Tensor, index: Tensor, noise: Tensor, **given: Tensor) -> dict[str, Tensor]:
+        seen.update(x0=x0, **given)
+        return {"loss": x0.new_zeros(len(x0))}
+
+    monkeypatch.setattr(task.diffusion, "training_losses", losses)
+    torch.manual_seed(1)  # crops with some of a hole and some of what is around it
+    batch = task.batch(torch.arange(4))
+    task.loss(task.model, batch, torch.Generator().manual_seed(0))
+    images, hole = to_float(batch["images"]), cover(batch["hole"], 16).expand(4, 3, 16, 16)
+    assert torch.equal(seen["known"], images) and torch.equal(seen["hole"], batch["hole"])
+    torch.testing.assert_close(from_detail(seen["x0"], seen["low_res"]), images, rtol=0, atol=1e-5)
+    changed = seen["low_res"] != reduce(images, 2)
+    assert 0.1 < hole.float().mean() < 0.9
+    assert changed[hole].any() and not changed[~hole].any()
 
 
 def test_clips_pictures_are_moved_a_little(pairs: Pairs) -> None:

@@ -1,7 +1,8 @@
-"""The decoder that was taught to inpaint: where it starts, what it sees, and how unCLIP uses it."""
+"""The networks that were taught to inpaint: where they start, what they see, and how unCLIP uses them."""
 
 from __future__ import annotations
 
+from copy import copy
 from typing import Any
 
 import pytest
@@ -13,7 +14,9 @@ from dalle2_edu.errors import Dalle2EduError
 from dalle2_edu.text2image.inpainting import seam
 from dalle2_edu.unclip.decoder import Decoder
 from dalle2_edu.unclip.inpaint_decoder import InpaintDecoder
+from dalle2_edu.unclip.inpaint_upsampler import InpaintUpsampler
 from dalle2_edu.unclip.pipeline import UnCLIP
+from dalle2_edu.unclip.upsampler import Upsampler
 
 FEW: dict[str, Any] = {"prior_steps": 2, "decoder_steps": 3, "upsampler_steps": 2, "progress": False}
 
@@ -48,12 +51,47 @@ def test_it_sees_the_known_part_and_nothing_under_the_hole() -> None:
     assert not torch.equal(model(x_t, t, **{**given, "hole": ~given["hole"]}), answer)
 
 
+@torch.no_grad()
+def test_an_upsampler_starts_as_the_one_that_it_was_made_of() -> None:
+    upsampler = tiny_models.awake(Upsampler(tiny_models.upsampler_config(64)))
+    twin, low_res = InpaintUpsampler.from_upsampler(upsampler).eval(), torch.rand(2, 3, 32, 32) * 2 - 1
+    x_t, t, known = torch.randn(2, 3, 64, 64), torch.tensor([3, 900]), torch.rand(2, 3, 64, 64)
+    hole = torch.rand(2, 1, 64, 64) < 0.5
+    torch.testing.assert_close(twin(x_t, t, low_res, known, hole), upsampler(x_t, t, low_res), rtol=0, atol=1e-6)
+    assert twin.config.unet.in_channels == 10 and upsampler.config.unet.in_channels == 6
+
+
+@torch.no_grad()
+def test_an_upsampler_sees_the_known_detail_and_nothing_under_the_hole() -> None:
+    model, low_res = tiny_models.inpaint_upsamplers()[0], torch.rand(2, 3, 32, 32) * 2 - 1
+    x_t, t, known = torch.randn(2, 3, 64, 64), torch.tensor([3, 900]), torch.rand(2, 3, 64, 64)
+    hole = torch.zeros(2, 1, 64, 64, dtype=torch.bool)
+    hole[..., 8:20, 10:30] = True
+    answer = model(x_t, t, low_res, known, hole)
+    assert torch.equal(model(x_t, t, low_res, torch.where(hole, 9.0, known), hole), answer)
+    assert not torch.equal(model(x_t, t, low_res, known + 0.1, hole), answer)
+    assert not torch.equal(model(x_t, t, low_res, known, ~hole), answer)
+
+
 @pytest.fixture(scope="module")
 def unclip() -> UnCLIP:
     torch.manual_seed(0)
     pipeline = tiny_models.pipeline()
     pipeline.inpaint_decoder = tiny_models.inpaint_decoder()
+    pipeline.inpaint_upsamplers = tiny_models.inpaint_upsamplers()
     return pipeline
+
+
+def test_upsamplers_that_were_taught_are_used_where_there_are_some(unclip: UnCLIP) -> None:
+    picture, mask = torch.rand(1, 3, 128, 128) * 2 - 1, torch.zeros(128, 128, dtype=torch.bool)
+    mask[30:77, 41:90] = True
+    all_taught, replaced = (unclip.inpaint(picture, mask, "a cat", how=how, **FEW) for how in ("finetuned", "replace"))
+    plain = copy(unclip)
+    plain.inpaint_upsamplers = unclip.inpaint_upsamplers[1:]  # the first size is drawn by the plain one
+    fewer = plain.inpaint(picture, mask, "a cat", **FEW)
+    assert not torch.equal(fewer, all_taught)
+    assert torch.equal(fewer[..., ~mask], picture[..., ~mask])
+    assert torch.equal(plain.inpaint(picture, mask, "a cat", how="replace", **FEW), replaced)
 
 
 def test_unclip_inpaints_with_it_where_there_is_one(unclip: UnCLIP) -> None:
