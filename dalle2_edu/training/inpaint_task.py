@@ -118,9 +118,9 @@ class InpaintUpsamplerTask(UpsamplerTask):
     def sample(self, model: nn.Module) -> Tensor | None:
         """Pictures with their holes grey above, painted below, from true small pictures: (GRID, 3, S, S)."""
         assert isinstance(model, InpaintUpsampler)
-        n, side = tasks.GRID // 2, self.model_config.unet.image_size
-        chosen = torch.arange(0, self.size, max(1, self.size // n))[:n]
-        device = next(model.parameters()).device
+        half, side = tasks.GRID // 2, self.model_config.unet.image_size
+        chosen = torch.arange(0, self.size, max(1, self.size // half))[:half]
+        device, n = next(model.parameters()).device, len(chosen)
         known = to_float(shrink(self.images[chosen], side)).to(device)
         hole = fixed_holes(n, side, device)
         low_res = upsampler.reduce(known, upsampler.FACTOR)
