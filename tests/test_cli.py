@@ -46,6 +46,7 @@ COMMANDS = [
     ["recipes"],
     ["evaluate"],
     ["trial"],
+    ["seams"],
     ["zoo", "list"],
     ["zoo", "verify"],
     ["zoo", "train"],
@@ -90,6 +91,8 @@ def test_help_does_not_wait_for_pytorch():
         (["zoo", "publish", "no/such/run"], "no/such/run"),
         (["evaluate", "cats"], "shapes, emoji"),
         (["trial", "cats"], "shapes, emoji"),
+        (["seams", "cats"], "shapes, emoji"),
+        (["seams", "emoji", "--n", "7"], "even"),
         (["draw", "rocket", "--prior", "oracle"], "prior, ar_prior, regression"),
         (["inpaint", "no/such.png", "cat", "--how", "guess"], "finetuned, replace"),
         (["data", "emoji", "--font", "no/such/font.ttf"], "no/such/font.ttf"),
@@ -304,6 +307,28 @@ def test_the_trial_refuses_an_odd_number_of_captions(monkeypatch, capsys):
     code, _, err = run(monkeypatch, capsys, "trial", "emoji", "--n", "7")
     assert code == 2
     assert "even" in err and err.count("\n") == 1
+
+
+# --- seams --------------------------------------------------------------------------------------------------
+
+
+def test_seams_are_printed_as_a_table(monkeypatch, capsys, tmp_path):
+    from dalle2_edu.evaluation import seams
+    from dalle2_edu.evaluation.intervals import Measure
+    from dalle2_edu.evaluation.report import table
+
+    asked: list[Any] = []
+
+    def hold(*arguments: Any) -> dict[str, Any]:
+        asked.extend(arguments)
+        return table("the seam", ["own", "other"], {"replaced": [Measure(1.0, 0.0, 2.0, 6), None]})
+
+    monkeypatch.setattr(seams, "contest", hold)
+    out = tmp_path / "new" / "seams.png"
+    words = ["seams", "emoji", "--n", "6", "--seed", "3", "--out", str(out), "--markdown", "--device", "cpu"]
+    code, printed, _ = run(monkeypatch, capsys, *words)
+    assert code == 0 and asked == ["emoji", 6, 3, out, "cpu"]
+    assert "| replaced | 1.0 [0.0, 2.0] 6 | - |" in printed
 
 
 # --- zoo ----------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""The command line: `dalle2-edu draw | vary | blend | edit | inpaint | train | evaluate | trial | zoo | ...`.
+"""The command line: `dalle2-edu draw | vary | blend | edit | inpaint | train | evaluate | trial | seams | zoo | ...`.
 
 Each command is a thin layer: it checks what was typed, calls the one function of the package that does the
 work, and says where the result lies. Read it to see which function that is; a file here holds the commands of
@@ -58,6 +58,7 @@ for command in (drawing.draw, editing.vary, editing.blend, editing.edit, editing
 app.command("recipes")(training.list_recipes)
 app.command()(judging.evaluate)
 app.command()(judging.trial)
+app.command()(judging.seams)
 app.command()(converting.convert)
 zoo_app.command("list")(zoo.zoo_list)
 zoo_app.command("verify")(zoo.zoo_verify)

@@ -24,6 +24,11 @@ decoded to the mean of its bucket, since the two outermost ones have no end to t
 about 0.2% of a Gaussian's variance (64: 0.4%, 1024: 0.01%), less than the PCA; and each has eight times as many
 examples as one of 1024 would.
 
+Words of a language are strangers to each other; buckets stand in a row. A table that starts at random has to learn of
+each one apart that it lies beside the next. So the tables of the codes, in and out, start as waves over the row, the
+long ones strongest on the way out: from the first step on neighbours look alike, and a bump over some of them can be
+said with few numbers. (Measured on shapes: loss 4.35 after 200 steps, in place of 4.76.)
+
 Everything that turns codes into an embedding (axes, edges, means) is a buffer: it travels with the weights.
 
 Chapter 15 uses this file.
@@ -110,10 +115,13 @@ class ARPrior(nn.Module):
         self.text_emb_proj = nn.Linear(config.clip_dim, width)
         self.dot = nn.Embedding(config.dot_buckets + 1, width)  # the last one says: no text, so no dot product
         self.code = nn.Embedding(config.buckets, width)  # one table for all axes: the position says which axis it is
-        self.position = nn.Parameter(torch.randn(1, config.context_length + PREFIX + rank - 1, width) * 0.01)
+        self.position = nn.Parameter(torch.randn(1, config.context_length + PREFIX + rank - 1, width) * 0.5)
         self.transformer = Transformer(width, config.layers, config.heads)
         self.norm_out = nn.LayerNorm(width)
         self.out = nn.Linear(width, config.buckets)
+        with torch.no_grad():
+            self.code.weight.copy_(0.5 * waves(config.buckets, width))
+            self.out.weight.copy_(0.1 * waves(config.buckets, width) / (1 + torch.arange(width) / 8))
         self.register_buffer("mean", torch.zeros(config.clip_dim))
         self.register_buffer("axes", torch.eye(config.clip_dim)[:rank])
         self.register_buffer("edges", torch.zeros(rank, config.buckets - 1))
@@ -253,6 +261,13 @@ def draw_code(logits: Tensor, luck: Tensor, temperature: float = 1.0) -> Tensor:
         return logits.argmax(dim=1)
     cumulated = F.softmax(logits.double() / temperature, dim=1).cumsum(dim=1)  # (B, K)
     return (cumulated <= luck[:, None]).sum(dim=1).clamp(max=logits.shape[1] - 1)  # rounding may end below 1
+
+
+def waves(n: int, width: int) -> Tensor:
+    """Where each of n stands in their row, told by `width` waves, a cosine and a sine of each length: (n, width)."""
+    places, wave = (torch.arange(n) + 0.5) / n, torch.arange(width)
+    periods = (wave // 2 + 1) / 2  # 0.5, 0.5, 1, 1, 1.5, ...
+    return torch.cos(2 * math.pi * (periods * places[:, None] - wave % 2 / 4))
 
 
 # --- buckets --------------------------------------------------------------------------------------------------------
