@@ -208,7 +208,7 @@ def ar_prior_task(domain: str, tier: str, own: Own) -> Task:
     Adam's betas, its epsilon and the weight decay from Table 3. A batch has fewer pictures than the diffusion prior's:
     a picture is a sentence here, and every code of it is an example.
     """
-    cpu = TrainConfig(3000, 64, 6e-4, decay="cosine", weight_decay=0.04, betas=(0.9, 0.91), adam_eps=1e-10)
+    cpu = TrainConfig(3000, 64, 1e-3, decay="cosine", weight_decay=0.04, betas=(0.9, 0.91), adam_eps=1e-10)
     cpu = replace(cpu, ema=0.998, mixed_precision="bf16", save_every=200)
     gpu = replace(cpu, steps=15_000, batch_size=512, ema=0.9995, save_every=3000)
     data = encoded(domain, tier, own, image_size=32)
@@ -232,7 +232,7 @@ def decoder_task(domain: str, tier: str, own: Own) -> Task:
 
 def inpaint_task(domain: str, tier: str, own: Own) -> Task:
     """The zoo's decoder of one domain, taught to inpaint: it can draw already, so it needs fewer steps."""
-    cpu = TrainConfig(4000, 64, 1e-3, decay="cosine", weight_decay=0.0, ema=0.998, mixed_precision="bf16")
+    cpu = TrainConfig(2600, 64, 1e-3, decay="cosine", weight_decay=0.0, ema=0.998, mixed_precision="bf16")
     cpu = replace(cpu, save_every=200, sample_every=500)
     gpu = replace(cpu, steps=5000, batch_size=512, ema=0.9995, save_every=1000, sample_every=1000)
     check_same_clip(domain, ("decoder",))
@@ -258,7 +258,7 @@ def upsampler_task(size: int, tier: str, own: Own) -> Task:
 
 def inpaint_upsampler_task(size: int, tier: str, own: Own) -> Task:
     """The zoo's upsampler to `size`, taught to inpaint."""
-    cpu = TrainConfig(4000, 64, 1e-3, decay="cosine", ema=0.998, mixed_precision="bf16", save_every=200)
+    cpu = TrainConfig(3000, 64, 1e-3, decay="cosine", ema=0.998, mixed_precision="bf16", save_every=200)
     gpu = replace(cpu, steps=5000, batch_size=512, ema=0.9995, save_every=2500, sample_every=2500)
     images = pictures(own, lambda: domain_pairs("both", tier, 128))
     trained = zoo.load("shared", f"upsampler_{size}")
