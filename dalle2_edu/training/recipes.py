@@ -258,7 +258,8 @@ def upsampler_task(size: int, tier: str, own: Own) -> Task:
 
 def inpaint_upsampler_task(size: int, tier: str, own: Own) -> Task:
     """The zoo's upsampler to `size`, taught to inpaint."""
-    cpu = TrainConfig(3000, 64, 1e-3, decay="cosine", ema=0.998, mixed_precision="bf16", save_every=200)
+    cpu = TrainConfig(3000, 64, 1e-3, decay="cosine", ema=0.998, mixed_precision="bf16")
+    cpu = replace(cpu, save_every=200, sample_every=1000)
     gpu = replace(cpu, steps=5000, batch_size=512, ema=0.9995, save_every=2500, sample_every=2500)
     images = pictures(own, lambda: domain_pairs("both", tier, 128))
     trained = zoo.load("shared", f"upsampler_{size}")
