@@ -101,8 +101,8 @@ def seams(
 
     Cuts the same holes into real pictures and closes them three ways: the known pixels put in place at each
     step, the same again and again (RePaint), and shown to networks that were taught to inpaint; with the
-    picture's own caption, and with another picture's. Prints how much steeper the hole's edge is than its
-    inside. With 24 pictures it takes some ten minutes on a laptop.
+    picture's own caption, and with that of the next one. Prints how much steeper the hole's edge is than
+    its inside. With 24 pictures it takes some five minutes on a laptop.
 
     \b
     Example:
