@@ -11,10 +11,10 @@ Asked twice. First with the picture's own caption: then the prior's embedding kn
 way can hit it. Then with *another* picture's: paint a rocket into the cat. That is what one inpaints for, and there
 embedding and surroundings pull in two directions.
 
-The mean of the logarithms is compared, since a ratio of 2 is as far from 1 as one of 1/2; times 100 it is about the
-per cent by which the edge is steeper than the inside. Holes differ more than ways do, so the last row compares ways
-hole by hole. The real picture's own number stands beside them: an edge that runs along an outline of the picture is
-steep by right.
+The mean of the logarithms is compared, since a ratio of 2 is as far from 1 as one of 1/2: N stands for an edge
+e^(N/100) times as steep as the inside. Holes differ more than ways do, so the last row compares ways hole by hole. The
+real picture's own number stands beside them: an edge that runs along an outline of the picture is steep by right.
+Mind that a rougher inside lowers the ratio as well as a milder edge does: look at the grid, too.
 
 Chapter 17 uses this file.
 """
