@@ -23,10 +23,10 @@ from transformers import CLIPTextConfig, CLIPTextModelWithProjection
 from dalle2_edu.diffusion.samplers import Denoiser
 from dalle2_edu.diffusion.schedules import cosine_betas
 from dalle2_edu.diffusion.unet import TIME_EMB_MULT, UNetConfig
+from dalle2_edu.drawing.run import Run
 from dalle2_edu.interop import diffusers_keys
 from dalle2_edu.unclip.decoder import IMAGE_TOKENS, DecoderConfig
 from dalle2_edu.unclip.prior import EXTRA_TOKENS, PriorConfig
-from dalle2_edu.unclip.run import Run
 
 VOCABULARY = 49408  # CLIP's
 PRIOR_GUIDANCE, DECODER_GUIDANCE = 4.0, 8.0

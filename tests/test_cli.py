@@ -18,7 +18,6 @@ from typer.testing import CliRunner
 from dalle2_edu import cli, zoo
 from dalle2_edu.cli.options import choose
 from dalle2_edu.errors import Dalle2EduError
-from dalle2_edu.unclip.sheet import to_pil
 
 
 def run(monkeypatch, capsys, *arguments: str) -> tuple[int, str, str]:
@@ -161,8 +160,7 @@ def fake_pipeline(monkeypatch) -> FakePipeline:
     pipeline, module, sheet = FakePipeline(), ModuleType("pipeline"), ModuleType("sheet")
     vars(module).update(vars(import_module("dalle2_edu.unclip.pipeline")))  # whoever imports it first finds the rest
     module.UnCLIP = pipeline
-    module.pick_domain = lambda prompt: "emoji"
-    sheet.to_pil = to_pil
+    monkeypatch.setattr("dalle2_edu.data.domains.pick_domain", lambda prompt: "emoji")
     sheet.contact_sheet = lambda stages, path: Path(path).write_text(f"sheet of {len(stages.images)}")
     monkeypatch.setitem(sys.modules, "dalle2_edu.unclip.pipeline", module)
     monkeypatch.setitem(sys.modules, "dalle2_edu.unclip.sheet", sheet)
@@ -237,8 +235,12 @@ def fake_editor(fake_pipeline, monkeypatch, tmp_path) -> FakePipeline:
 
     for name in ("variations", "interpolate", "text_diff", "inpaint"):
         monkeypatch.setattr(FakePipeline, name, edited(name), raising=False)
-    sheet = sys.modules["dalle2_edu.unclip.sheet"]
-    sheet.picture_grid = lambda titles, images, path, columns: (path.write_text(f"{titles} {len(images)}"), path)[1]
+
+    def picture_grid(titles, images, path, columns):
+        path.write_text(f"{titles} {len(images)}")
+        return path
+
+    monkeypatch.setattr("dalle2_edu.drawing.grids.picture_grid", picture_grid)
     Image.new("RGB", (60, 40), "red").save(tmp_path / "red.png")
     hole = Image.new("RGBA", (60, 40), (255, 0, 0, 255))
     hole.paste((0, 0, 0, 0), (20, 10, 30, 20))

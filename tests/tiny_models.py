@@ -12,8 +12,7 @@ from dalle2_edu.diffusion.unet import UNetConfig
 from dalle2_edu.text2image.clip import Clip, ClipConfig
 from dalle2_edu.unclip.ar_prior import ARPrior, ARPriorConfig
 from dalle2_edu.unclip.decoder import Decoder, DecoderConfig
-from dalle2_edu.unclip.inpaint_decoder import InpaintDecoder
-from dalle2_edu.unclip.inpaint_upsampler import InpaintUpsampler
+from dalle2_edu.unclip.inpaint_networks import InpaintDecoder, InpaintUpsampler
 from dalle2_edu.unclip.latents import fit_pca
 from dalle2_edu.unclip.pipeline import UnCLIP
 from dalle2_edu.unclip.prior import DiffusionPrior, PriorConfig

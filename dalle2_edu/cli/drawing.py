@@ -56,7 +56,8 @@ def draw(
 
 def save_drawing(stages: Stages, out: Path, name: str) -> None:
     """Write <name>.png and the contact sheet <name>_steps.png into `out` and print their paths."""
-    from dalle2_edu.unclip.sheet import contact_sheet, to_pil
+    from dalle2_edu.drawing.grids import to_pil
+    from dalle2_edu.unclip.sheet import contact_sheet
 
     picture, sheet = out / f"{name}.png", out / f"{name}_steps.png"
     with writing(picture):

@@ -169,14 +169,14 @@ def inpaint(
 
 def open_file(path: Path) -> PILImage:
     """The picture in a file; raises Dalle2EduError where there is none."""
-    from dalle2_edu.unclip.pictures import open_picture
+    from dalle2_edu.drawing.pictures import open_picture
 
     return open_picture(path)
 
 
 def find_mask(picture: Path, image: PILImage, mask: Path | None) -> PILImage:
     """White where to paint: the mask's file, or where the picture is transparent."""
-    from dalle2_edu.unclip.pictures import transparency_mask
+    from dalle2_edu.drawing.pictures import transparency_mask
 
     hole = open_file(mask) if mask is not None else transparency_mask(image)
     if hole is None:
@@ -199,8 +199,8 @@ def save_edit(
     """Write <name>_1.png, ... and the sheet <name>.png, which shows what was given first; print the paths."""
     import torch
 
-    from dalle2_edu.unclip.pictures import as_pictures
-    from dalle2_edu.unclip.sheet import picture_grid, to_pil
+    from dalle2_edu.drawing.grids import picture_grid, to_pil
+    from dalle2_edu.drawing.pictures import as_pictures
 
     files = [out / f"{name}_{i + 1}.png" for i in range(len(images))]
     before = [as_pictures(image, images.shape[-1]) for image in given]

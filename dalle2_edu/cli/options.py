@@ -71,7 +71,8 @@ def choose_precision(name: str | None) -> Precision | None:
 
 def open_pipeline(prompt: str, domain: str | None, device: str, prior: str = "prior") -> UnCLIP:
     """The trained pipeline of `domain`, or of the one that suits the prompt, with this prior."""
-    from dalle2_edu.unclip.pipeline import UnCLIP, pick_domain
+    from dalle2_edu.data.domains import pick_domain
+    from dalle2_edu.unclip.pipeline import UnCLIP
 
     domain = choose("domain", domain or pick_domain(prompt), picture_domains())
     own = cast(PriorKind, choose("prior", prior, get_args(PriorKind)))

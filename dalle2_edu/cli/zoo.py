@@ -158,8 +158,8 @@ def zoo_gallery(
     """
     import torch
 
+    from dalle2_edu.drawing.grids import picture_grid
     from dalle2_edu.unclip.pipeline import UnCLIP
-    from dalle2_edu.unclip.sheet import picture_grid
 
     drawn = [
         UnCLIP.from_zoo(domain, device=find_device(device)).text_to_image(prompts, seed=seed)

@@ -29,13 +29,13 @@ from dalle2_edu.diffusion.process import GaussianDiffusion, Prediction, Variance
 from dalle2_edu.diffusion.samplers import (
     Callback,
     Denoiser,
-    SeededNoise,
     ancestral_sample,
     ddim_sample,
     dpm_solver_sample,
 )
 from dalle2_edu.diffusion.schedules import named_betas
 from dalle2_edu.diffusion.unet import UNet, UNetConfig
+from dalle2_edu.drawing.run import SeededNoise
 from dalle2_edu.errors import Dalle2EduError
 
 Sampler = Literal["ancestral", "ddim", "dpm"]

@@ -42,28 +42,6 @@ Noise = Callable[[Sequence[int]], Tensor]  # noise(shape): standard normal
 Callback = Callable[[int, Tensor, Tensor], object]  # callback(step, x after the step, pred_x0)
 
 
-class SeededNoise:
-    """Standard normal noise in which each picture has its own seed.
-
-    One generator for the whole batch would hand picture 3 other numbers when picture 2 is left out. Here each
-    picture draws from its own generator, so it comes out the same alone or in any batch; and always on the
-    CPU, since a GPU's generator gives other numbers for the same seed.
-    """
-
-    def __init__(self, seeds: Sequence[int], device: str | torch.device = "cpu") -> None:
-        self.device = torch.device(device)
-        self.generators = [torch.Generator().manual_seed(seed) for seed in seeds]
-
-    def __call__(self, shape: Sequence[int]) -> Tensor:
-        """The next noise, float32 of this shape. Raises Dalle2EduError unless shape[0] counts the seeds."""
-        if shape[0] != len(self.generators):
-            raise Dalle2EduError(f"{len(self.generators)} seeds can't make noise for a batch of {shape[0]}.")
-        draws = torch.stack([torch.randn(*shape[1:], generator=own) for own in self.generators])
-        if self.device.type == "cuda":
-            draws = draws.pin_memory()  # only pinned memory is copied while both sides keep working
-        return draws.to(self.device, non_blocking=True)
-
-
 @torch.no_grad()
 def ancestral_sample(
     model: Denoiser,

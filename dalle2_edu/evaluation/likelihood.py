@@ -21,7 +21,8 @@ import torch
 from torch import Tensor
 
 from dalle2_edu.diffusion.process import GaussianDiffusion
-from dalle2_edu.diffusion.samplers import Denoiser, SeededNoise
+from dalle2_edu.diffusion.samplers import Denoiser
+from dalle2_edu.drawing.run import SeededNoise
 from dalle2_edu.errors import Dalle2EduError
 
 

@@ -29,6 +29,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from dalle2_edu.drawing.grids import labelled_grid
 from dalle2_edu.errors import Dalle2EduError
 from dalle2_edu.evaluation import intervals
 from dalle2_edu.evaluation.intervals import Measure
@@ -36,7 +37,6 @@ from dalle2_edu.evaluation.report import DOMAINS, table
 from dalle2_edu.evaluation.trial import emoji_exam, shapes_exam
 from dalle2_edu.text2image.inpainting import seam
 from dalle2_edu.unclip.pipeline import UnCLIP
-from dalle2_edu.unclip.sheet import labelled_grid
 
 REPLACED, TAUGHT, REAL = "replaced", "fine-tuned", "real pictures"
 WAYS: dict[str, dict[str, Any]] = {

@@ -36,16 +36,17 @@ from tqdm import tqdm
 
 from dalle2_edu import zoo
 from dalle2_edu.data import emoji, shapes
+from dalle2_edu.drawing.grids import labelled_grid
+from dalle2_edu.drawing.run import Run
 from dalle2_edu.errors import Dalle2EduError
 from dalle2_edu.evaluation import intervals, report
 from dalle2_edu.evaluation.intervals import Measure
 from dalle2_edu.evaluation.oracle import ALL_RIGHT
 from dalle2_edu.evaluation.report import DOMAINS, FIRST, FRECHET, Models, format_table, table
 from dalle2_edu.text2image.clip import TextEncoding
-from dalle2_edu.unclip.pipeline import Prior, UnCLIP, check_same_clip
+from dalle2_edu.unclip.pipeline import Prior, UnCLIP
 from dalle2_edu.unclip.prior import nearest_to_text
-from dalle2_edu.unclip.run import Run
-from dalle2_edu.unclip.sheet import labelled_grid
+from dalle2_edu.zoo import check_same_clip
 
 EACH, DIVERSE = 4, 24  # pictures of one caption, and of how many captions, that diversity is measured on
 GUIDANCE = 2.0  # the decoder's, unless it is what is being tried

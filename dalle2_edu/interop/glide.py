@@ -29,13 +29,13 @@ from dalle2_edu.diffusion.guidance import classifier_free
 from dalle2_edu.diffusion.process import GaussianDiffusion
 from dalle2_edu.diffusion.samplers import Denoiser, ancestral_sample, ddim_sample
 from dalle2_edu.diffusion.schedules import cosine_betas, linear_betas
+from dalle2_edu.drawing.pictures import Picture, as_mask, as_pictures, cover, resize
+from dalle2_edu.drawing.run import Run, checked_prompts, checked_seeds
 from dalle2_edu.errors import Dalle2EduError
 from dalle2_edu.interop.released import GLIDE_FILES, load_glide
 from dalle2_edu.interop.weights import Source, find_file
 from dalle2_edu.text2image.glide import Glide
 from dalle2_edu.text2image.inpainting import repaint
-from dalle2_edu.unclip.pictures import Picture, as_mask, as_pictures, cover, resize
-from dalle2_edu.unclip.run import Run, checked_prompts, checked_seeds
 
 TEMPERATURE = 0.997  # of the upsampler's first noise: "1.0 is sharper, but sometimes results in grainy artifacts"
 VOCABULARY = "hf download openai-community/gpt2 tokenizer.json --local-dir ."

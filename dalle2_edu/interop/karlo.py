@@ -38,15 +38,15 @@ from dalle2_edu.diffusion.process import GaussianDiffusion
 from dalle2_edu.diffusion.samplers import ancestral_sample
 from dalle2_edu.diffusion.schedules import cosine_betas
 from dalle2_edu.diffusion.unet import UNetConfig
+from dalle2_edu.drawing.pictures import Picture, one_picture
+from dalle2_edu.drawing.run import Run, checked_count
 from dalle2_edu.errors import Dalle2EduError
 from dalle2_edu.interop import diffusers_keys, keys, presets
 from dalle2_edu.interop.weights import Selected, Source, find_file, is_hub_name, open_weights, pour
 from dalle2_edu.text2image.clip import Clip, TextEncoding, without_padding, wrap_open_clip
 from dalle2_edu.unclip.decoder import Decoder, DecoderConfig
-from dalle2_edu.unclip.pictures import Picture, one_picture
 from dalle2_edu.unclip.pipeline import UnCLIP
 from dalle2_edu.unclip.prior import DiffusionPrior, PriorConfig
-from dalle2_edu.unclip.run import Run, checked_count
 from dalle2_edu.unclip.upsampler import Upsampler, UpsamplerConfig
 
 OWN_FILES = {

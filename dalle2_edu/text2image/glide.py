@@ -20,8 +20,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dalle2_edu.baselines.transformer import Transformer
 from dalle2_edu.diffusion.unet import TIME_EMB_MULT, UNet, UNetConfig
-from dalle2_edu.text2image.transformer import Transformer
 
 
 @dataclass(frozen=True)

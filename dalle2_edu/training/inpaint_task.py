@@ -7,11 +7,11 @@
 The loss counts the pixels of the hole only: at sampling the known ones are put in place anyway (`repaint`), and a
 network this small has no strength to spare. (GLIDE, arXiv 2112.10741, section 3, speaks of no such restriction.)
 
-The decoder (`unclip/inpaint_decoder.py`) learns so on whole pictures. It is denied the image embedding half of the
+The decoder (`unclip/inpaint_networks.py`) learns so on whole pictures. It is denied the image embedding half of the
 time: that embedding was made of the whole picture and tells what is in the hole, and who reads it need not look
 around. GLIDE has no such informer.
 
-The upsamplers (`unclip/inpaint_upsampler.py`) learn on crops. Their small picture is a true one outside of the hole,
+The upsamplers (`unclip/inpaint_networks.py`) learn on crops. Their small picture is a true one outside of the hole,
 and inside it what the stage below drew: so only there it is damaged, and more than for a plain upsampler, for what was
 painted into a hole does not quite meet what is around it. A line goes on a pixel too far up, a ground is a shade too
 dark; the known pixels tell how to set it right.
@@ -30,7 +30,8 @@ from torch import Tensor, nn
 from dalle2_edu.data.stream import Stream
 from dalle2_edu.diffusion.guidance import classifier_free
 from dalle2_edu.diffusion.process import GaussianDiffusion
-from dalle2_edu.diffusion.samplers import SeededNoise
+from dalle2_edu.drawing.pictures import cover
+from dalle2_edu.drawing.run import Run, SeededNoise
 from dalle2_edu.text2image.inpainting import repaint
 from dalle2_edu.training import tasks
 from dalle2_edu.training.loop import TrainConfig
@@ -47,10 +48,7 @@ from dalle2_edu.training.tasks import (
 from dalle2_edu.unclip import upsampler
 from dalle2_edu.unclip.decoder import Decoder
 from dalle2_edu.unclip.edits import inpaint_detail
-from dalle2_edu.unclip.inpaint_decoder import InpaintDecoder
-from dalle2_edu.unclip.inpaint_upsampler import InpaintUpsampler
-from dalle2_edu.unclip.pictures import cover
-from dalle2_edu.unclip.run import Run
+from dalle2_edu.unclip.inpaint_networks import InpaintDecoder, InpaintUpsampler
 from dalle2_edu.unclip.upsampler import Upsampler
 
 IMAGE_DROP = 0.5  # how often the decoder must do without z_i

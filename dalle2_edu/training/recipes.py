@@ -54,9 +54,9 @@ from dalle2_edu.training.tasks import (
 from dalle2_edu.unclip.ar_prior import PCA_ERROR, ARPriorConfig
 from dalle2_edu.unclip.decoder import DecoderConfig
 from dalle2_edu.unclip.latents import fit_pca
-from dalle2_edu.unclip.pipeline import check_same_clip
 from dalle2_edu.unclip.prior import PriorConfig
 from dalle2_edu.unclip.upsampler import UpsamplerConfig
+from dalle2_edu.zoo import check_same_clip
 
 TIERS = ("smoke", "cpu", "gpu")
 Own = Pairs | Stream | Path | None  # the reader's data; a path is that of a folder of embeddings

@@ -22,9 +22,9 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
+from dalle2_edu.baselines.transformer import TransformerBlock
 from dalle2_edu.diffusion.unet import ResBlock
 from dalle2_edu.errors import Dalle2EduError
-from dalle2_edu.text2image.transformer import TransformerBlock
 
 # What is gathered and let go by itself. Attention belongs to the whole: `UNet.read` uses its weights from outside.
 BLOCKS = (ResBlock, TransformerBlock)

@@ -27,7 +27,8 @@ from dalle2_edu.data.stream import Stream
 from dalle2_edu.data.text import Tokenizer
 from dalle2_edu.diffusion.guidance import classifier_free
 from dalle2_edu.diffusion.process import GaussianDiffusion
-from dalle2_edu.diffusion.samplers import SeededNoise, ddim_sample
+from dalle2_edu.diffusion.samplers import ddim_sample
+from dalle2_edu.drawing.run import SeededNoise
 from dalle2_edu.text2image.clip import Clip, ClipConfig, TextEncoding, contrastive_loss
 from dalle2_edu.training.loop import TrainConfig
 from dalle2_edu.unclip import upsampler

@@ -44,14 +44,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm.auto import trange
 
+from dalle2_edu.baselines.transformer import Past, Transformer
 from dalle2_edu.diffusion.guidance import guide
 from dalle2_edu.diffusion.samplers import Noise
+from dalle2_edu.drawing.run import Run
 from dalle2_edu.errors import Dalle2EduError
 from dalle2_edu.text2image.clip import TextEncoding
-from dalle2_edu.text2image.transformer import Past, Transformer
 from dalle2_edu.unclip.latents import PCA
 from dalle2_edu.unclip.prior import prior_mask
-from dalle2_edu.unclip.run import Run
 
 PCA_ERROR = 0.01  # section 2.2: "less than 1% average mean-squared error"
 TOP_HALF = 0.5  # the paper tried the 50th, 70th, 85th and 95th percentile; the 50th was best everywhere

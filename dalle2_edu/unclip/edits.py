@@ -33,12 +33,7 @@ from torch import Tensor
 
 from dalle2_edu.diffusion.guidance import classifier_free
 from dalle2_edu.diffusion.samplers import Denoiser, ddim_invert
-from dalle2_edu.errors import Dalle2EduError
-from dalle2_edu.text2image.clip import TextEncoding, without_padding
-from dalle2_edu.text2image.inpainting import repaint
-from dalle2_edu.unclip.inpaint_upsampler import InpaintUpsampler
-from dalle2_edu.unclip.latents import Latent, slerp, text_direction
-from dalle2_edu.unclip.pictures import (
+from dalle2_edu.drawing.pictures import (
     Picture,
     as_mask,
     as_pictures,
@@ -48,8 +43,13 @@ from dalle2_edu.unclip.pictures import (
     resize,
     size_of,
 )
+from dalle2_edu.drawing.run import Run, checked_count, checked_prompts, checked_seeds
+from dalle2_edu.errors import Dalle2EduError
+from dalle2_edu.text2image.clip import TextEncoding, without_padding
+from dalle2_edu.text2image.inpainting import repaint
+from dalle2_edu.unclip.inpaint_networks import InpaintUpsampler
+from dalle2_edu.unclip.latents import Latent, slerp, text_direction
 from dalle2_edu.unclip.prior import nearest_to_text
-from dalle2_edu.unclip.run import Run, checked_count, checked_prompts, checked_seeds
 from dalle2_edu.unclip.upsampler import DETAIL_CLIP, Upsampler, from_detail, to_detail, upsampler_diffusion
 
 if TYPE_CHECKING:

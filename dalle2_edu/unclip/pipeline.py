@@ -25,22 +25,20 @@ import torch
 from torch import Tensor
 
 from dalle2_edu import zoo
-from dalle2_edu.data import emoji, grammar
 from dalle2_edu.data.text import Tokenizer, default_tokenizer
 from dalle2_edu.diffusion.analytic import AnalyticDiffusion, noise_second_moment, optimal_variance
 from dalle2_edu.diffusion.guidance import classifier_free
 from dalle2_edu.diffusion.process import GaussianDiffusion
-from dalle2_edu.diffusion.samplers import Denoiser, SeededNoise, ancestral_sample, ddim_sample
+from dalle2_edu.diffusion.samplers import Denoiser, ancestral_sample, ddim_sample
+from dalle2_edu.drawing.run import Run, SeededNoise, Watcher, checked_count, checked_prompts, checked_seeds
 from dalle2_edu.errors import Dalle2EduError
 from dalle2_edu.text2image.clip import Clip, TextEncoding, without_padding
 from dalle2_edu.unclip import edits
 from dalle2_edu.unclip.ar_prior import ARPrior
 from dalle2_edu.unclip.decoder import Decoder, decoder_diffusion
-from dalle2_edu.unclip.inpaint_decoder import InpaintDecoder
-from dalle2_edu.unclip.inpaint_upsampler import InpaintUpsampler
+from dalle2_edu.unclip.inpaint_networks import InpaintDecoder, InpaintUpsampler
 from dalle2_edu.unclip.prior import DiffusionPrior, nearest_to_text, prior_diffusion
 from dalle2_edu.unclip.regression import RegressionPrior
-from dalle2_edu.unclip.run import Run, Watcher, checked_count, checked_prompts, checked_seeds
 from dalle2_edu.unclip.upsampler import Upsampler, from_detail, upsample, upsampler_diffusion
 
 CANDIDATES = 2  # embeddings drawn per picture, of which the one nearer to the text is kept (section 2.2)
@@ -116,10 +114,10 @@ class UnCLIP:
             raise Dalle2EduError(f"No miniature draws {domain!r}; known: shapes, emoji.")
         if prior not in get_args(PriorKind):
             raise Dalle2EduError(f"There is no prior {prior!r}; known: {', '.join(get_args(PriorKind))}.")
-        check_same_clip(domain, (prior, "decoder"))
+        zoo.check_same_clip(domain, (prior, "decoder"))
         shared = [zoo.load("shared", part, device) for part in ("clip", "upsampler_64", "upsampler_128")]
         own = [zoo.load(domain, part, device) for part in (prior, "decoder")]
-        painter = zoo.load(domain, "inpaint_decoder", device) if fits(domain, "inpaint_decoder") else None
+        painter = zoo.load(domain, "inpaint_decoder", device) if zoo.fits(domain, "inpaint_decoder") else None
         finer = [part for part in ("inpaint_upsampler_64", "inpaint_upsampler_128") if ("shared", part) in zoo.cards()]
         painters = [zoo.load("shared", part, device) for part in finer]
         return cls(shared[0], own[0], own[1], shared[1:], default_tokenizer(), painter, painters)
@@ -306,32 +304,3 @@ def best_places(scores: Tensor, best_of: int) -> list[int]:
     """Of scores (B * best_of,), each prompt's one after the other: where each prompt's largest stands."""
     groups = scores.reshape(-1, best_of)  # (B, best_of)
     return (groups.argmax(dim=1) + torch.arange(len(groups), device=scores.device) * best_of).tolist()
-
-
-def fits(domain: str, part: str) -> bool:
-    """Whether the zoo has this part, and the part learned from the CLIP that is in the zoo."""
-    cards = zoo.cards()
-    card, clip = cards.get((domain, part)), cards.get(("shared", "clip"))
-    return card is not None and clip is not None and card.clip == clip.sha256
-
-
-def check_same_clip(domain: str, parts: Sequence[str] = ("prior", "decoder")) -> None:
-    """Raise unless those of these parts that the zoo has learned the embeddings of the CLIP that is in the zoo."""
-    cards = zoo.cards()
-    for part in parts:
-        card, clip = cards.get((domain, part)), cards.get(("shared", "clip"))
-        if card and clip and card.clip != clip.sha256:
-            raise Dalle2EduError(
-                f"The zoo's {domain} {part} learned from another CLIP ({card.clip[:12]}) than the zoo's "
-                f"({clip.sha256[:12]}): train and publish {card.recipe} again."
-            )
-
-
-def pick_domain(prompt: str) -> str:
-    """Which miniature knows what the prompt speaks of: "emoji" for an emoji's exact caption, "shapes" for a word of the
-    shapes' world, otherwise "emoji".
-    """
-    wanted = prompt.strip().lower()
-    if any(wanted in each.captions for each in emoji.load()):
-        return "emoji"
-    return "shapes" if grammar.speaks_of_shapes(wanted) else "emoji"

@@ -28,11 +28,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dalle2_edu.baselines.transformer import Transformer
 from dalle2_edu.diffusion.process import GaussianDiffusion
 from dalle2_edu.diffusion.schedules import cosine_betas
 from dalle2_edu.diffusion.unet import timestep_embedding
 from dalle2_edu.errors import Dalle2EduError
-from dalle2_edu.text2image.transformer import Transformer
 
 
 @dataclass(frozen=True)

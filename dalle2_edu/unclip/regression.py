@@ -19,9 +19,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from dalle2_edu.drawing.run import Run
 from dalle2_edu.text2image.clip import TextEncoding
 from dalle2_edu.unclip.prior import DiffusionPrior, PriorConfig
-from dalle2_edu.unclip.run import Run
 
 LAST = 999  # the last of the prior's 1000 steps
 

@@ -5,36 +5,16 @@ Chapter 01 shows it and `dalle2-edu draw` writes it beside the picture.
 
 from __future__ import annotations
 
-import textwrap
-import unicodedata
-from collections.abc import Mapping, Sequence
-from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
-import torch
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.font_manager import FontProperties
-from PIL import Image
 from torch import Tensor
 
+from dalle2_edu.drawing.grids import font, to_pil, wrapped
 from dalle2_edu.unclip.pipeline import Stages
-
-FONT = Path(__file__).parents[1] / "data" / "fonts" / "NotoSansSC-subset.otf"
-
-
-@lru_cache
-def font(size: float) -> FontProperties:
-    """The package's own font, which has Latin and Chinese, at a size in points."""
-    return FontProperties(fname=str(FONT), size=size)
-
-
-def to_pil(image: Tensor) -> Image.Image:
-    """A picture (3, H, W) in [-1, 1] as an 8-bit RGB image."""
-    pixels = ((image.clamp(-1, 1) + 1) * 127.5).round().byte()
-    return Image.fromarray(pixels.permute(1, 2, 0).cpu().numpy())  # (H, W, 3)
 
 
 def contact_sheet(stages: Stages, path: Path) -> Path:
@@ -52,57 +32,6 @@ def contact_sheet(stages: Stages, path: Path) -> Path:
             show_picture(panel, picture[i], f"{name} {picture.shape[-1]}×{picture.shape[-1]}")
     figure.savefig(path, dpi=110)
     return path
-
-
-def picture_grid(prompts: Sequence[str], images: Tensor, path: Path, columns: int = 6) -> Path:
-    """Write a PNG with the pictures (N, 3, S, S) in rows, each under its prompt."""
-    rows = -(-len(prompts) // columns)
-    figure = Figure(figsize=(1.9 * columns, 2.3 * rows), layout="constrained")
-    FigureCanvasAgg(figure)
-    panels = figure.subplots(rows, columns, squeeze=False).ravel()
-    for panel in panels:
-        panel.axis("off")
-    for panel, prompt, image in zip(panels, prompts, images, strict=False):  # the last row may be short
-        panel.imshow(to_pil(image), interpolation="nearest")
-        panel.set_title(wrapped(prompt, 24), fontproperties=font(8))
-        panel.axis("on")
-        panel.set(xticks=[], yticks=[])
-        panel.spines[:].set(color="0.8", linewidth=0.6)  # where a white picture, a mask say, ends
-    figure.savefig(path, dpi=110)
-    return path
-
-
-def labelled_grid(titles: Sequence[str], rows: Mapping[str, Tensor], path: Path) -> Path:
-    """Write a PNG with a row of pictures (columns, 3, S, S) for each name, the names to the left, the titles above."""
-    figure = Figure(figsize=(2.4 + 1.5 * len(titles), 0.9 + 1.5 * len(rows)))
-    FigureCanvasAgg(figure)
-    panels = figure.subplots(len(rows), 1, squeeze=False)[:, 0]
-    for panel, (name, images) in zip(panels, rows.items(), strict=True):
-        panel.imshow(to_pil(torch.cat(list(images), dim=2)), interpolation="nearest")  # (3, S, columns * S)
-        panel.set_ylabel(wrapped(name, 20), rotation=0, ha="right", va="center", fontproperties=font(10))
-        panel.set(xticks=[], yticks=[], frame_on=False)
-    side = next(iter(rows.values())).shape[-1]
-    for i, title in enumerate(titles):
-        words = panels[0].text((i + 0.5) * side, -0.05 * side, wrapped(title, 22), ha="center", fontproperties=font(7))
-        words.set_parse_math(False)
-    width, height = figure.get_size_inches()
-    figure.subplots_adjust(left=1.9 / width, right=0.99, bottom=0.01, top=1 - 0.8 / height, hspace=0.04)
-    figure.savefig(path, dpi=90)
-    return path
-
-
-def wrapped(text: str, width: int) -> str:
-    """Break a line after about `width` columns; a Chinese character takes two, and may stand at any line's end."""
-    if not any(unicodedata.east_asian_width(char) in "WF" for char in text):
-        return textwrap.fill(text, width)
-    lines, used = [""], 0
-    for char in text:
-        columns = 2 if unicodedata.east_asian_width(char) in "WF" else 1
-        if used + columns > width:
-            lines, used = [*lines, ""], 0
-        lines[-1] += char
-        used += columns
-    return "\n".join(lines)
 
 
 def show_text(panel: Axes, title: str, text: str, size: float) -> None:

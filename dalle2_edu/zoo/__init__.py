@@ -29,7 +29,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields, replace
 from importlib import import_module
@@ -66,11 +66,11 @@ CLASSES: dict[str, tuple[str, str, str]] = {
     "decoder": ("dalle2_edu.unclip.decoder", "DecoderConfig", "Decoder"),
     "ar_prior": ("dalle2_edu.unclip.ar_prior", "ARPriorConfig", "ARPrior"),
     "regression": ("dalle2_edu.unclip.regression", "PriorConfig", "RegressionPrior"),
-    "inpaint_decoder": ("dalle2_edu.unclip.inpaint_decoder", "DecoderConfig", "InpaintDecoder"),
+    "inpaint_decoder": ("dalle2_edu.unclip.inpaint_networks", "DecoderConfig", "InpaintDecoder"),
     "upsampler_64": ("dalle2_edu.unclip.upsampler", "UpsamplerConfig", "Upsampler"),
     "upsampler_128": ("dalle2_edu.unclip.upsampler", "UpsamplerConfig", "Upsampler"),
-    "inpaint_upsampler_64": ("dalle2_edu.unclip.inpaint_upsampler", "UpsamplerConfig", "InpaintUpsampler"),
-    "inpaint_upsampler_128": ("dalle2_edu.unclip.inpaint_upsampler", "UpsamplerConfig", "InpaintUpsampler"),
+    "inpaint_upsampler_64": ("dalle2_edu.unclip.inpaint_networks", "UpsamplerConfig", "InpaintUpsampler"),
+    "inpaint_upsampler_128": ("dalle2_edu.unclip.inpaint_networks", "UpsamplerConfig", "InpaintUpsampler"),
     "oracle": ("dalle2_edu.evaluation.oracle", "OracleConfig", "Oracle"),
     "ddpm": ("dalle2_edu.diffusion.ddpm", "DdpmConfig", "Ddpm"),
     "iddpm": ("dalle2_edu.diffusion.ddpm", "DdpmConfig", "Ddpm"),
@@ -212,6 +212,28 @@ def _check_fit(module: nn.Module, tensors: dict[str, Tensor], file: Path) -> Non
 
 def _shape(shapes: dict[str, tuple[int, ...]], name: str) -> str:
     return str(shapes[name]) if name in shapes else "absent"
+
+
+# --- one CLIP for all -----------------------------------------------------------------------------------------
+
+
+def fits(domain: str, part: str) -> bool:
+    """Whether the zoo has this part, and the part learned from the CLIP that is in the zoo."""
+    known_cards = cards()
+    card, clip = known_cards.get((domain, part)), known_cards.get(("shared", "clip"))
+    return card is not None and clip is not None and card.clip == clip.sha256
+
+
+def check_same_clip(domain: str, parts: Sequence[str] = ("prior", "decoder")) -> None:
+    """Raise unless those of these parts that the zoo has learned the embeddings of the CLIP that is in the zoo."""
+    known_cards = cards()
+    for part in parts:
+        card, clip = known_cards.get((domain, part)), known_cards.get(("shared", "clip"))
+        if card and clip and card.clip != clip.sha256:
+            raise Dalle2EduError(
+                f"The zoo's {domain} {part} learned from another CLIP ({card.clip[:12]}) than the zoo's "
+                f"({clip.sha256[:12]}): train and publish {card.recipe} again."
+            )
 
 
 # --- saving -------------------------------------------------------------------------------------------------

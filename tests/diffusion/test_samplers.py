@@ -4,7 +4,6 @@ from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler,
 
 from dalle2_edu.diffusion.process import GaussianDiffusion
 from dalle2_edu.diffusion.samplers import (
-    SeededNoise,
     ancestral_sample,
     ddim_invert,
     ddim_sample,
@@ -12,6 +11,7 @@ from dalle2_edu.diffusion.samplers import (
     dpm_solver_sample,
 )
 from dalle2_edu.diffusion.schedules import cosine_betas, linear_betas
+from dalle2_edu.drawing.run import SeededNoise
 from dalle2_edu.errors import Dalle2EduError
 
 MEAN, STD = 0.3, 0.2

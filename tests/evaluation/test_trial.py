@@ -15,13 +15,13 @@ from torch import Tensor
 from dalle2_edu import zoo
 from dalle2_edu.data import emoji
 from dalle2_edu.data.text import default_tokenizer
+from dalle2_edu.drawing.run import Run
 from dalle2_edu.errors import Dalle2EduError
 from dalle2_edu.evaluation import report, trial
 from dalle2_edu.evaluation.oracle import Oracle, OracleConfig
 from dalle2_edu.evaluation.report import FIRST, FRECHET, Models
 from dalle2_edu.evaluation.trial import DIVERSITY, REAL, RIGHT, Plan, columns, contenders, format_trial, spread
 from dalle2_edu.text2image.clip import Clip
-from dalle2_edu.unclip.run import Run
 
 PLAN = Plan(captions=4, batch_size=5, prior_steps=2, decoder_steps=2, upsampler_steps=1)
 NO_RIVALS = {"regression": "no regression yet", "ar_prior": "no ar_prior yet"}

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from dalle2_edu.diffusion.process import GaussianDiffusion
-from dalle2_edu.diffusion.samplers import SeededNoise
 from dalle2_edu.diffusion.schedules import cosine_betas
+from dalle2_edu.drawing.run import SeededNoise
 from dalle2_edu.errors import Dalle2EduError
 from dalle2_edu.text2image.inpainting import repaint, repaint_walk, seam
 

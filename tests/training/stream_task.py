@@ -15,9 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from dalle2_edu.baselines.transformer import TransformerBlock
 from dalle2_edu.data.stream import Stream
 from dalle2_edu.diffusion.unet import UNet, UNetConfig
-from dalle2_edu.text2image.transformer import TransformerBlock
 from dalle2_edu.training import TrainConfig, train
 
 SIDE = 4

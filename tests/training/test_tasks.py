@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from dalle2_edu.data import shapes
 from dalle2_edu.data.pairs import Pairs
 from dalle2_edu.data.text import default_tokenizer
+from dalle2_edu.drawing.pictures import cover
 from dalle2_edu.text2image.clip import Clip
 from dalle2_edu.training import TrainConfig
 from dalle2_edu.training.inpaint_task import (
@@ -45,7 +46,6 @@ from dalle2_edu.training.tasks import (
 )
 from dalle2_edu.unclip.decoder import Decoder
 from dalle2_edu.unclip.latents import fit_pca
-from dalle2_edu.unclip.pictures import cover
 from dalle2_edu.unclip.upsampler import Upsampler, from_detail, reduce
 
 CONFIG = TrainConfig(steps=1, batch_size=4)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from dalle2_edu import zoo
-from dalle2_edu.diffusion.samplers import SeededNoise
+from dalle2_edu.drawing.run import SeededNoise
 from dalle2_edu.errors import Dalle2EduError
 from dalle2_edu.text2image.clip import TextEncoding
 from dalle2_edu.unclip.ar_prior import (

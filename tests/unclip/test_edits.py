@@ -13,12 +13,18 @@ from PIL import Image
 from torch import Tensor
 
 from dalle2_edu.diffusion.analytic import AnalyticDiffusion
+from dalle2_edu.drawing.grids import to_pil
+from dalle2_edu.drawing.pictures import (
+    as_mask,
+    as_pictures,
+    cover,
+    open_picture,
+    transparency_mask,
+)
 from dalle2_edu.errors import Dalle2EduError
 from dalle2_edu.unclip.edits import words_direction
 from dalle2_edu.unclip.latents import slerp
-from dalle2_edu.unclip.pictures import as_mask, as_pictures, cover, open_picture, transparency_mask
 from dalle2_edu.unclip.pipeline import UnCLIP, best_places
-from dalle2_edu.unclip.sheet import to_pil
 
 FEW: dict[str, Any] = {"decoder_steps": 4, "upsampler_steps": 2, "progress": False}
 SAME = 1e-3  # as in test_pipeline

@@ -13,8 +13,7 @@ from torch import Tensor
 from dalle2_edu.errors import Dalle2EduError
 from dalle2_edu.text2image.inpainting import seam
 from dalle2_edu.unclip.decoder import Decoder
-from dalle2_edu.unclip.inpaint_decoder import InpaintDecoder
-from dalle2_edu.unclip.inpaint_upsampler import InpaintUpsampler
+from dalle2_edu.unclip.inpaint_networks import InpaintDecoder, InpaintUpsampler
 from dalle2_edu.unclip.pipeline import UnCLIP
 from dalle2_edu.unclip.upsampler import Upsampler
 

@@ -13,9 +13,10 @@ import torch
 from torch import Tensor
 
 from dalle2_edu import zoo
+from dalle2_edu.data.domains import pick_domain
 from dalle2_edu.errors import Dalle2EduError
 from dalle2_edu.text2image.clip import Clip, without_padding
-from dalle2_edu.unclip.pipeline import UnCLIP, pick_domain
+from dalle2_edu.unclip.pipeline import UnCLIP
 from dalle2_edu.unclip.prior import DiffusionPrior, nearest_to_text
 
 STEPS = {"prior_steps": 3, "decoder_steps": 3, "upsampler_steps": 2}

@@ -9,8 +9,9 @@ import pytest
 import torch
 from PIL import Image
 
+from dalle2_edu.drawing.grids import to_pil, wrapped
 from dalle2_edu.unclip.pipeline import Stages
-from dalle2_edu.unclip.sheet import contact_sheet, to_pil, wrapped
+from dalle2_edu.unclip.sheet import contact_sheet
 
 
 def stages(*prompts: str) -> Stages:

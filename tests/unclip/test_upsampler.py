@@ -8,8 +8,8 @@ from scipy.ndimage import gaussian_filter
 from tiny_models import awake, upsampler_config
 from torch import Tensor
 
-from dalle2_edu.diffusion.samplers import SeededNoise
 from dalle2_edu.diffusion.unet import Attention, UNetConfig
+from dalle2_edu.drawing.run import SeededNoise
 from dalle2_edu.unclip.upsampler import (
     Upsampler,
     UpsamplerConfig,

@@ -1,17 +1,22 @@
-r"""The decoder that was taught to inpaint: it sees the known picture and the mask beside the noisy one.
+r"""The networks that were taught to inpaint: they see the known pixels and the mask beside the noise.
 
 The idea, GLIDE's (arXiv 2112.10741, section 3): replacing the known pixels at each step never tells the network what
 is known and what is only its own guess. So erase random regions in training and show the rest, clean, as more input
 channels:
 
-    in    [x_t, known * keep, keep]        3 + 3 + 1 channels; keep is 1 where a pixel is known, 0 in the hole
-    out   as before
+    decoder     in  [x_t, known * keep, keep]                                      3 + 3 + 1 channels
+    upsampler   in  [x_t, enlarged low_res, known detail * keep, keep]             3 + 3 + 3 + 1 channels
+    both        out as before; keep is 1 where a pixel is known, 0 in the hole
 
-The first layer's weights for the four new channels start at zero: before the first step of fine-tuning the network
-is exactly the decoder that it was made of, and what it knows about drawing is not thrown away. With everything
-erased all four channels are zero, and it still is a plain decoder.
+The first layer's weights for the four new channels start at zero: before the first step of fine-tuning each network
+is exactly the one that it was made of, and what it knows about drawing is not thrown away.
 
-Chapter 19 uses this file.
+Why the upsampler too? The decoder closes a hole at 32 pixels, but the eye looks for the seam at 128. There the known
+pixels are a sharp picture and the painted ones an upsampler's guess. Where exactly an outline goes on stands in the
+known pixels. They are shown as what the network diffuses: their *detail*, what they have beyond the enlarged small
+picture (`upsampler`).
+
+Chapter 16 uses the decoder, chapter 17 the upsampler, chapter 19 both.
 """
 
 from __future__ import annotations
@@ -23,6 +28,7 @@ from torch import Tensor, nn
 
 from dalle2_edu.diffusion.unet import UNetConfig
 from dalle2_edu.unclip.decoder import Decoder, DecoderConfig
+from dalle2_edu.unclip.upsampler import Upsampler, UpsamplerConfig, enlarge, to_detail
 
 SEEN_CHANNELS = 4  # the known picture's three and the mask
 
@@ -71,3 +77,27 @@ def load_widened(twin: nn.Module, trained: nn.Module) -> None:
     # Folding by `patch_size` keeps a channel's pixels together, so the new channels come last.
     weights[stem] = torch.cat([weights[stem], torch.zeros_like(new[:, weights[stem].shape[1] :])], dim=1)
     twin.load_state_dict(weights)
+
+
+class InpaintUpsampler(nn.Module):
+    """Denoises the detail x_t (B, 3, H, W) given what an `Upsampler` is given, and the known part of the picture."""
+
+    def __init__(self, config: UpsamplerConfig):
+        super().__init__()
+        self.config = config
+        self.upsampler = Upsampler(config)
+
+    @classmethod
+    def from_upsampler(cls, upsampler: Upsampler) -> InpaintUpsampler:
+        """An upsampler's twin with four more input channels, whose weights are zero."""
+        twin = cls(replace(upsampler.config, unet=widened(upsampler.config.unet)))
+        load_widened(twin.upsampler, upsampler)
+        return twin
+
+    def forward(self, x_t: Tensor, t: Tensor, low_res: Tensor, known: Tensor, hole: Tensor) -> Tensor:
+        """One pass. known (B, 3, H, W), in [-1, 1]: what it holds in the hole is not looked at. hole, bool (B, 1, H,
+        W): True where to paint.
+        """
+        keep = (~hole).to(x_t.dtype)
+        seen = [to_detail(known, low_res) * keep, keep]
+        return self.upsampler.unet(torch.cat([x_t, enlarge(low_res, x_t.shape[-1]), *seen], dim=1), t)

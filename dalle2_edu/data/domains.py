@@ -1,0 +1,20 @@
+"""The two worlds that a miniature draws, and which of them a prompt speaks of.
+
+Chapters 01 and 02 use this file.
+"""
+
+from __future__ import annotations
+
+from dalle2_edu.data import emoji, grammar
+
+DOMAINS = ("shapes", "emoji")
+
+
+def pick_domain(prompt: str) -> str:
+    """Which miniature knows what the prompt speaks of: "emoji" for an emoji's exact caption, "shapes" for a word of the
+    shapes' world, otherwise "emoji".
+    """
+    wanted = prompt.strip().lower()
+    if any(wanted in each.captions for each in emoji.load()):
+        return "emoji"
+    return "shapes" if grammar.speaks_of_shapes(wanted) else "emoji"
