@@ -1,4 +1,6 @@
-"""One whole drawing, text to picture, on both sides: the same weights, the same noise, Karlo's steps and guidance."""
+"""One whole drawing, text to picture, on both sides: the same weights, the same noise, Karlo's
+steps and guidance.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,9 @@ DTYPE = torch.bfloat16 if ON_GPU else torch.float32
 
 
 def our_karlo(folder: Path, dtype: torch.dtype = DTYPE) -> Karlo:
-    """Our pipeline; in half precision with what pays on a GPU: channels-last convolutions and compiled networks."""
+    """Our pipeline; in half precision with what pays on a GPU: channels-last convolutions and
+    compiled networks.
+    """
     karlo = load_karlo(folder, dtype=dtype, device=DEVICE, progress=False)
     if dtype == torch.bfloat16:
         for network in (karlo.decoder.unet, karlo.upsamplers[0].unet, karlo.last.unet):
@@ -47,8 +51,8 @@ def their_work(theirs: Any) -> Callable[[], Tensor]:
 
 
 def differences(folder: Path) -> tuple[float, float]:
-    """How far apart the two sides' pictures are in single precision: with diffusers' schedule as it is, and in double
-    precision.
+    """How far apart the two sides' pictures are in single precision: with diffusers' schedule
+    as it is, and in double precision.
     """
     from rivals import TheirKarlo  # only here: our side's process does not hold diffusers
 

@@ -1,9 +1,9 @@
 """The data pipeline: pictures and captions out of a shard, decoded, resized and tokenized.
 
-diffusers has none of its own; its training scripts use torchvision's transforms. So the rival is what most people
-write: webdataset, Pillow, torchvision's `Resize` and `CenterCrop`, and open_clip's tokenizer. dalle2-pytorch's loader
-is the same webdataset with precomputed embeddings beside JPEGs, which this shard does not have.
-"""
+diffusers has none of its own; its training scripts use torchvision's transforms. So the rival
+is what most people write: webdataset, Pillow, torchvision's `Resize` and `CenterCrop`, and
+open_clip's tokenizer. dalle2-pytorch's loader is the same webdataset with precomputed
+embeddings beside JPEGs, which this shard does not have."""
 
 from __future__ import annotations
 
@@ -49,8 +49,12 @@ def usual_pictures(limit: int) -> tuple[Tensor, list[list[str]]]:
         return shrink(picture), json.loads(sample["json"])["captions"]
 
     samples = webdataset.WebDataset(shard(), shardshuffle=False, empty_check=False)
-    pictured = (read(sample) for sample in samples if "webp" in sample)  # the licence lies in the shard, too
-    pictures, captions = zip(*(pair for pair, _ in zip(pictured, range(limit), strict=False)), strict=True)
+    pictured = (
+        read(sample) for sample in samples if "webp" in sample
+    )  # the licence lies in the shard, too
+    pictures, captions = zip(
+        *(pair for pair, _ in zip(pictured, range(limit), strict=False)), strict=True
+    )
     return torch.stack(pictures), list(captions)
 
 
@@ -64,4 +68,6 @@ def check(limit: int) -> None:
     own, (pictures, captions) = our_pictures(limit), usual_pictures(limit)
     apart = (own.images.int() - pictures.int()).abs().max().item()
     if own.captions != captions or apart > 1:
-        raise SystemExit(f"The two data pipelines read different things: pictures differ by {apart} of 255.")
+        raise SystemExit(
+            f"The two data pipelines read different things: pictures differ by {apart} of 255."
+        )

@@ -1,9 +1,12 @@
-r"""`dalle2-pytorch`, the first open reimplementation: another architecture at the same number of parameters.
+r"""`dalle2-pytorch`, the first open reimplementation: another architecture at the same number
+of parameters.
 
-Its networks can't take our weights: its U-Net reads text in cross-attention at the bottom only, its prior's attention
-has one key and value for all heads. So what is compared is what a step of training costs at a given size, no more.
+Its networks can't take our weights: its U-Net reads text in cross-attention at the bottom only,
+its prior's attention has one key and value for all heads. So what is compared is what a step of
+training costs at a given size, no more.
 
-It is not among this project's packages. To have it in the benchmark, put it where `FOLDER` says:
+It is not among this project's packages. To have it in the benchmark, put it where `FOLDER`
+says:
 
     pip install --no-deps --target out/rivals dalle2-pytorch coca-pytorch ema-pytorch kornia kornia-rs loguru einx \
         frozendict pytorch-warmup resize-right rotary-embedding-torch torch-einops-utils vector-quantize-pytorch x-clip
@@ -23,7 +26,13 @@ from torch import Tensor, nn
 
 FOLDER = Path(__file__).parent.parent / "out" / "rivals"
 UNETS: dict[str, dict[str, Any]] = {  # what comes nearest to our number of parameters
-    SMALL.name: {"dim": 64, "dim_mults": (1, 2, 2), "self_attn": (False, True, True), "attn_heads": 2, "cond_dim": 64},
+    SMALL.name: {
+        "dim": 64,
+        "dim_mults": (1, 2, 2),
+        "self_attn": (False, True, True),
+        "attn_heads": 2,
+        "cond_dim": 64,
+    },
     LARGE.name: {
         "dim": 136,
         "dim_mults": (1, 2, 3, 4),
@@ -46,8 +55,16 @@ def load() -> tuple[Any, str]:
         sys.path.append(str(FOLDER))  # at the end: what this project has installed comes first
     try:
         package = importlib.import_module("dalle2_pytorch")
-    except Exception as error:  # an old package can break in any way: the benchmark goes on without it
-        return None, f"left out, since it can't be imported ({error!r}); benchmarks/lucid.py says how to get it"
+    except (
+        Exception
+    ) as error:  # an old package can break in any way: the benchmark goes on without it
+        return (
+            None,
+            (
+                f"left out, since it can't be imported ({error!r}); benchmarks/lucid.py says"
+                " how to get it"
+            ),
+        )
     return package, metadata.version("dalle2-pytorch")
 
 
@@ -69,9 +86,17 @@ class LucidDecoder(nn.Module):
         )
 
     def forward(
-        self, x_t: Tensor, t: Tensor, image_emb: Tensor, text_emb: Tensor, text_enc: Tensor, text_mask: Tensor
+        self,
+        x_t: Tensor,
+        t: Tensor,
+        image_emb: Tensor,
+        text_emb: Tensor,
+        text_enc: Tensor,
+        text_mask: Tensor,
     ) -> Tensor:
-        return self.unet(x_t, t, image_embed=image_emb, text_encodings=text_enc * text_mask[..., None])
+        return self.unet(
+            x_t, t, image_embed=image_emb, text_encodings=text_enc * text_mask[..., None]
+        )
 
 
 class LucidPrior(nn.Module):
@@ -81,11 +106,18 @@ class LucidPrior(nn.Module):
         super().__init__()
         config = size.prior
         self.network = package.DiffusionPriorNetwork(
-            config.clip_dim, num_timesteps=1000, max_text_len=config.context_length, **PRIORS[size.name]
+            config.clip_dim,
+            num_timesteps=1000,
+            max_text_len=config.context_length,
+            **PRIORS[size.name],
         )
 
-    def forward(self, z_t: Tensor, t: Tensor, text_emb: Tensor, text_enc: Tensor, text_mask: Tensor) -> Tensor:
-        return self.network(z_t, t, text_embed=text_emb, text_encodings=text_enc * text_mask[..., None])
+    def forward(
+        self, z_t: Tensor, t: Tensor, text_emb: Tensor, text_enc: Tensor, text_mask: Tensor
+    ) -> Tensor:
+        return self.network(
+            z_t, t, text_embed=text_emb, text_encodings=text_enc * text_mask[..., None]
+        )
 
 
 def network(package: Any, size: Size, part: str) -> nn.Module:

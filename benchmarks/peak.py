@@ -1,4 +1,5 @@
-"""The most memory that one training step or one drawing takes, in a fresh process for each side.
+"""The most memory that one training step or one drawing takes, in a fresh process for each
+side.
 
 python benchmarks/peak.py ours decoder 100M        prints two numbers of bytes: at the peak, and after the imports
 python benchmarks/peak.py theirs drawing FOLDER
@@ -27,7 +28,10 @@ class Peak:
     imports: int
 
     def __str__(self) -> str:
-        return f"{self.peak / 2**30:.2f} GiB ({(self.peak - self.imports) / 2**30:.2f} above its imports)"
+        return (
+            f"{self.peak / 2**30:.2f} GiB ({(self.peak - self.imports) / 2**30:.2f} above its"
+            " imports)"
+        )
 
 
 def measured(side: str, what: str, which: str) -> Peak:
@@ -42,7 +46,9 @@ def step(side: str, part: str, size: Size) -> int:
     """Some training steps; returns what the imports took."""
     build = networks.ours
     if side == "theirs":
-        from rivals import theirs as build  # only here: our side's process does not hold diffusers
+        from rivals import (
+            theirs as build,
+        )  # only here: our side's process does not hold diffusers
     imports = 0 if ON_GPU else peak_bytes()
     how = How() if side == "ours" else How(channels_last=False, compiled=False, fused=False)
     work = networks.trainer(build(size, part), networks.inputs_of(size, part), how)
@@ -58,7 +64,11 @@ def drawing(side: str, folder: Path) -> int:
     if side == "theirs":
         from rivals import TheirKarlo
     imports = 0 if ON_GPU else peak_bytes()
-    work = drawings.our_work(folder) if side == "ours" else drawings.their_work(TheirKarlo(folder, drawings.DTYPE))
+    work = (
+        drawings.our_work(folder)
+        if side == "ours"
+        else drawings.their_work(TheirKarlo(folder, drawings.DTYPE))
+    )
     work()
     return imports
 

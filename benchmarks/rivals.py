@@ -1,8 +1,9 @@
-"""diffusers' side: its classes with our weights, and a plain loop over its parts and schedulers.
+"""diffusers' side: its classes with our weights, and a plain loop over its parts and
+schedulers.
 
-The classes are those of its (deprecated) unCLIP pipeline. They are built at our sizes and filled with random numbers;
-`interop`'s mappings then pour the same numbers into our classes. Each is wrapped so that it takes what ours takes.
-"""
+The classes are those of its (deprecated) unCLIP pipeline. They are built at our sizes and
+filled with random numbers; `interop`'s mappings then pour the same numbers into our classes.
+Each is wrapped so that it takes what ours takes."""
 
 from __future__ import annotations
 
@@ -33,14 +34,18 @@ PRIOR_GUIDANCE, DECODER_GUIDANCE = 4.0, 8.0
 PRIOR_STEPS, DECODER_STEPS, UPSAMPLER_STEPS = 25, 25, 7
 
 
-# --- its classes at our sizes ---------------------------------------------------------------------------------------
+# --- its classes at our sizes -----------------------------------------------------------------
 
 
 def awakened(module: nn.Module) -> nn.Module:
-    """Random numbers in every parameter, also in those that start at zero: so a difference can't hide."""
+    """Random numbers in every parameter, also in those that start at zero: so a difference
+    can't hide.
+    """
     with torch.no_grad():
         for parameter in module.parameters():
-            parameter.copy_(torch.randn(parameter.shape) * 0.5 / math.sqrt(max(1, parameter[0].numel())))
+            parameter.copy_(
+                torch.randn(parameter.shape) * 0.5 / math.sqrt(max(1, parameter[0].numel()))
+            )
     return module
 
 
@@ -62,8 +67,16 @@ def common(config: UNetConfig, down: list[str], up: list[str]) -> dict[str, obje
 def unet(config: UNetConfig) -> UNet2DConditionModel:
     """The decoder's U-Net."""
     levels = range(len(config.channel_mult))
-    down = ["SimpleCrossAttnDownBlock2D" if i in config.attention_levels else "ResnetDownsampleBlock2D" for i in levels]
-    up = ["SimpleCrossAttnUpBlock2D" if i in config.attention_levels else "ResnetUpsampleBlock2D" for i in levels]
+    down = [
+        "SimpleCrossAttnDownBlock2D"
+        if i in config.attention_levels
+        else "ResnetDownsampleBlock2D"
+        for i in levels
+    ]
+    up = [
+        "SimpleCrossAttnUpBlock2D" if i in config.attention_levels else "ResnetUpsampleBlock2D"
+        for i in levels
+    ]
     return UNet2DConditionModel(
         **common(config, down, up[::-1]),
         mid_block_type="UNetMidBlock2DSimpleCrossAttn",
@@ -123,7 +136,13 @@ class TheirDecoder(nn.Module):
         self.text_proj, self.unet = text_proj(config), unet(config.unet)
 
     def forward(
-        self, x_t: Tensor, t: Tensor, image_emb: Tensor, text_emb: Tensor, text_enc: Tensor, text_mask: Tensor
+        self,
+        x_t: Tensor,
+        t: Tensor,
+        image_emb: Tensor,
+        text_emb: Tensor,
+        text_enc: Tensor,
+        text_mask: Tensor,
     ) -> Tensor:
         hidden, added = self.text_proj(
             image_embeddings=image_emb,
@@ -132,7 +151,9 @@ class TheirDecoder(nn.Module):
             do_classifier_free_guidance=False,
         )
         mask = F.pad(text_mask, (IMAGE_TOKENS, 0), value=True)
-        return self.unet(x_t, t, encoder_hidden_states=hidden, class_labels=added, attention_mask=mask).sample
+        return self.unet(
+            x_t, t, encoder_hidden_states=hidden, class_labels=added, attention_mask=mask
+        ).sample
 
 
 class TheirPrior(nn.Module):
@@ -142,9 +163,15 @@ class TheirPrior(nn.Module):
         super().__init__()
         self.prior = prior_transformer(config)
 
-    def forward(self, z_t: Tensor, t: Tensor, text_emb: Tensor, text_enc: Tensor, text_mask: Tensor) -> Tensor:
+    def forward(
+        self, z_t: Tensor, t: Tensor, text_emb: Tensor, text_enc: Tensor, text_mask: Tensor
+    ) -> Tensor:
         return self.prior(
-            z_t, timestep=t, proj_embedding=text_emb, encoder_hidden_states=text_enc, attention_mask=text_mask
+            z_t,
+            timestep=t,
+            proj_embedding=text_emb,
+            encoder_hidden_states=text_enc,
+            attention_mask=text_mask,
         ).predicted_image_embedding
 
 
@@ -158,7 +185,9 @@ def matched(size: Size, part: str) -> tuple[nn.Module, nn.Module]:
     own, their = ours(size, part), awakened(theirs(size, part))
     if isinstance(their, TheirDecoder):
         tensors = dict(diffusers_keys.text_proj_tensors(their.text_proj.state_dict()))
-        tensors |= diffusers_keys.unet_tensors(their.unet.state_dict(), size.decoder.unet.num_res_blocks)
+        tensors |= diffusers_keys.unet_tensors(
+            their.unet.state_dict(), size.decoder.unet.num_res_blocks
+        )
     else:
         tensors = dict(diffusers_keys.prior_tensors(their.prior.state_dict()))
     own.load_state_dict(tensors)
@@ -167,13 +196,17 @@ def matched(size: Size, part: str) -> tuple[nn.Module, nn.Module]:
 
 @torch.no_grad()
 def difference(own: nn.Module, their: nn.Module, inputs: dict[str, Tensor]) -> float:
-    """The largest difference between the two answers, as a share of the largest number in them."""
-    with torch.backends.cudnn.flags(allow_tf32=False):  # convolutions on a GPU otherwise keep ten bits
+    """The largest difference between the two answers, as a share of the largest number in
+    them.
+    """
+    with torch.backends.cudnn.flags(
+        allow_tf32=False
+    ):  # convolutions on a GPU otherwise keep ten bits
         a, b = own.to(DEVICE)(**inputs), their.to(DEVICE)(**inputs)
     return ((a - b).abs().max() / b.abs().max()).item()
 
 
-# --- a whole drawing ------------------------------------------------------------------------------------------------
+# --- a whole drawing --------------------------------------------------------------------------
 
 SCHEDULERS = {  # as the released Karlo's configuration has them
     "prior": ("sample", "fixed_small_log", 5.0),
@@ -195,12 +228,17 @@ KINDS = {
 def scheduler(stage: str) -> scheduling_unclip.UnCLIPScheduler:
     prediction, variance, clip = SCHEDULERS[stage]
     return scheduling_unclip.UnCLIPScheduler(
-        variance_type=variance, clip_sample=True, clip_sample_range=clip, prediction_type=prediction
+        variance_type=variance,
+        clip_sample=True,
+        clip_sample_range=clip,
+        prediction_type=prediction,
     )
 
 
 def save_karlo(drawing: Drawing, folder: Path) -> None:
-    """A random Karlo in diffusers' folder format, which `UnCLIP.from_karlo` and `TheirKarlo` read."""
+    """A random Karlo in diffusers' folder format, which `UnCLIP.from_karlo` and `TheirKarlo`
+    read.
+    """
     parts = {
         "prior": prior_transformer(drawing.prior),
         "decoder": unet(drawing.decoder.unet),
@@ -220,27 +258,37 @@ def save_karlo(drawing: Drawing, folder: Path) -> None:
 class TheirKarlo:
     """What diffusers' unCLIP pipeline does, as a plain loop over its parts and schedulers.
 
-    The pipeline itself can no longer be loaded from a folder in the newest versions. The noise is that of our seeds,
-    handed to the scheduler in place of its own.
-    """
+    The pipeline itself can no longer be loaded from a folder in the newest versions. The noise
+    is that of our seeds, handed to the scheduler in place of its own."""
 
     def __init__(self, folder: Path, dtype: torch.dtype = torch.float32):
-        loaded = {name: kind.from_pretrained(folder / name, torch_dtype=dtype) for name, kind in KINDS.items()}
+        loaded = {
+            name: kind.from_pretrained(folder / name, torch_dtype=dtype)
+            for name, kind in KINDS.items()
+        }
         self.parts = {name: part.to(DEVICE).eval() for name, part in loaded.items()}
         self.dtype = dtype
         self.schedulers = {stage: scheduler(stage) for stage in SCHEDULERS}
 
     @torch.no_grad()
     def __call__(self, tokens: Tensor, null_tokens: Tensor, seeds: list[int]) -> Tensor:
-        """Token ids (B, L) of the prompts and of empty texts -> pictures (B, 3, S, S) in [-1, 1]."""
+        """Token ids (B, L) of the prompts and of empty texts -> pictures (B, 3, S, S) in [-1,
+        1].
+        """
         run = Run(seeds, DEVICE)
         text = self.read(torch.cat([null_tokens, tokens]).to(DEVICE))
         return self.enlarge(self.paint(self.draw_embedding(text, run), text, run), run)
 
     def read(self, tokens: Tensor) -> dict[str, Tensor]:
         out = self.parts["text_encoder"](tokens)
-        real = torch.arange(tokens.shape[1], device=DEVICE)[None] <= tokens.argmax(dim=1, keepdim=True)
-        return {"text_emb": out.text_embeds, "text_enc": out.last_hidden_state, "text_mask": real}
+        real = torch.arange(tokens.shape[1], device=DEVICE)[None] <= tokens.argmax(
+            dim=1, keepdim=True
+        )
+        return {
+            "text_emb": out.text_embeds,
+            "text_enc": out.last_hidden_state,
+            "text_mask": real,
+        }
 
     def draw_embedding(self, text: dict[str, Tensor], run: Run) -> Tensor:
         prior = self.parts["prior"]
@@ -256,7 +304,9 @@ class TheirKarlo:
             return null + PRIOR_GUIDANCE * (given - null)
 
         shape = (len(run.seeds), prior.config.embedding_dim)
-        return prior.post_process_latents(self.walk(guess, "prior", "prior 0", shape, PRIOR_STEPS, run))
+        return prior.post_process_latents(
+            self.walk(guess, "prior", "prior 0", shape, PRIOR_STEPS, run)
+        )
 
     def paint(self, image_emb: Tensor, text: dict[str, Tensor], run: Run) -> Tensor:
         unet = self.parts["decoder"]
@@ -270,14 +320,20 @@ class TheirKarlo:
 
         def guess(x: Tensor, t: Tensor) -> Tensor:
             both = unet(
-                torch.cat([x, x]), t, encoder_hidden_states=hidden, class_labels=added, attention_mask=mask
+                torch.cat([x, x]),
+                t,
+                encoder_hidden_states=hidden,
+                class_labels=added,
+                attention_mask=mask,
             ).sample
             null, given = both.chunk(2)
             null_eps, (eps, variance) = null[:, :3], given.split(3, dim=1)
             return torch.cat([null_eps + DECODER_GUIDANCE * (eps - null_eps), variance], dim=1)
 
         side = unet.config.sample_size
-        return self.walk(guess, "decoder", "decoder", (len(run.seeds), 3, side, side), DECODER_STEPS, run).clamp(-1, 1)
+        return self.walk(
+            guess, "decoder", "decoder", (len(run.seeds), 3, side, side), DECODER_STEPS, run
+        ).clamp(-1, 1)
 
     def enlarge(self, small: Tensor, run: Run) -> Tensor:
         first, last = self.parts["super_res_first"], self.parts["super_res_last"]
@@ -289,22 +345,36 @@ class TheirKarlo:
             return next(turns)(torch.cat([x, enlarged], dim=1), t).sample
 
         shape = (len(run.seeds), 3, side, side)
-        return self.walk(guess, "super_res", f"upsampler_{side}", shape, UPSAMPLER_STEPS, run).clamp(-1, 1)
+        return self.walk(
+            guess, "super_res", f"upsampler_{side}", shape, UPSAMPLER_STEPS, run
+        ).clamp(-1, 1)
 
-    def walk(self, guess: Denoiser, stage: str, stream: str, shape: tuple[int, ...], steps: int, run: Run) -> Tensor:
+    def walk(
+        self,
+        guess: Denoiser,
+        stage: str,
+        stream: str,
+        shape: tuple[int, ...],
+        steps: int,
+        run: Run,
+    ) -> Tensor:
         """One stage's steps; `stream` is the name of our noise there."""
         noise, schedule = run.noise(stream), self.schedulers[stage]
         schedule.set_timesteps(steps, device=DEVICE)
         times = schedule.timesteps
         x = noise(shape).to(self.dtype)
-        with mock.patch.object(scheduling_unclip, "randn_tensor", lambda size, **_: noise(size).to(self.dtype)):
+        with mock.patch.object(
+            scheduling_unclip, "randn_tensor", lambda size, **_: noise(size).to(self.dtype)
+        ):
             for i, t in enumerate(times):
                 before = times[i + 1] if i + 1 < steps else None
                 x = schedule.step(guess(x, t), t, x, prev_timestep=before).prev_sample
         return x
 
     def sharpen(self) -> None:
-        """Schedules in double precision, as Karlo's own code and ours have them; diffusers' are in single."""
+        """Schedules in double precision, as Karlo's own code and ours have them; diffusers' are
+        in single.
+        """
         for each in self.schedulers.values():
             each.betas = cosine_betas(each.config.num_train_timesteps)
             each.alphas = 1 - each.betas

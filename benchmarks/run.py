@@ -1,11 +1,12 @@
-"""Ours against diffusers (and dalle2-pytorch), on this machine, with the same weights, taking turns.
+"""Ours against diffusers (and dalle2-pytorch), on this machine, with the same weights, taking
+turns.
 
     python benchmarks/run.py            under ten minutes on two cores; writes benchmarks/RESULTS.md
     python benchmarks/run.py --quick    half a minute, tiny networks, writes nothing: does it run?
 
-Before anything is timed, the answers are compared: the two sides must compute the same thing. On a GPU the same command
-takes bf16, channels-last, `torch.compile` and the fused optimiser for our side, bf16 for the others.
-"""
+Before anything is timed, the answers are compared: the two sides must compute the same thing.
+On a GPU the same command takes bf16, channels-last, `torch.compile` and the fused optimiser for
+our side, bf16 for the others."""
 
 from __future__ import annotations
 
@@ -28,14 +29,27 @@ import transformers
 import tricks
 from networks import How, Size, parameters, trainer
 from report import Table
-from timing import DEVICE, ON_GPU, Spread, convolution_rate, machine, matrix_rate, shown, take_turns
+from timing import (
+    DEVICE,
+    ON_GPU,
+    Spread,
+    convolution_rate,
+    machine,
+    matrix_rate,
+    shown,
+    take_turns,
+)
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 RESULTS = Path(__file__).parent / "RESULTS.md"
-SAME = 1e-4  # how far apart the answers of the same weights may lie, as a share of the largest number
-SAME_PICTURE = 1e-2  # of two pictures in [-1, 1] after 57 steps that each amplify the rounding of the step before
-STOCK = How(channels_last=False, compiled=False, fused=False)  # what diffusers' training scripts do
+# how far apart the answers of the same weights may lie, as a share of the largest number
+SAME = 1e-4
+# of two pictures in [-1, 1] after 57 steps that each amplify the rounding of the step before
+SAME_PICTURE = 1e-2
+STOCK = How(
+    channels_last=False, compiled=False, fused=False
+)  # what diffusers' training scripts do
 STEPS = {"decoder": "U-Net (decoder)", "prior": "prior"}
 
 
@@ -50,13 +64,15 @@ class Plan:
         self.drawing = networks.TINY_DRAWING if quick else networks.DRAWING
         self.drawing_rounds = 3
         self.pictures = 100 if quick else 1000
-        self.product_sizes = (256, 512) if quick else (8192, 16384) if ON_GPU else (1024, 2048, 3072)
+        self.product_sizes = (
+            (256, 512) if quick else (8192, 16384) if ON_GPU else (1024, 2048, 3072)
+        )
         self.channels = (64, 128) if quick else (256, 512)
         self.product_seconds = 0.2 if quick else 1.0
         self.trick_rounds = 3
 
 
-# --- the ceiling ----------------------------------------------------------------------------------------------------
+# --- the ceiling ------------------------------------------------------------------------------
 
 
 Rates = dict[str, dict[str, float]]
@@ -64,7 +80,9 @@ KINDS = {"float32": torch.float32, "bf16": torch.bfloat16}
 
 
 def ceiling(plan: Plan) -> dict[str, dict[str, float]]:
-    """The fastest that this machine multiplies and adds, operations a second: for each kind of numbers and of work."""
+    """The fastest that this machine multiplies and adds, operations a second: for each kind of
+    numbers and of work.
+    """
     seconds = plan.product_seconds
     return {
         name: {
@@ -76,8 +94,12 @@ def ceiling(plan: Plan) -> dict[str, dict[str, float]]:
 
 
 def operations(size: Size, part: str) -> int:
-    """Floating-point operations of one training step, counted where tensors have shapes and no numbers."""
-    inputs = {name: tensor.to("meta") for name, tensor in networks.inputs_of(size, part).items()}
+    """Floating-point operations of one training step, counted where tensors have shapes and no
+    numbers.
+    """
+    inputs = {
+        name: tensor.to("meta") for name, tensor in networks.inputs_of(size, part).items()
+    }
     with torch.device("meta"):
         network = networks.ours(size, part)
         with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
@@ -85,20 +107,37 @@ def operations(size: Size, part: str) -> int:
     return counter.get_total_flops()
 
 
-# --- (a) a step of training -----------------------------------------------------------------------------------------
+# --- (a) a step of training -------------------------------------------------------------------
 
 
 def training(plan: Plan, rates: Rates) -> Table:
-    rows = [row for size in plan.sizes for part in STEPS for row in training_rows(plan, size, part, rates)]
+    rows = [
+        row
+        for size in plan.sizes
+        for part in STEPS
+        for row in training_rows(plan, size, part, rates)
+    ]
     if not plan.quick:
         rows += [row for part in STEPS for row in miniature_rows(plan, part, rates)]
     return Table(
         "A step of training",
-        "Forward, backward, AdamW; median (quartiles). *diffusers* does as its training scripts do; *diffusers, our "
-        "way* has our optimiser (on a GPU also channels-last and compiled): what is left then is due to the classes. "
-        "*Difference* is that of the answers before the first step, as a share of the largest number in them. *Share* "
-        f"is that of the ceiling above in {computing()}, be it the product's or the convolution's.",
-        ["network", "size", "side", "parameters", "batch", "a step", "ours is", "difference", "share"],
+        "Forward, backward, AdamW; median (quartiles). *diffusers* does as its training"
+        " scripts do; *diffusers, our way* has our optimiser (on a GPU also channels-last and"
+        " compiled): what is left then is due to the classes. *Difference* is that of the"
+        " answers before the first step, as a share of the largest number in them. *Share* is"
+        f" that of the ceiling above in {computing()}, be it the product's or the"
+        " convolution's.",
+        [
+            "network",
+            "size",
+            "side",
+            "parameters",
+            "batch",
+            "a step",
+            "ours is",
+            "difference",
+            "share",
+        ],
         rows,
     )
 
@@ -114,8 +153,15 @@ def training_rows(plan: Plan, size: Size, part: str, rates: Rates) -> Iterator[l
     own, their = rivals.matched(size, part)
     apart = rivals.difference(own, their, inputs)
     if apart > SAME:
-        raise SystemExit(f"{part}, {size.name}: the answers differ by {apart:.1e}, so a comparison means nothing.")
-    sides = {"ours": (own, How()), "diffusers": (their, STOCK), "diffusers, our way": (copy.deepcopy(their), How())}
+        raise SystemExit(
+            f"{part}, {size.name}: the answers differ by {apart:.1e}, so a comparison means"
+            " nothing."
+        )
+    sides = {
+        "ours": (own, How()),
+        "diffusers": (their, STOCK),
+        "diffusers, our way": (copy.deepcopy(their), How()),
+    }
     package, _ = lucid.load()
     if package is not None and size.name in lucid.UNETS:
         sides["dalle2-pytorch"] = (lucid.network(package, size, part), STOCK)
@@ -124,48 +170,81 @@ def training_rows(plan: Plan, size: Size, part: str, rates: Rates) -> Iterator[l
     batch = len(inputs["t"])
     for name, spread in times.items():
         same = "" if name == "dalle2-pytorch" else f"{apart:.0e}"
-        ratio = "" if name == "ours" else f"{spread.median / times['ours'].median:.2f} x as fast"
+        ratio = (
+            "" if name == "ours" else f"{spread.median / times['ours'].median:.2f} x as fast"
+        )
         part_of = share(size, part, spread, rates) if name != "dalle2-pytorch" else ""
         count = f"{parameters(sides[name][0]) / 1e6:.1f}M"
-        yield [STEPS[part], size.name, name, count, str(batch), str(spread), ratio, same, part_of]
+        yield [
+            STEPS[part],
+            size.name,
+            name,
+            count,
+            str(batch),
+            str(spread),
+            ratio,
+            same,
+            part_of,
+        ]
 
 
 def miniature_rows(plan: Plan, part: str, rates: Rates) -> Iterator[list[str]]:
     """The miniature itself, which diffusers' classes can't be."""
     size, inputs = networks.MINIATURE, networks.inputs_of(networks.MINIATURE, part)
     network = networks.ours(size, part)
-    spread = take_turns({"ours": trainer(network, inputs, How())}, plan.rounds[networks.SMALL.name])["ours"]
+    spread = take_turns(
+        {"ours": trainer(network, inputs, How())}, plan.rounds[networks.SMALL.name]
+    )["ours"]
     count, batch = f"{parameters(network) / 1e6:.1f}M", str(len(inputs["t"]))
-    yield [STEPS[part], size.name, "ours", count, batch, str(spread), "", "", share(size, part, spread, rates)]
+    yield [
+        STEPS[part],
+        size.name,
+        "ours",
+        count,
+        batch,
+        str(spread),
+        "",
+        "",
+        share(size, part, spread, rates),
+    ]
 
 
 def share(size: Size, part: str, spread: Spread, rates: Rates) -> str:
     return f"{operations(size, part) / spread.median / max(rates[computing()].values()):.0%}"
 
 
-# --- (b) a whole drawing --------------------------------------------------------------------------------------------
+# --- (b) a whole drawing ----------------------------------------------------------------------
 
 
 def drawing(plan: Plan, folder: Path) -> Table:
     rivals.save_karlo(plan.drawing, folder)
     stock, sharp = drawings.differences(folder)
     if sharp > SAME_PICTURE:
-        raise SystemExit(f"The two sides' pictures differ by {sharp:.1e}, so a comparison means nothing.")
+        raise SystemExit(
+            f"The two sides' pictures differ by {sharp:.1e}, so a comparison means nothing."
+        )
     karlo, theirs = drawings.our_karlo(folder), rivals.TheirKarlo(folder, drawings.DTYPE)
     works = {"ours": lambda: drawings.draw(karlo), "diffusers": drawings.their_work(theirs)}
     times = take_turns(works, plan.drawing_rounds)
     ratio = times["diffusers"].median / times["ours"].median
     rows = [
         ["ours", str(times["ours"]), "", ""],
-        ["diffusers", str(times["diffusers"]), f"{ratio:.2f} x as fast", f"{stock:.0e}; {sharp:.0e}"],
+        [
+            "diffusers",
+            str(times["diffusers"]),
+            f"{ratio:.2f} x as fast",
+            f"{stock:.0e}; {sharp:.0e}",
+        ],
     ]
     return Table(
         "A picture from a text",
-        f"A Karlo of {karlo_size(karlo)} million parameters, one picture of {karlo.image_size} pixels: prior 25 steps "
-        "with guidance 4, decoder 25 steps with guidance 8, upsampler 7 steps. diffusers: a plain loop over its parts "
-        "and `UnCLIPScheduler`, with our noise. *Difference*: the largest of the two pictures in [-1, 1], first as "
-        "diffusers is, with its noise schedule in single precision; then with that schedule in double precision, as "
-        "ours and Karlo's own. Random weights amplify each rounding over 57 steps.",
+        f"A Karlo of {karlo_size(karlo)} million parameters, one picture of {karlo.image_size}"
+        " pixels: prior 25 steps with guidance 4, decoder 25 steps with guidance 8, upsampler"
+        " 7 steps. diffusers: a plain loop over its parts and `UnCLIPScheduler`, with our"
+        " noise. *Difference*: the largest of the two pictures in [-1, 1], first as diffusers"
+        " is, with its noise schedule in single precision; then with that schedule in double"
+        " precision, as ours and Karlo's own. Random weights amplify each rounding over 57"
+        " steps.",
         ["side", "a picture", "ours is", "difference"],
         rows,
     )
@@ -176,7 +255,7 @@ def karlo_size(karlo: drawings.Karlo) -> str:
     return f"{sum(map(parameters, parts)) / 1e6:.0f}"
 
 
-# --- (c) data -------------------------------------------------------------------------------------------------------
+# --- (c) data ---------------------------------------------------------------------------------
 
 
 def data(plan: Plan) -> Table:
@@ -198,40 +277,52 @@ def data(plan: Plan) -> Table:
     for name, sides in works.items():
         times = take_turns(sides, plan.trick_rounds)
         per_second = [f"{n / times[side].median:,.0f}" for side in sides]
-        rows.append([name, *per_second, f"{times['usual'].median / times['ours'].median:.2f} x as fast"])
+        rows.append(
+            [name, *per_second, f"{times['usual'].median / times['ours'].median:.2f} x as fast"]
+        )
     return Table(
         "Data",
-        f"Samples a second in one process, {n} emoji of 128 pixels made {loading.SIDE} wide, each with some "
-        f"{len(captions) / n:.0f} captions. Usual: webdataset, Pillow, torchvision's transforms, open_clip's "
-        "tokenizer. The pictures are equal to one step of 255.",
+        f"Samples a second in one process, {n} emoji of 128 pixels made {loading.SIDE} wide,"
+        f" each with some {len(captions) / n:.0f} captions. Usual: webdataset, Pillow,"
+        " torchvision's transforms, open_clip's tokenizer. The pictures are equal to one step"
+        " of 255.",
         ["work", "ours", "usual", "ours is"],
         rows,
     )
 
 
-# --- memory, ceiling, tricks ----------------------------------------------------------------------------------------
+# --- memory, ceiling, tricks ------------------------------------------------------------------
 
 
 def memory(plan: Plan, folder: Path) -> Table:
-    jobs = [(f"training step, {STEPS[part]}, {plan.largest.name}", part, plan.largest.name) for part in STEPS]
+    jobs = [
+        (f"training step, {STEPS[part]}, {plan.largest.name}", part, plan.largest.name)
+        for part in STEPS
+    ]
     jobs.append(("a picture from a text", "drawing", str(folder)))
     rows = [
-        [name, *(str(peak.measured(side, what, which)) for side in ("ours", "theirs"))] for name, what, which in jobs
+        [name, *(str(peak.measured(side, what, which)) for side in ("ours", "theirs"))]
+        for name, what, which in jobs
     ]
     return Table(
         "Memory",
-        "The most that is held, each side in a process of its own" + (", on the GPU." if ON_GPU else "."),
+        "The most that is held, each side in a process of its own"
+        + (", on the GPU." if ON_GPU else "."),
         ["work", "ours", "diffusers"],
         rows,
     )
 
 
 def ceilings(plan: Plan, rates: Rates) -> Table:
-    rows = [[name, *(f"{rate / 1e9:,.0f}" for rate in kinds.values())] for name, kinds in rates.items()]
+    rows = [
+        [name, *(f"{rate / 1e9:,.0f}" for rate in kinds.values())]
+        for name, kinds in rates.items()
+    ]
     return Table(
         "The machine's ceiling",
-        f"GFLOP/s: the product of two square matrices, the fastest of {listed(plan.product_sizes)} rows; a 3 x 3 "
-        f"convolution, the fastest of {listed(plan.channels)} channels.",
+        "GFLOP/s: the product of two square matrices, the fastest of"
+        f" {listed(plan.product_sizes)} rows; a 3 x 3 convolution, the fastest of"
+        f" {listed(plan.channels)} channels.",
         ["numbers", "matrix product", "convolution"],
         rows,
     )
@@ -242,9 +333,15 @@ def listed(numbers: tuple[int, ...]) -> str:
 
 
 def trick_table(plan: Plan) -> Table:
-    gains = [tricks.in_training(size, part, trick, plan.trick_rounds) for size, part, trick in tried(plan)]
+    gains = [
+        tricks.in_training(size, part, trick, plan.trick_rounds)
+        for size, part, trick in tried(plan)
+    ]
     gains += tricks.in_drawing(plan.drawing.decoder, plan.trick_rounds)
-    rows = [[gain.trick, gain.work, str(gain.without), str(gain.with_it), f"{gain.times:.2f}x"] for gain in gains]
+    rows = [
+        [gain.trick, gain.work, str(gain.without), str(gain.with_it), f"{gain.times:.2f}x"]
+        for gain in gains
+    ]
     return Table(
         "What each trick brings",
         "Ours with and without it, everything else off in training; median (quartiles).",
@@ -254,8 +351,8 @@ def trick_table(plan: Plan) -> Table:
 
 
 def tried(plan: Plan) -> Iterator[tuple[Size, str, str]]:
-    """Every trick on the large decoder; compiling that takes minutes on a small machine, so there the small prior is
-    compiled.
+    """Every trick on the large decoder; compiling that takes minutes on a small machine, so
+    there the small prior is compiled.
     """
     for trick in tricks.IN_TRAINING:
         if trick != "torch.compile" or ON_GPU:
@@ -264,7 +361,7 @@ def tried(plan: Plan) -> Iterator[tuple[Size, str, str]]:
             yield networks.SMALL, "prior", trick
 
 
-# --- the command ----------------------------------------------------------------------------------------------------
+# --- the command ------------------------------------------------------------------------------
 
 
 def about() -> str:
@@ -275,7 +372,10 @@ def about() -> str:
             "# Ours beside diffusers and dalle2-pytorch",
             "",
             f"- machine: {machine()}",
-            f"- torch {torch.__version__}, diffusers {diffusers.__version__}, dalle2-pytorch: {version}",
+            (
+                f"- torch {torch.__version__}, diffusers {diffusers.__version__},"
+                f" dalle2-pytorch: {version}"
+            ),
             f"- {datetime.now(timezone.utc):%d %B %Y, %H:%M} UTC",
             "- command: `make bench`",
             "",
@@ -298,7 +398,9 @@ def tables(plan: Plan) -> Iterator[Table]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="tiny networks, nothing written: does it run?")
+    parser.add_argument(
+        "--quick", action="store_true", help="tiny networks, nothing written: does it run?"
+    )
     plan = Plan(parser.parse_args().quick)
     diffusers.utils.logging.set_verbosity_error()
     transformers.utils.logging.set_verbosity_error()

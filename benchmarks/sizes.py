@@ -1,10 +1,11 @@
-"""Our networks at the papers' sizes: parameters, memory and arithmetic of one step, without allocating any of it.
+"""Our networks at the papers' sizes: parameters, memory and arithmetic of one step, without
+allocating any of it.
 
     python benchmarks/sizes.py
 
-Everything is built on the meta device, where tensors have shapes and no numbers; `torch.utils.flop_counter` counts the
-multiplications and additions of one pass over one picture (or embedding).
-"""
+Everything is built on the meta device, where tensors have shapes and no numbers;
+`torch.utils.flop_counter` counts the multiplications and additions of one pass over one picture
+(or embedding)."""
 
 from __future__ import annotations
 
@@ -21,7 +22,9 @@ from dalle2_edu.unclip.prior import DiffusionPrior
 from dalle2_edu.unclip.upsampler import Upsampler
 
 GIB = 2**30
-ADAM_BYTES = 4 + 4 + 4 + 4 + 2  # float32 weight, gradient, two moments, and the bf16 copy that computes
+ADAM_BYTES = (
+    4 + 4 + 4 + 4 + 2
+)  # float32 weight, gradient, two moments, and the bf16 copy that computes
 
 
 def example(module: nn.Module) -> tuple[Tensor, ...]:
@@ -45,7 +48,11 @@ def example(module: nn.Module) -> tuple[Tensor, ...]:
         )
     if isinstance(module, Glide):
         side, length = module.config.unet.image_size, module.config.context_length
-        seen = (None, None, torch.zeros(1, 3, 64, 64)) if module.config.unet.in_channels == 6 else ()
+        seen = (
+            (None, None, torch.zeros(1, 3, 64, 64))
+            if module.config.unet.in_channels == 6
+            else ()
+        )
         return (
             torch.zeros(1, 3, side, side),
             t,
@@ -68,7 +75,9 @@ def example(module: nn.Module) -> tuple[Tensor, ...]:
 
 @torch.no_grad()
 def operations(module: nn.Module) -> int | None:
-    """Floating-point operations of one pass; None for the autoregressive prior, which runs token by token."""
+    """Floating-point operations of one pass; None for the autoregressive prior, which runs
+    token by token.
+    """
     if isinstance(module, ARPrior):
         return None
     with FlopCounterMode(display=False) as counter:

@@ -1,10 +1,10 @@
 """How the benchmark measures: turns, spread, the machine's ceiling, memory.
 
-Two programs that are timed one after the other are timed on two machines: a processor that has warmed up is slower,
-and a neighbour comes and goes. So the contestants take turns, in an order drawn anew each round, and what is shown is
-the median and the quartiles of the rounds. On a GPU the work is only queued when a call returns: CUDA's own events take
-the time there, and the host waits for the last one.
-"""
+Two programs that are timed one after the other are timed on two machines: a processor that has
+warmed up is slower, and a neighbour comes and goes. So the contestants take turns, in an order
+drawn anew each round, and what is shown is the median and the quartiles of the rounds. On a GPU
+the work is only queued when a call returns: CUDA's own events take the time there, and the host
+waits for the last one."""
 
 from __future__ import annotations
 
@@ -44,12 +44,18 @@ def shown(seconds: float) -> str:
 
 
 def spread(seconds: list[float]) -> Spread:
-    low, median, high = torch.tensor(seconds, dtype=torch.float64).quantile(torch.tensor([0.25, 0.5, 0.75]).double())
+    low, median, high = torch.tensor(seconds, dtype=torch.float64).quantile(
+        torch.tensor([0.25, 0.5, 0.75]).double()
+    )
     return Spread(median.item(), low.item(), high.item())
 
 
-def take_turns(contestants: Mapping[str, Work], rounds: int, warmup: int = WARMUP) -> dict[str, Spread]:
-    """Time every contestant once a round, in an order of its own each round; the first `warmup` rounds don't count."""
+def take_turns(
+    contestants: Mapping[str, Work], rounds: int, warmup: int = WARMUP
+) -> dict[str, Spread]:
+    """Time every contestant once a round, in an order of its own each round; the first `warmup`
+    rounds don't count.
+    """
     order, luck = list(contestants), random.Random(0)
     seconds: dict[str, list[float]] = {name: [] for name in contestants}
     for turn in range(warmup + rounds):
@@ -77,15 +83,19 @@ def timed(work: Work) -> float:
 
 
 def half_precision(enabled: bool = ON_GPU) -> contextlib.AbstractContextManager[object]:
-    """bf16 where it pays: matrix products and convolutions. On the GPU always, here only if asked."""
+    """bf16 where it pays: matrix products and convolutions. On the GPU always, here only if
+    asked.
+    """
     return torch.autocast(DEVICE.type, torch.bfloat16) if enabled else contextlib.nullcontext()
 
 
-# --- the ceiling ----------------------------------------------------------------------------------------------------
+# --- the ceiling ------------------------------------------------------------------------------
 
 
 def matrix_rate(dtype: torch.dtype, sizes: tuple[int, ...], seconds: float) -> float:
-    """The largest rate of a product of two square matrices, in operations a second; 2 n^3 operations a product."""
+    """The largest rate of a product of two square matrices, in operations a second; 2 n^3
+    operations a product.
+    """
     return max(rate(product(size, dtype), 2 * size**3, seconds) for size in sizes)
 
 
@@ -94,7 +104,10 @@ def convolution_rate(dtype: torch.dtype, channels: tuple[int, ...], seconds: flo
 
     On a processor another library computes it than the matrix product, at times twice as fast.
     """
-    return max(rate(convolution(width, dtype), 2 * 9 * width**2 * 8 * 32**2, seconds) for width in channels)
+    return max(
+        rate(convolution(width, dtype), 2 * 9 * width**2 * 8 * 32**2, seconds)
+        for width in channels
+    )
 
 
 def product(size: int, dtype: torch.dtype) -> Work:
@@ -104,8 +117,13 @@ def product(size: int, dtype: torch.dtype) -> Work:
 
 
 def convolution(width: int, dtype: torch.dtype) -> Work:
-    x, kernel = torch.randn(8, width, 32, 32, device=DEVICE), torch.randn(width, width, 3, 3, device=DEVICE)
-    x, kernel = (each.to(dtype).contiguous(memory_format=torch.channels_last) for each in (x, kernel))
+    x, kernel = (
+        torch.randn(8, width, 32, 32, device=DEVICE),
+        torch.randn(width, width, 3, 3, device=DEVICE),
+    )
+    x, kernel = (
+        each.to(dtype).contiguous(memory_format=torch.channels_last) for each in (x, kernel)
+    )
     return lambda: F.conv2d(x, kernel, padding=1)
 
 
@@ -118,7 +136,7 @@ def rate(work: Work, operations: int, seconds: float) -> float:
     return operations / min(passed)
 
 
-# --- memory ---------------------------------------------------------------------------------------------------------
+# --- memory -----------------------------------------------------------------------------------
 
 
 def peak_bytes() -> int:
@@ -126,19 +144,30 @@ def peak_bytes() -> int:
     if ON_GPU:
         return torch.cuda.max_memory_allocated()
     status = Path("/proc/self/status")
-    if status.is_file():  # ru_maxrss of a child starts at what the parent held, this starts at nothing
-        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+    if (
+        status.is_file()
+    ):  # ru_maxrss of a child starts at what the parent held, this starts at nothing
+        line = next(
+            line for line in status.read_text().splitlines() if line.startswith("VmHWM")
+        )
         return int(line.split()[1]) * 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (
+        1 if sys.platform == "darwin" else 1024
+    )
 
 
-# --- the machine ----------------------------------------------------------------------------------------------------
+# --- the machine ------------------------------------------------------------------------------
 
 
 def machine() -> str:
-    """The processor as the system names it, its cores and the threads that are used; and the GPU."""
+    """The processor as the system names it, its cores and the threads that are used; and the
+    GPU.
+    """
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.is_file() else []
     names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    cpu = f"{names[0] if names else 'CPU'}, {os.cpu_count()} cores, {torch.get_num_threads()} threads"
+    cpu = (
+        f"{names[0] if names else 'CPU'}, {os.cpu_count()} cores, {torch.get_num_threads()}"
+        " threads"
+    )
     return f"{torch.cuda.get_device_name()} beside {cpu}" if ON_GPU else f"{cpu}, no GPU"

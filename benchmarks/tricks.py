@@ -59,8 +59,16 @@ def in_drawing(config: DecoderConfig, rounds: int) -> list[Gain]:
     usual = steps["one pass, text read once"]
     return [
         compared("one batched pass for guidance", work, steps["two passes"], usual, rounds),
-        compared("text read once per picture", work, steps["text read in each step"], usual, rounds),
-        compared("channels-last", work, usual, guided_steps(flat, config)["one pass, text read once"], rounds),
+        compared(
+            "text read once per picture", work, steps["text read in each step"], usual, rounds
+        ),
+        compared(
+            "channels-last",
+            work,
+            usual,
+            guided_steps(flat, config)["one pass, text read once"],
+            rounds,
+        ),
         compared("bf16", work, usual, in_half(usual), rounds),
     ]
 
@@ -69,13 +77,18 @@ def guided_steps(decoder: Decoder, config: DecoderConfig) -> Mapping[str, Work]:
     """The same guided guess in three ways."""
     inputs = decoder_inputs(config, 1)
     x_t, t = inputs.pop("x_t"), inputs.pop("t")
-    null = {**inputs, "image_emb": decoder.null_image_emb.detach().expand_as(inputs["image_emb"])}
+    null = {
+        **inputs,
+        "image_emb": decoder.null_image_emb.detach().expand_as(inputs["image_emb"]),
+    }
     with torch.no_grad():
         read, null_read = decoder.read(**inputs), decoder.read(**null)
     ways: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
         "one pass, text read once": classifier_free(decoder.denoise, 8.0, null_read, read),
         "text read in each step": classifier_free(decoder, 8.0, null, inputs),
-        "two passes": lambda x, t: guide(decoder.denoise(x, t, **null_read), decoder.denoise(x, t, **read), 8.0, 3),
+        "two passes": lambda x, t: guide(
+            decoder.denoise(x, t, **null_read), decoder.denoise(x, t, **read), 8.0, 3
+        ),
     }
     return {name: without_gradient(way, x_t, t) for name, way in ways.items()}
 

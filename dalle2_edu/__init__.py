@@ -13,7 +13,9 @@ __all__ = ["UnCLIP"]
 
 
 def __getattr__(name: str) -> Any:
-    """Import UnCLIP when it is asked for, so that the command line's --help does not wait for torch."""
+    """Import UnCLIP when it is asked for, so that the command line's --help does not wait for
+    torch.
+    """
     if name == "UnCLIP":
         from dalle2_edu.unclip.pipeline import UnCLIP
 

@@ -1,8 +1,8 @@
-"""Configs are frozen dataclasses of plain values, so that a model can be rebuilt from the JSON beside its weights.
+"""Configs are frozen dataclasses of plain values, so that a model can be rebuilt from the JSON
+beside its weights.
 
-`asdict` turns a config into JSON; `from_dict` is its inverse: it rebuilds nested configs and turns JSON's lists
-back into tuples.
-"""
+`asdict` turns a config into JSON; `from_dict` is its inverse: it rebuilds nested configs and
+turns JSON's lists back into tuples."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ Config = TypeVar("Config")
 
 
 def from_dict(config_class: type[Config], values: dict[str, Any]) -> Config:
-    """Rebuild a config of `config_class` from the dict that `dataclasses.asdict` made (or JSON made of it).
+    """Rebuild a config of `config_class` from the dict that `dataclasses.asdict` made (or JSON
+    made of it).
 
     Raises Dalle2EduError for a field that the class does not have.
     """
@@ -23,9 +24,12 @@ def from_dict(config_class: type[Config], values: dict[str, Any]) -> Config:
     known = {field.name for field in fields(config_class)}  # type: ignore[arg-type]
     if unknown := sorted(set(values) - known):
         raise Dalle2EduError(
-            f"{config_class.__name__} has no field {', '.join(unknown)}; known: {', '.join(sorted(known))}."
+            f"{config_class.__name__} has no field {', '.join(unknown)}; known:"
+            f" {', '.join(sorted(known))}."
         )
-    return config_class(**{name: _rebuild(hints[name], value) for name, value in values.items()})
+    return config_class(
+        **{name: _rebuild(hints[name], value) for name, value in values.items()}
+    )
 
 
 def _rebuild(hint: Any, value: Any) -> Any:

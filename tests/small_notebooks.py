@@ -9,17 +9,26 @@ import nbformat
 import twins
 from nbformat import NotebookNode
 
-TRANSLATED = {"title": ("# 1. Noise", "# 1. 噪声"), "why": ("We add noise to a picture.", "我们给图片加噪声。")}
+TRANSLATED = {
+    "title": ("# 1. Noise", "# 1. 噪声"),
+    "why": ("We add noise to a picture.", "我们给图片加噪声。"),
+}
 
 
-def text(cell_id: str, source: str, counterpart: str | None = None, **metadata: Any) -> NotebookNode:
-    """A text cell; `counterpart` is the other language's text that it was last compared with."""
+def text(
+    cell_id: str, source: str, counterpart: str | None = None, **metadata: Any
+) -> NotebookNode:
+    """A text cell; `counterpart` is the other language's text that it was last compared
+    with.
+    """
     if counterpart is not None:
         metadata["counterpart"] = twins.digest(counterpart)
     return nbformat.v4.new_markdown_cell(source, id=cell_id, metadata=metadata)
 
 
-def code(cell_id: str, source: str, printed: str | None = None, **metadata: Any) -> NotebookNode:
+def code(
+    cell_id: str, source: str, printed: str | None = None, **metadata: Any
+) -> NotebookNode:
     """A code cell; with `printed` it has been run."""
     cell = nbformat.v4.new_code_cell(source, id=cell_id, metadata=metadata)
     if printed is not None:
@@ -39,7 +48,9 @@ class Folder:
     def __init__(self, root: Path) -> None:
         self.root = root / "notebooks"
         for place, language in enumerate(twins.LANGUAGES):
-            cells = [text(key, pair[place], pair[1 - place]) for key, pair in TRANSLATED.items()]
+            cells = [
+                text(key, pair[place], pair[1 - place]) for key, pair in TRANSLATED.items()
+            ]
             cells += [text("formula", "$$x_t = x_0$$"), code("add", "print(1 + 1)")]
             self.write(language, book(*cells))
 

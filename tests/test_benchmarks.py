@@ -1,4 +1,6 @@
-"""The benchmark compares like with like: both sides get the same weights and give the same answers."""
+"""The benchmark compares like with like: both sides get the same weights and give the same
+answers.
+"""
 
 import sys
 from pathlib import Path
@@ -15,7 +17,9 @@ def _benchmarks_on_the_path(monkeypatch: pytest.MonkeyPatch):
     torch.manual_seed(0)
     yield
     for name in [name for name, module in sys.modules.items() if _lies_in(module, BENCHMARKS)]:
-        del sys.modules[name]  # a benchmark's file may be called what another folder's is called
+        del sys.modules[
+            name
+        ]  # a benchmark's file may be called what another folder's is called
 
 
 def _lies_in(module: object, folder: Path) -> bool:
@@ -34,7 +38,9 @@ def test_a_training_step_is_compared_with_equal_networks(part):
 
 
 def test_a_drawing_is_compared_with_an_equal_drawing(tmp_path):
-    """Equal once diffusers' noise schedule has double precision, as ours: the noise and all steps are the same."""
+    """Equal once diffusers' noise schedule has double precision, as ours: the noise and all
+    steps are the same.
+    """
     import drawings
     import networks
     import rivals

@@ -22,7 +22,9 @@ from dalle2_edu.errors import Dalle2EduError
 
 def run(monkeypatch, capsys, *arguments: str) -> tuple[int, str, str]:
     """What `dalle2-edu <arguments>` gives: exit code, stdout, stderr."""
-    monkeypatch.setattr(warnings, "formatwarning", warnings.formatwarning)  # `main` replaces it: put it back
+    monkeypatch.setattr(
+        warnings, "formatwarning", warnings.formatwarning
+    )  # `main` replaces it: put it back
     monkeypatch.setattr(sys, "argv", ["dalle2-edu", *arguments])
     code = 0
     try:
@@ -33,7 +35,7 @@ def run(monkeypatch, capsys, *arguments: str) -> tuple[int, str, str]:
     return code, captured.out, captured.err
 
 
-# --- help ---------------------------------------------------------------------------------------------------
+# --- help -------------------------------------------------------------------------------------
 
 COMMANDS = [
     ["draw"],
@@ -67,7 +69,7 @@ def test_help_does_not_wait_for_pytorch():
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-# --- mistakes -----------------------------------------------------------------------------------------------
+# --- mistakes ---------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -98,7 +100,9 @@ def test_help_does_not_wait_for_pytorch():
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
-def test_mistakes_take_one_line_and_exit_code_2(arguments, said, monkeypatch, capsys, fake_pipeline):
+def test_mistakes_take_one_line_and_exit_code_2(
+    arguments, said, monkeypatch, capsys, fake_pipeline
+):
     code, out, err = run(monkeypatch, capsys, *arguments)
     assert code == 2
     assert said in err
@@ -131,7 +135,7 @@ def test_control_c_is_no_error(monkeypatch, capsys):
     assert "Traceback" not in err
 
 
-# --- draw ---------------------------------------------------------------------------------------------------
+# --- draw -------------------------------------------------------------------------------------
 
 
 @dataclass
@@ -158,19 +162,26 @@ class FakePipeline:
 @pytest.fixture
 def fake_pipeline(monkeypatch) -> FakePipeline:
     pipeline, module, sheet = FakePipeline(), ModuleType("pipeline"), ModuleType("sheet")
-    vars(module).update(vars(import_module("dalle2_edu.unclip.pipeline")))  # whoever imports it first finds the rest
+    vars(module).update(
+        vars(import_module("dalle2_edu.unclip.pipeline"))
+    )  # whoever imports it first finds the rest
     module.UnCLIP = pipeline
     monkeypatch.setattr("dalle2_edu.data.domains.pick_domain", lambda prompt: "emoji")
-    sheet.contact_sheet = lambda stages, path: Path(path).write_text(f"sheet of {len(stages.images)}")
+    sheet.contact_sheet = lambda stages, path: Path(path).write_text(
+        f"sheet of {len(stages.images)}"
+    )
     monkeypatch.setitem(sys.modules, "dalle2_edu.unclip.pipeline", module)
     monkeypatch.setitem(sys.modules, "dalle2_edu.unclip.sheet", sheet)
     return pipeline
 
 
 @pytest.mark.parametrize(
-    ("prompt", "name"), [("Smiling cat!", "smiling-cat"), ("红色的 圆形", "红色的-圆形"), ("../?", "picture")]
+    ("prompt", "name"),
+    [("Smiling cat!", "smiling-cat"), ("红色的 圆形", "红色的-圆形"), ("../?", "picture")],
 )
-def test_draw_writes_a_picture_and_its_steps(prompt, name, monkeypatch, capsys, fake_pipeline, tmp_path):
+def test_draw_writes_a_picture_and_its_steps(
+    prompt, name, monkeypatch, capsys, fake_pipeline, tmp_path
+):
     monkeypatch.chdir(tmp_path)
     code, out, _ = run(monkeypatch, capsys, "draw", prompt, "--device", "cpu")
     assert code == 0
@@ -182,7 +193,18 @@ def test_draw_writes_a_picture_and_its_steps(prompt, name, monkeypatch, capsys, 
 
 
 def test_draw_hands_on_only_what_was_said(monkeypatch, capsys, fake_pipeline, tmp_path):
-    words = ["draw", "火箭", "--domain", "shapes", "--seed", "7", "--prior-steps", "9", "--device", "cpu"]
+    words = [
+        "draw",
+        "火箭",
+        "--domain",
+        "shapes",
+        "--seed",
+        "7",
+        "--prior-steps",
+        "9",
+        "--device",
+        "cpu",
+    ]
     words += ["--prior", "ar_prior"]
     run(monkeypatch, capsys, *words, "--out", str(tmp_path))
     assert fake_pipeline.asked == {
@@ -204,26 +226,36 @@ def test_a_warning_is_one_line_too(monkeypatch, capsys, fake_pipeline, tmp_path)
     monkeypatch.setattr(FakePipeline, "text_to_image", warn)
     with warnings.catch_warnings():
         warnings.simplefilter("always")
-        warnings.showwarning = lambda message, *rest, **_: sys.stderr.write(warnings.formatwarning(message, *rest))
-        code, _, err = run(monkeypatch, capsys, "draw", "rocket", "--out", str(tmp_path), "--device", "cpu")
+        warnings.showwarning = lambda message, *rest, **_: sys.stderr.write(
+            warnings.formatwarning(message, *rest)
+        )
+        code, _, err = run(
+            monkeypatch, capsys, "draw", "rocket", "--out", str(tmp_path), "--device", "cpu"
+        )
     assert code == 0
     assert err == "dalle2-edu: the prompt is too long\n"
 
 
-def test_draw_names_a_folder_that_cannot_be_written(monkeypatch, capsys, fake_pipeline, tmp_path):
+def test_draw_names_a_folder_that_cannot_be_written(
+    monkeypatch, capsys, fake_pipeline, tmp_path
+):
     (tmp_path / "out").write_text("a file, not a folder")
-    code, _, err = run(monkeypatch, capsys, "draw", "rocket", "--out", str(tmp_path / "out"), "--device", "cpu")
+    code, _, err = run(
+        monkeypatch, capsys, "draw", "rocket", "--out", str(tmp_path / "out"), "--device", "cpu"
+    )
     assert code == 2
     assert str(tmp_path / "out") in err
     assert "prompts" not in fake_pipeline.asked  # noticed before the drawing, not after
 
 
-# --- vary, blend, edit, inpaint -----------------------------------------------------------------------------
+# --- vary, blend, edit, inpaint ---------------------------------------------------------------
 
 
 @pytest.fixture
 def fake_editor(fake_pipeline, monkeypatch, tmp_path) -> FakePipeline:
-    """The fake pipeline's edits give as many red pictures as were asked for; red.png and hole.png lie ready."""
+    """The fake pipeline's edits give as many red pictures as were asked for; red.png and
+    hole.png lie ready.
+    """
 
     def edited(name: str):
         def method(self, *given: Any, **settings: Any) -> Tensor:
@@ -252,12 +284,48 @@ def fake_editor(fake_pipeline, monkeypatch, tmp_path) -> FakePipeline:
 @pytest.mark.parametrize(
     ("arguments", "name", "count", "shown", "asked"),
     [
-        ("vary red.png --n 2 --eta 0.5 --domain shapes", "red_vary", 2, 3, {"edit": "variations", "eta": 0.5}),
-        ("blend red.png hole.png --steps 3 --fix-noise", "red_hole_blend", 3, 5, {"fix_noise": True, "steps": 3}),
-        ("edit red.png dot 火箭 --max-theta 0.3", "red_火箭", 6, 7, {"edit": "text_diff", "max_theta": 0.3}),
-        ("inpaint hole.png cat --n 1 --seed 4", "hole_inpaint", 1, 3, {"edit": "inpaint", "seed": 4}),
-        ("inpaint red.png cat --mask hole.png", "red_inpaint", 3, 5, {"edit": "inpaint", "n": 3, "how": None}),
-        ("inpaint hole.png cat --n 1 --how replace", "hole_inpaint", 1, 3, {"edit": "inpaint", "how": "replace"}),
+        (
+            "vary red.png --n 2 --eta 0.5 --domain shapes",
+            "red_vary",
+            2,
+            3,
+            {"edit": "variations", "eta": 0.5},
+        ),
+        (
+            "blend red.png hole.png --steps 3 --fix-noise",
+            "red_hole_blend",
+            3,
+            5,
+            {"fix_noise": True, "steps": 3},
+        ),
+        (
+            "edit red.png dot 火箭 --max-theta 0.3",
+            "red_火箭",
+            6,
+            7,
+            {"edit": "text_diff", "max_theta": 0.3},
+        ),
+        (
+            "inpaint hole.png cat --n 1 --seed 4",
+            "hole_inpaint",
+            1,
+            3,
+            {"edit": "inpaint", "seed": 4},
+        ),
+        (
+            "inpaint red.png cat --mask hole.png",
+            "red_inpaint",
+            3,
+            5,
+            {"edit": "inpaint", "n": 3, "how": None},
+        ),
+        (
+            "inpaint hole.png cat --n 1 --how replace",
+            "hole_inpaint",
+            1,
+            3,
+            {"edit": "inpaint", "how": "replace"},
+        ),
     ],
 )
 def test_an_edit_writes_its_pictures_and_a_sheet(
@@ -265,8 +333,13 @@ def test_an_edit_writes_its_pictures_and_a_sheet(
 ):
     code, out, _ = run(monkeypatch, capsys, *arguments.split(), "--device", "cpu")
     assert code == 0
-    assert out.split() == [*(f"out/{name}_{i + 1}.png" for i in range(count)), f"out/{name}.png"]
-    assert Path(f"out/{name}.png").read_text().endswith(f" {shown}")  # what was given stands on the sheet too
+    assert out.split() == [
+        *(f"out/{name}_{i + 1}.png" for i in range(count)),
+        f"out/{name}.png",
+    ]
+    assert (
+        Path(f"out/{name}.png").read_text().endswith(f" {shown}")
+    )  # what was given stands on the sheet too
     with Image.open(f"out/{name}_1.png") as picture:
         assert picture.getpixel((5, 5)) == (255, 0, 0)
     assert asked.items() <= fake_editor.asked.items()
@@ -286,19 +359,39 @@ def test_inpaint_asks_where_if_nothing_says_so(monkeypatch, capsys, fake_editor)
     assert "edit" not in fake_editor.asked
 
 
-# --- trial --------------------------------------------------------------------------------------------------
+# --- trial ------------------------------------------------------------------------------------
 
 
-def test_the_trial_prints_its_table_and_writes_what_was_asked_for(monkeypatch, capsys, tmp_path):
+def test_the_trial_prints_its_table_and_writes_what_was_asked_for(
+    monkeypatch, capsys, tmp_path
+):
     from dalle2_edu.evaluation import trial
 
     def hold(domain: str, plan: Any, sweep: bool, out: Path, device: str) -> dict[str, Any]:
         out.write_bytes(b"a grid")
-        return {"domain": domain, "captions": plan.captions, "seed": plan.seed, "tables": [], "missing": ["(d): none"]}
+        return {
+            "domain": domain,
+            "captions": plan.captions,
+            "seed": plan.seed,
+            "tables": [],
+            "missing": ["(d): none"],
+        }
 
     monkeypatch.setattr(trial, "trial", hold)
     out, numbers = tmp_path / "new" / "trial.png", tmp_path / "trial.json"
-    words = ["trial", "emoji", "--n", "6", "--no-sweep", "--out", str(out), "--json", str(numbers), "--device", "cpu"]
+    words = [
+        "trial",
+        "emoji",
+        "--n",
+        "6",
+        "--no-sweep",
+        "--out",
+        str(out),
+        "--json",
+        str(numbers),
+        "--device",
+        "cpu",
+    ]
     code, printed, _ = run(monkeypatch, capsys, *words)
     assert code == 0
     assert "emoji: 6 captions" in printed and "(d): none" in printed and "16.55" in printed
@@ -311,7 +404,7 @@ def test_the_trial_refuses_an_odd_number_of_captions(monkeypatch, capsys):
     assert "even" in err and err.count("\n") == 1
 
 
-# --- seams --------------------------------------------------------------------------------------------------
+# --- seams ------------------------------------------------------------------------------------
 
 
 def test_seams_are_printed_as_a_table(monkeypatch, capsys, tmp_path):
@@ -323,17 +416,31 @@ def test_seams_are_printed_as_a_table(monkeypatch, capsys, tmp_path):
 
     def hold(*arguments: Any) -> dict[str, Any]:
         asked.extend(arguments)
-        return table("the seam", ["own", "other"], {"replaced": [Measure(1.0, 0.0, 2.0, 6), None]})
+        return table(
+            "the seam", ["own", "other"], {"replaced": [Measure(1.0, 0.0, 2.0, 6), None]}
+        )
 
     monkeypatch.setattr(seams, "contest", hold)
     out = tmp_path / "new" / "seams.png"
-    words = ["seams", "emoji", "--n", "6", "--seed", "3", "--out", str(out), "--markdown", "--device", "cpu"]
+    words = [
+        "seams",
+        "emoji",
+        "--n",
+        "6",
+        "--seed",
+        "3",
+        "--out",
+        str(out),
+        "--markdown",
+        "--device",
+        "cpu",
+    ]
     code, printed, _ = run(monkeypatch, capsys, *words)
     assert code == 0 and asked == ["emoji", 6, 3, out, "cpu"]
     assert "| replaced | 1.0 [0.0, 2.0] 6 | - |" in printed
 
 
-# --- zoo ----------------------------------------------------------------------------------------------------
+# --- zoo --------------------------------------------------------------------------------------
 
 
 def test_an_empty_zoo_is_listed_and_fails_to_verify(monkeypatch, capsys, tmp_path):
@@ -354,8 +461,12 @@ def test_zoo_train_publishes_each_run_into_a_zoo_of_its_own(monkeypatch, capsys,
     done = []
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("DALLE2_EDU_ZOO", "to be restored")
-    monkeypatch.setattr(recipes, "run", lambda name, tier, **rest: done.append((name, tier, rest["out"])))
-    monkeypatch.setattr(recipes, "publish", lambda run_dir: done.append((run_dir, str(zoo.folder()))))
+    monkeypatch.setattr(
+        recipes, "run", lambda name, tier, **rest: done.append((name, tier, rest["out"]))
+    )
+    monkeypatch.setattr(
+        recipes, "publish", lambda run_dir: done.append((run_dir, str(zoo.folder())))
+    )
     code, out, _ = run(monkeypatch, capsys, "zoo", "train", "--tier", "smoke")
     assert code == 0
     first = next(iter(recipes.RECIPES))

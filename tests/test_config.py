@@ -24,7 +24,9 @@ from dalle2_edu.unclip.upsampler import UpsamplerConfig
     [
         ClipConfig(embed_dim=7),
         PriorConfig(layers=3),
-        DecoderConfig(unet=UNetConfig(channel_mult=(1, 4), attention_levels=(), context_dim=64)),
+        DecoderConfig(
+            unet=UNetConfig(channel_mult=(1, 4), attention_levels=(), context_dim=64)
+        ),
         UpsamplerConfig(schedule="linear"),
         GlideConfig(),
         OracleConfig(),
@@ -42,5 +44,7 @@ def test_fields_left_out_keep_their_defaults() -> None:
 
 
 def test_unknown_fields_are_named_with_the_known_ones() -> None:
-    with pytest.raises(Dalle2EduError, match=r"UNetConfig has no field depth; known: .*channels"):
+    with pytest.raises(
+        Dalle2EduError, match=r"UNetConfig has no field depth; known: .*channels"
+    ):
         from_dict(DecoderConfig, {"unet": {"depth": 3}})

@@ -1,9 +1,9 @@
 """Our classes against what the released systems compute: one test a golden file.
 
-A golden file holds a tiny network of a released system with random weights, an input, and that system's own answer. The
-files are found, not listed: set DALLE2_EDU_GOLDEN to run the same tests over another folder. A file's metadata
-says which system and constructor made it; a system that has no entry in CHECKS fails its test by name.
-"""
+A golden file holds a tiny network of a released system with random weights, an input, and that
+system's own answer. The files are found, not listed: set DALLE2_EDU_GOLDEN to run the same
+tests over another folder. A file's metadata says which system and constructor made it; a system
+that has no entry in CHECKS fails its test by name."""
 
 import json
 import os
@@ -41,8 +41,15 @@ def read(path: Path) -> tuple[str, dict, Tensors]:
 
 
 def pick(tensors: Tensors, prefix: str) -> Tensors:
-    chosen = {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
-    return {name: tensor.float() if tensor.dtype == torch.float16 else tensor for name, tensor in chosen.items()}
+    chosen = {
+        name.removeprefix(prefix): tensor
+        for name, tensor in tensors.items()
+        if name.startswith(prefix)
+    }
+    return {
+        name: tensor.float() if tensor.dtype == torch.float16 else tensor
+        for name, tensor in chosen.items()
+    }
 
 
 @torch.no_grad()
@@ -50,21 +57,33 @@ def assert_answers(module: nn.Module, inputs: tuple[Tensor, ...], expected: Tens
     assert (module(*inputs) - expected).abs().max() <= TOLERANCE
 
 
-def filled(build: Callable[[], nn.Module], tensors: Iterator[tuple[str, Tensor]], extra: Tensors | None = None):
+def filled(
+    build: Callable[[], nn.Module],
+    tensors: Iterator[tuple[str, Tensor]],
+    extra: Tensors | None = None,
+):
     return pour(build, tensors, "the golden file", extra=extra)
 
 
 def check_adm(config: dict, tensors: Tensors) -> None:
     unet = keys.unet_config(config)
-    official = keys.unet_tensors(pick(tensors, "weights."), unet, legacy_order=not config["use_new_attention_order"])
+    official = keys.unet_tensors(
+        pick(tensors, "weights."), unet, legacy_order=not config["use_new_attention_order"]
+    )
     x = pick(tensors, "input.")
     net = filled(lambda: UNet(unet), official)
-    assert_answers(lambda *args: net(*args[:2], y=args[2]), (x["x"], x["t"], x["y"]), tensors["output.model_out"])
+    assert_answers(
+        lambda *args: net(*args[:2], y=args[2]),
+        (x["x"], x["t"], x["y"]),
+        tensors["output.model_out"],
+    )
 
 
 def check_classifier(config: dict, tensors: Tensors) -> None:
     unet = keys.unet_config(config)
-    net = filled(lambda: NoisyClassifier(unet), keys.classifier_tensors(pick(tensors, "weights."), unet))
+    net = filled(
+        lambda: NoisyClassifier(unet), keys.classifier_tensors(pick(tensors, "weights."), unet)
+    )
     x = pick(tensors, "input.")
     assert_answers(net, (x["x"], x["t"]), tensors["output.model_out"])
 
@@ -76,7 +95,13 @@ def check_glide(config: dict, tensors: Tensors) -> None:
         seen |= {"known": x["inpaint_image"], "hole": x["inpaint_mask"] == 0}
     stem = tensors["weights.input_blocks.0.0.weight"]
     unet = keys.unet_config(config, in_channels=stem.shape[1], context_dim=config["xf_width"])
-    sizes = (config["n_vocab"], config["text_ctx"], config["xf_width"], config["xf_layers"], config["xf_heads"])
+    sizes = (
+        config["n_vocab"],
+        config["text_ctx"],
+        config["xf_width"],
+        config["xf_layers"],
+        config["xf_heads"],
+    )
     official = keys.glide_tensors(pick(tensors, "weights."), unet, config["xf_heads"])
     net = filled(lambda: Glide(GlideConfig(unet, *sizes)), official)
     inputs = (x["x"], x["t"], x["tokens"], x["mask"])
@@ -89,7 +114,14 @@ def check_glide(config: dict, tensors: Tensors) -> None:
 
 def check_karlo_prior(config: dict, tensors: Tensors) -> None:
     width, heads = config["xf_width"], config["xf_heads"]
-    ours = PriorConfig(config["clip_dim"], config["clip_dim"], config["text_ctx"], width, config["xf_layers"], heads)
+    ours = PriorConfig(
+        config["clip_dim"],
+        config["clip_dim"],
+        config["text_ctx"],
+        width,
+        config["xf_layers"],
+        heads,
+    )
     stats = {"mean": torch.zeros(config["clip_dim"]), "std": torch.ones(config["clip_dim"])}
     official = keys.karlo_prior_tensors(pick(tensors, "weights."), heads)
     net = filled(lambda: DiffusionPrior(ours), official, stats)
@@ -101,7 +133,9 @@ def check_karlo_prior(config: dict, tensors: Tensors) -> None:
 def check_karlo_decoder(config: dict, tensors: Tensors) -> None:
     unet = keys.unet_config(config, context_dim=config["xf_width"])
     ours = DecoderConfig(config["clip_dim"], config["clip_dim"], unet=unet)
-    net = filled(lambda: Decoder(ours), keys.karlo_decoder_tensors(pick(tensors, "weights."), unet))
+    net = filled(
+        lambda: Decoder(ours), keys.karlo_decoder_tensors(pick(tensors, "weights."), unet)
+    )
     x = pick(tensors, "input.")
     inputs = (x["x"], x["t"], x["image_emb"], x["text_emb"], x["text_enc"], x["mask"])
     assert_answers(net, inputs, tensors["output.model_out"])
@@ -122,7 +156,9 @@ def check_dvae_encoder(config: dict, tensors: Tensors) -> None:
 
 
 def check_dvae_decoder(config: dict, tensors: Tensors) -> None:
-    ours = DvaeConfig(config["vocab_size"], config["n_hid"], config["n_init"], config["n_blk_per_group"])
+    ours = DvaeConfig(
+        config["vocab_size"], config["n_hid"], config["n_init"], config["n_blk_per_group"]
+    )
     net = filled(lambda: DvaeDecoder(ours), keys.dvae_tensors(pick(tensors, "weights.")))
     assert_answers(net, (tensors["input.one_hot"],), tensors["output.stats"])
 
@@ -150,7 +186,8 @@ def test_golden_files_found() -> None:
 def test_golden(path: Path) -> None:
     system, config, tensors = read(path)
     repository, _, class_name = system.replace("@", " ").partition(" ")
-    name = f"{repository} {class_name.split()[-1]}"  # the commit between them does not choose the check
+    # the commit between them does not choose the check
+    name = f"{repository} {class_name.split()[-1]}"
     if name not in CHECKS:
         pytest.fail(f"{path.name}: {name} is not supported yet", pytrace=False)
     CHECKS[name](config, tensors)

@@ -34,7 +34,9 @@ CLIP = ClipConfig(
     text_layers=2,
     head_width=16,
 )
-PRIOR = PriorConfig(clip_dim=DIM, text_width=WIDTH, context_length=LENGTH, width=32, layers=2, heads=2)
+PRIOR = PriorConfig(
+    clip_dim=DIM, text_width=WIDTH, context_length=LENGTH, width=32, layers=2, heads=2
+)
 AR_PRIOR = ARPriorConfig(
     clip_dim=DIM,
     text_width=WIDTH,
@@ -50,7 +52,12 @@ DECODER = DecoderConfig(
     clip_dim=DIM,
     text_width=WIDTH,
     unet=UNetConfig(
-        channels=32, channel_mult=(1, 2), num_res_blocks=1, attention_levels=(1,), context_dim=32, patch_size=2
+        channels=32,
+        channel_mult=(1, 2),
+        num_res_blocks=1,
+        attention_levels=(1,),
+        context_dim=32,
+        patch_size=2,
     ),
 )
 
@@ -71,7 +78,9 @@ def upsampler_config(size: int) -> UpsamplerConfig:
 
 
 def awake(module: Module) -> Module:
-    """The module in evaluation mode with noise in place of every zero, so that no branch stays silent."""
+    """The module in evaluation mode with noise in place of every zero, so that no branch stays
+    silent.
+    """
     with torch.no_grad():
         for parameter in module.parameters():
             if not parameter.any():
@@ -95,18 +104,29 @@ def pipeline() -> UnCLIP:
     prior = awake(DiffusionPrior(PRIOR))
     prior.set_stats(torch.randn(9, DIM) * 0.1 + 0.2)
     upsamplers = [awake(Upsampler(upsampler_config(size))) for size in (64, 128)]
-    return UnCLIP(awake(Clip(CLIP)), prior, awake(Decoder(DECODER)), upsamplers, default_tokenizer())
+    return UnCLIP(
+        awake(Clip(CLIP)), prior, awake(Decoder(DECODER)), upsamplers, default_tokenizer()
+    )
 
 
 def conditioning(n: int, real: int = 5) -> dict[str, Tensor]:
-    """Random text conditioning for n pictures, of which the first `real` tokens are no padding."""
+    """Random text conditioning for n pictures, of which the first `real` tokens are no
+    padding.
+    """
     mask = (torch.arange(LENGTH) < real).expand(n, LENGTH)
-    return {"text_emb": torch.randn(n, DIM), "text_enc": torch.randn(n, LENGTH, WIDTH), "text_mask": mask}
+    return {
+        "text_emb": torch.randn(n, DIM),
+        "text_enc": torch.randn(n, LENGTH, WIDTH),
+        "text_mask": mask,
+    }
 
 
 def inpaint_upsamplers() -> list[InpaintUpsampler]:
     """The tiny upsamplers with eyes for what is known."""
-    models = [InpaintUpsampler.from_upsampler(awake(Upsampler(upsampler_config(size)))) for size in (64, 128)]
+    models = [
+        InpaintUpsampler.from_upsampler(awake(Upsampler(upsampler_config(size))))
+        for size in (64, 128)
+    ]
     with torch.no_grad():
         for model in models:
             model.upsampler.unet.stem.weight.normal_(std=0.1)

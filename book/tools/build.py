@@ -1,12 +1,14 @@
-"""`make book` and `make slides`: the English and the Chinese book, and the decks, as plain files in `_build/site`.
+"""`make book` and `make slides`: the English and the Chinese book, and the decks, as plain
+files in `_build/site`.
 
     python book/tools/build.py                    # everything
     python book/tools/build.py --only slides      # the decks alone
     python book/tools/build.py --partial          # for writers: leave out the pages that nobody has written yet
 
-Jupyter Book builds one language at a time: the shared `_config.yml` joined with `book/<language>/_config.yml`, and the
-pages of `book/<language>/_toc.yml`. Notebooks are not run; their stored outputs are shown. Any warning is an error.
-Each build starts from nothing, since Sphinx tells of a page's faults only when it reads the page.
+Jupyter Book builds one language at a time: the shared `_config.yml` joined with
+`book/<language>/_config.yml`, and the pages of `book/<language>/_toc.yml`. Notebooks are not
+run; their stored outputs are shown. Any warning is an error. Each build starts from nothing,
+since Sphinx tells of a page's faults only when it reads the page.
 
     _build/site/index.html            leads to the reader's language
     _build/site/en/, _build/site/zh/  the books
@@ -55,56 +57,98 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _options(arguments: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="Build the book and its slides into _build/site.")
+    parser = argparse.ArgumentParser(
+        description="Build the book and its slides into _build/site."
+    )
     parser.add_argument("--only", choices=["all", "book", "slides"], default="all")
-    parser.add_argument("--partial", action="store_true", help="leave out the pages that nobody has written yet")
-    parser.add_argument("--output", type=Path, default=ROOT / "_build", help="where to build (default: _build)")
+    parser.add_argument(
+        "--partial", action="store_true", help="leave out the pages that nobody has written yet"
+    )
+    parser.add_argument(
+        "--output", type=Path, default=ROOT / "_build", help="where to build (default: _build)"
+    )
     options = parser.parse_args(arguments)
     options.output = options.output.resolve()
     return options
 
 
-# --- the books --------------------------------------------------------------------------------------------------------
+# --- the books --------------------------------------------------------------------------------
 
 
 def build_book(output: Path, partial: bool = False) -> None:
     """Both languages, side by side, and the landing page."""
     with ThreadPoolExecutor(len(LANGUAGES)) as pool:
-        builds = [pool.submit(build_language, language, output, partial) for language in LANGUAGES]
+        builds = [
+            pool.submit(build_language, language, output, partial) for language in LANGUAGES
+        ]
     for build in builds:
         build.result()
     write_landing(output / "site")
 
 
 def build_language(language: str, output: Path, partial: bool = False) -> None:
-    """One language's book. Raises `Dalle2EduError` with Sphinx's own words if anything is wrong with it."""
+    """One language's book. Raises `Dalle2EduError` with Sphinx's own words if anything is wrong
+    with it.
+    """
     start, work = time.monotonic(), output / language
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
     command = jupyter_book(*write_settings(language, work, partial), work)
     run = subprocess.run(
-        command, cwd=ROOT, env=os.environ | {"PYTHONUTF8": "1"}, encoding="utf8", stdout=PIPE, stderr=STDOUT
+        command,
+        cwd=ROOT,
+        env=os.environ | {"PYTHONUTF8": "1"},
+        encoding="utf8",
+        stdout=PIPE,
+        stderr=STDOUT,
     )
     (work / "log.txt").write_text(run.stdout, encoding="utf8")
     if run.returncode != 0:
         raise Dalle2EduError(f"the {language} book could not be built:\n{_faults(run.stdout)}")
     site = output / "site" / language
     shutil.rmtree(site, ignore_errors=True)
-    shutil.copytree(work / "_build" / "html", site, ignore=shutil.ignore_patterns("*webpack-macros.html"))
-    print(f"{language}: {len(list(site.rglob('*.html')))} pages in {time.monotonic() - start:.0f} s", flush=True)
+    shutil.copytree(
+        work / "_build" / "html", site, ignore=shutil.ignore_patterns("*webpack-macros.html")
+    )
+    print(
+        f"{language}: {len(list(site.rglob('*.html')))} pages in"
+        f" {time.monotonic() - start:.0f} s",
+        flush=True,
+    )
 
 
 def jupyter_book(config: Path, toc: Path, work: Path) -> list[str]:
-    """The command line. The source folder is the repository, so that pages reach notebooks and package alike."""
-    tool = [sys.executable, "-c", "from jupyter_book.cli.main import main; main()"]  # of this very environment
-    return [*tool, "build", str(ROOT), "--path-output", str(work), "--config", str(config), "--toc", str(toc), *STRICT]
+    """The command line. The source folder is the repository, so that pages reach notebooks and
+    package alike.
+    """
+    tool = [
+        sys.executable,
+        "-c",
+        "from jupyter_book.cli.main import main; main()",
+    ]  # of this very environment
+    return [
+        *tool,
+        "build",
+        str(ROOT),
+        "--path-output",
+        str(work),
+        "--config",
+        str(config),
+        "--toc",
+        str(toc),
+        *STRICT,
+    ]
 
 
 def write_settings(language: str, work: Path, partial: bool) -> tuple[Path, Path]:
     """This language's complete settings and table of contents, as files for Jupyter Book."""
     config, toc = work / "_config.yml", work / "_toc.yml"
-    config.write_text(yaml.safe_dump(settings(language, partial), allow_unicode=True), encoding="utf8")
-    toc.write_text(yaml.safe_dump(contents(language, partial), allow_unicode=True), encoding="utf8")
+    config.write_text(
+        yaml.safe_dump(settings(language, partial), allow_unicode=True), encoding="utf8"
+    )
+    toc.write_text(
+        yaml.safe_dump(contents(language, partial), allow_unicode=True), encoding="utf8"
+    )
     return config, toc
 
 
@@ -112,7 +156,9 @@ def settings(language: str, partial: bool = False) -> dict[str, Any]:
     """The shared settings, with this language's on top."""
     joined = merge(_yaml(ROOT / "_config.yml"), _yaml(BOOK / language / "_config.yml"))
     local = joined["sphinx"]["local_extensions"]
-    joined["sphinx"]["local_extensions"] = {name: str(ROOT / folder) for name, folder in local.items()}
+    joined["sphinx"]["local_extensions"] = {
+        name: str(ROOT / folder) for name, folder in local.items()
+    }
     if partial:  # a link to a page that nobody has written yet is no fault then
         joined["sphinx"]["config"]["suppress_warnings"] = ["myst.xref_missing"]
     return joined
@@ -128,11 +174,15 @@ def merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
 
 
 def contents(language: str, partial: bool = False) -> dict[str, Any]:
-    """The table of contents. A page that it names and nobody has written is an error, or with `partial` left out."""
+    """The table of contents. A page that it names and nobody has written is an error, or with
+    `partial` left out.
+    """
     toc = _yaml(BOOK / language / "_toc.yml")
     missing = [page for page in pages(toc) if not written(page)]
     if missing and not partial:
-        raise Dalle2EduError(f"book/{language}/_toc.yml names pages that do not exist: {', '.join(missing)}")
+        raise Dalle2EduError(
+            f"book/{language}/_toc.yml names pages that do not exist: {', '.join(missing)}"
+        )
     for part in toc["parts"]:
         part["chapters"] = [chapter for chapter in part["chapters"] if written(chapter["file"])]
     return toc | {"parts": [part for part in toc["parts"] if part["chapters"]]}
@@ -140,7 +190,10 @@ def contents(language: str, partial: bool = False) -> dict[str, Any]:
 
 def pages(toc: dict[str, Any]) -> list[str]:
     """Every page of a table of contents, in reading order: `book/en/index`, ..."""
-    return [toc["root"], *(chapter["file"] for part in toc["parts"] for chapter in part["chapters"])]
+    return [
+        toc["root"],
+        *(chapter["file"] for part in toc["parts"] for chapter in part["chapters"]),
+    ]
 
 
 def written(page: str) -> bool:
@@ -158,7 +211,7 @@ def _fault_lines(lines: Iterable[str]) -> Iterator[str]:
     return (line for line in lines if any(sign in line for sign in signs))
 
 
-# --- the landing page -------------------------------------------------------------------------------------------------
+# --- the landing page -------------------------------------------------------------------------
 
 
 def write_landing(site: Path) -> None:

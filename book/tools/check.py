@@ -1,4 +1,6 @@
-"""`python book/tools/check.py`: what is wrong between the two languages; the tests fail on it."""
+"""`python book/tools/check.py`: what is wrong between the two languages; the tests fail on
+it.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,11 @@ from twins import problems
 
 def main() -> int:
     found = sorted(
-        {str(problem) for source in (problems, language_problems, glossary_problems) for problem in source()}
+        {
+            str(problem)
+            for source in (problems, language_problems, glossary_problems)
+            for problem in source()
+        }
     )
     print("\n".join(found) or "The two languages agree.")
     return 1 if found else 0

@@ -1,13 +1,13 @@
-"""`make notebooks`: run the notebooks of both languages top to bottom and store what they print and draw.
+"""`make notebooks`: run the notebooks of both languages top to bottom and store what they print
+and draw.
 
     make notebooks                                    # every chapter, both languages, cpu tier (minutes each)
     make notebooks CHAPTER=07 LANGUAGE=zh TIER=gpu
 
-A notebook that ran well gets its outputs and a stamp, `metadata.dalle2_edu.run`: tier, device, minutes, versions,
-commit of the code that ran, date, and a digest of the code cells, so that outputs of yesterday's code are found out. A
-notebook that raised an error, grew over 1 MB or printed a path of this machine keeps the file it had, and one line says
-why.
-"""
+A notebook that ran well gets its outputs and a stamp, `metadata.dalle2_edu.run`: tier, device,
+minutes, versions, commit of the code that ran, date, and a digest of the code cells, so that
+outputs of yesterday's code are found out. A notebook that raised an error, grew over 1 MB or
+printed a path of this machine keeps the file it had, and one line says why."""
 
 from __future__ import annotations
 
@@ -30,7 +30,17 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 from nbformat import NotebookNode
 from PIL import Image, ImageChops
-from twins import LANGUAGES, NOTEBOOKS, ROOT, Language, chapter_names, digest, path_of, read, write
+from twins import (
+    LANGUAGES,
+    NOTEBOOKS,
+    ROOT,
+    Language,
+    chapter_names,
+    digest,
+    path_of,
+    read,
+    write,
+)
 
 from dalle2_edu.errors import Dalle2EduError
 
@@ -42,7 +52,8 @@ START_SECONDS = 300  # a busy machine takes its time to start a kernel
 
 KERNELSPEC = {"display_name": "Python 3", "language": "python", "name": "python3"}
 
-# Runs after the last cell, in the same kernel, and is not stored: what the chapter really ran on.
+# Runs after the last cell, in the same kernel, and is not stored: what the chapter really ran
+# on.
 PROBE = """
 import importlib.metadata, json, os, platform
 device = getattr(globals().get("ch"), "device", "cpu")
@@ -56,11 +67,13 @@ print(json.dumps({"device": name, "versions": {"python": platform.python_version
 """
 
 
-# --- running ----------------------------------------------------------------------------------------------------------
+# --- running ----------------------------------------------------------------------------------
 
 
 def run(notebook: NotebookNode, folder: Path, tier: str, language: Language) -> dict[str, Any]:
-    """Run every cell in a fresh kernel, in place; returns the stamp. Raises Dalle2EduError if a cell fails."""
+    """Run every cell in a fresh kernel, in place; returns the stamp. Raises Dalle2EduError if a
+    cell fails.
+    """
     for cell in notebook.cells:
         if cell.cell_type == "code":
             cell.outputs, cell.execution_count = [], None
@@ -74,7 +87,14 @@ def run(notebook: NotebookNode, folder: Path, tier: str, language: Language) -> 
     minutes = round((time.monotonic() - started) / 60, 1)
     facts = json.loads("".join(output.get("text", "") for output in probe.outputs))
     today = datetime.datetime.now(datetime.timezone.utc).date().isoformat()
-    return {"tier": tier, "minutes": minutes, **facts, "commit": commit(), "date": today, "code": code_digest(notebook)}
+    return {
+        "tier": tier,
+        "minutes": minutes,
+        **facts,
+        "commit": commit(),
+        "date": today,
+        "code": code_digest(notebook),
+    }
 
 
 def _execute(notebook: NotebookNode, folder: Path, tier: str, language: Language) -> None:
@@ -82,7 +102,8 @@ def _execute(notebook: NotebookNode, folder: Path, tier: str, language: Language
         **os.environ,
         "DALLE2_EDU_TIER": tier,
         "DALLE2_EDU_LANG": language,
-        "DALLE2_EDU_STATIC": "1",  # a slider becomes a strip of pictures: the stored page has no kernel
+        # a slider becomes a strip of pictures: the stored page has no kernel
+        "DALLE2_EDU_STATIC": "1",
         "TQDM_DISABLE": "1",
         "HF_HUB_OFFLINE": "1",
     }
@@ -97,15 +118,27 @@ def _execute(notebook: NotebookNode, folder: Path, tier: str, language: Language
         store_widget_state=False,
     )
     try:
-        client.execute(env=environment, stderr=subprocess.DEVNULL)  # the kernel's log, not the cells' stderr
+        client.execute(
+            env=environment, stderr=subprocess.DEVNULL
+        )  # the kernel's log, not the cells' stderr
     except CellExecutionError as error:
-        raise Dalle2EduError(f"cell {_failed_cell(notebook)}: {error.ename}: {_first_line(error.evalue)}") from None
-    except (CellTimeoutError, DeadKernelError, RuntimeError) as error:  # RuntimeError: the kernel did not start
+        raise Dalle2EduError(
+            f"cell {_failed_cell(notebook)}: {error.ename}: {_first_line(error.evalue)}"
+        ) from None
+    except (
+        CellTimeoutError,
+        DeadKernelError,
+        RuntimeError,
+    ) as error:  # RuntimeError: the kernel did not start
         raise Dalle2EduError(f"the kernel stopped: {_first_line(str(error))}") from None
 
 
 def _failed_cell(notebook: NotebookNode) -> str:
-    failed = [cell.id for cell in notebook.cells if any(_is_error(output) for output in cell.get("outputs", []))]
+    failed = [
+        cell.id
+        for cell in notebook.cells
+        if any(_is_error(output) for output in cell.get("outputs", []))
+    ]
     return failed[0] if failed else "?"
 
 
@@ -127,19 +160,25 @@ def commit() -> str:
 
 
 def _git(*words: str) -> str:
-    return subprocess.run(["git", *words], cwd=ROOT, check=True, capture_output=True, text=True).stdout.strip()
+    return subprocess.run(
+        ["git", *words], cwd=ROOT, check=True, capture_output=True, text=True
+    ).stdout.strip()
 
 
 def code_digest(notebook: NotebookNode) -> str:
     """Changes when any code cell changes: stored outputs belong to the code of this digest."""
-    return digest("\n\u0000".join(cell.source for cell in notebook.cells if cell.cell_type == "code"))
+    return digest(
+        "\n\u0000".join(cell.source for cell in notebook.cells if cell.cell_type == "code")
+    )
 
 
-# --- what is stored ---------------------------------------------------------------------------------------------------
+# --- what is stored ---------------------------------------------------------------------------
 
 
 def tidy(notebook: NotebookNode) -> None:
-    """Take out what differs from run to run or helps nobody: warnings, progress bars, addresses, timings."""
+    """Take out what differs from run to run or helps nobody: warnings, progress bars,
+    addresses, timings.
+    """
     notebook.metadata = {
         "kernelspec": dict(KERNELSPEC),
         "language_info": {"name": "python"},
@@ -165,7 +204,9 @@ def _tidy_outputs(outputs: list[NotebookNode]) -> list[NotebookNode]:
         elif "application/vnd.jupyter.widget-view+json" in output.get("data", {}):
             continue  # a live widget is an empty box in a page without a kernel
         elif "text/plain" in output.get("data", {}):
-            output.data["text/plain"] = re.sub(r" at 0x[0-9a-f]+", "", output.data["text/plain"])
+            output.data["text/plain"] = re.sub(
+                r" at 0x[0-9a-f]+", "", output.data["text/plain"]
+            )
         if "image/png" in output.get("data", {}):
             shrink(output.data)
         kept.append(output)
@@ -175,9 +216,9 @@ def _tidy_outputs(outputs: list[NotebookNode]) -> list[NotebookNode]:
 def shrink(data: dict[str, Any]) -> None:
     """Store an output's picture in fewer bytes, if nobody can see the difference; in place.
 
-    A figure of curves and words is the same in 256 colours, at a third of the size. A picture with more colours becomes
-    a JPEG of high quality and full colour resolution, if that is much smaller.
-    """
+    A figure of curves and words is the same in 256 colours, at a third of the size. A picture
+    with more colours becomes a JPEG of high quality and full colour resolution, if that is much
+    smaller."""
     image = Image.open(io.BytesIO(base64.b64decode(data["image/png"])))
     if image.mode == "P" or image.convert("RGBA").getchannel("A").getextrema() != (255, 255):
         return  # done before, or see-through
@@ -200,7 +241,9 @@ def _encoded(picture: Image.Image, kind: str, **options: Any) -> str:
 
 
 def _settle(text: str) -> str:
-    """What is left on a terminal when every carriage return has overwritten the line before it."""
+    """What is left on a terminal when every carriage return has overwritten the line before
+    it.
+    """
     return re.sub(r"^[^\n]*\r(?!\n)", "", text, flags=re.M)
 
 
@@ -208,7 +251,10 @@ def faults(notebook: NotebookNode) -> Iterator[str]:
     """Why a notebook must not be stored (the tests ask the same of the notebooks that are)."""
     size = len(nbformat.writes(notebook).encode())
     if size > LARGEST:
-        yield f"{size / 1e6:.2f} MB with its outputs, 1 MB at most; draw fewer or smaller: {_largest(notebook)}"
+        yield (
+            f"{size / 1e6:.2f} MB with its outputs, 1 MB at most; draw fewer or smaller:"
+            f" {_largest(notebook)}"
+        )
     for cell in notebook.cells:
         for output in cell.get("outputs", []):
             if _is_error(output):
@@ -219,34 +265,52 @@ def faults(notebook: NotebookNode) -> Iterator[str]:
 
 def _largest(notebook: NotebookNode, count: int = 4) -> str:
     """The cells whose outputs take the most room: "grid 310 kB, curves 120 kB"."""
-    sizes = {cell.id: len(json.dumps(cell.outputs)) for cell in notebook.cells if cell.cell_type == "code"}
+    sizes = {
+        cell.id: len(json.dumps(cell.outputs))
+        for cell in notebook.cells
+        if cell.cell_type == "code"
+    }
     first = sorted(sizes, key=lambda cell_id: -sizes[cell_id])[:count]
     return ", ".join(f"{cell_id} {sizes[cell_id] / 1e3:.0f} kB" for cell_id in first)
 
 
-# An absolute path: a slash that nothing leads up to, and at least two parts; not `</b>`, `1/2`, `../en/x`, a URL.
-ABSOLUTE = re.compile(r"(?<![\w./:<~%)\]+-])/[A-Za-z_.][\w.-]*/[\w.-]+(?:/[\w.-]+)*|(?<!\w)[A-Z]:\\\\?[A-Za-z]\w*")
+# An absolute path: a slash that nothing leads up to, and at least two parts; not `</b>`, `1/2`,
+# `../en/x`, a URL.
+ABSOLUTE = re.compile(
+    r"(?<![\w./:<~%)\]+-])/[A-Za-z_.][\w.-]*/[\w.-]+(?:/[\w.-]+)*|(?<!\w)[A-Z]:\\\\?[A-Za-z]\w*"
+)
 EMBEDDED = re.compile(r"data:[\w/+-]+;base64,[A-Za-z0-9+/=\s]+|[A-Za-z0-9+/=]{100,}")
 
 
 def absolute_paths(output: NotebookNode) -> list[str]:
     """Absolute paths in an output's text; pictures are not looked into."""
     data = output.get("data", {})
-    texts = [output.get("text", ""), *(value for mime, value in data.items() if not mime.startswith("image/p"))]
-    plain = EMBEDDED.sub(" ", "\n".join(text if isinstance(text, str) else json.dumps(text) for text in texts))
-    plain = re.sub(r"\b[a-z]+://[^\s\"'<>)]*", " ", plain)  # the path of a URL is not one of this machine
-    known = [folder for folder in (str(ROOT), str(Path.home())) if len(folder) > 1 and folder in plain]
+    texts = [
+        output.get("text", ""),
+        *(value for mime, value in data.items() if not mime.startswith("image/p")),
+    ]
+    plain = EMBEDDED.sub(
+        " ", "\n".join(text if isinstance(text, str) else json.dumps(text) for text in texts)
+    )
+    plain = re.sub(
+        r"\b[a-z]+://[^\s\"'<>)]*", " ", plain
+    )  # the path of a URL is not one of this machine
+    known = [
+        folder
+        for folder in (str(ROOT), str(Path.home()))
+        if len(folder) > 1 and folder in plain
+    ]
     return known or ABSOLUTE.findall(plain)
 
 
-# --- the whole --------------------------------------------------------------------------------------------------------
+# --- the whole --------------------------------------------------------------------------------
 
 
 def run_and_store(folder: Path, name: str, language: Language, tier: str) -> str:
     """Run one notebook and store it with its stamp; returns the line to print.
 
-    Raises Dalle2EduError, and leaves the file as it was, if a cell fails or `faults` finds something.
-    """
+    Raises Dalle2EduError, and leaves the file as it was, if a cell fails or `faults` finds
+    something."""
     path = path_of(folder, language, name)
     if not path.exists():
         raise Dalle2EduError("there is no such notebook; `make sync` makes a twin to translate")
@@ -260,7 +324,8 @@ def run_and_store(folder: Path, name: str, language: Language, tier: str) -> str
     write(notebook, path)
     size = path.stat().st_size / 1e3
     return (
-        f"{language}/{name}: {stamp['minutes']} minutes on {stamp['device']}, {size:.0f} kB, commit {stamp['commit']}"
+        f"{language}/{name}: {stamp['minutes']} minutes on {stamp['device']}, {size:.0f} kB,"
+        f" commit {stamp['commit']}"
     )
 
 
@@ -273,14 +338,24 @@ def main(arguments: list[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     try:
         if given.tier not in TIERS:
-            raise Dalle2EduError(f"there is no tier {given.tier!r}; TIER is one of {', '.join(TIERS)}")
+            raise Dalle2EduError(
+                f"there is no tier {given.tier!r}; TIER is one of {', '.join(TIERS)}"
+            )
         if given.language not in ("", *LANGUAGES):
-            raise Dalle2EduError(f"there is no language {given.language!r}; LANGUAGE is one of {', '.join(LANGUAGES)}")
+            raise Dalle2EduError(
+                f"there is no language {given.language!r}; LANGUAGE is one of"
+                f" {', '.join(LANGUAGES)}"
+            )
         names = chapter_names(given.folder, given.chapter)
     except Dalle2EduError as error:
         print(error, file=sys.stderr)
         return 2
-    jobs = [(name, language) for name in names for language in LANGUAGES if given.language in ("", language)]
+    jobs = [
+        (name, language)
+        for name in names
+        for language in LANGUAGES
+        if given.language in ("", language)
+    ]
     failed = [job for job in jobs if not _job(given.folder, *job, given.tier)]
     return 1 if failed else 0
 
@@ -290,7 +365,11 @@ def _job(folder: Path, name: str, language: Language, tier: str) -> bool:
         print(run_and_store(folder, name, language, tier), flush=True)
         return True
     except Dalle2EduError as error:
-        print(f"{language}/{name}: {error}; the file was kept as it was", file=sys.stderr, flush=True)
+        print(
+            f"{language}/{name}: {error}; the file was kept as it was",
+            file=sys.stderr,
+            flush=True,
+        )
         return False
 
 

@@ -24,13 +24,17 @@ class Quiet(SimpleHTTPRequestHandler):
 
 
 def server(port: int, site: Path = SITE) -> ThreadingHTTPServer:
-    """A server of the built book. Raises `Dalle2EduError` if there is no book, or the port is not free."""
+    """A server of the built book. Raises `Dalle2EduError` if there is no book, or the port is
+    not free.
+    """
     if not (site / "index.html").is_file():
         raise Dalle2EduError("there is no book to show yet: make book SERVE=0")
     try:
         return ThreadingHTTPServer(("127.0.0.1", port), partial(Quiet, directory=str(site)))
     except OSError as error:
-        raise Dalle2EduError(f"port {port} can't be used ({error.strerror}): make book PORT={port + 1}") from None
+        raise Dalle2EduError(
+            f"port {port} can't be used ({error.strerror}): make book PORT={port + 1}"
+        ) from None
 
 
 def main(port: str) -> int:

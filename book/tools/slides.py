@@ -5,9 +5,9 @@ A cell's slide type (JupyterLab: property inspector, "Slide Type") says what bec
     slide      starts a slide                      subslide   starts a slide below the last one
     fragment   appears at the next key press       notes      for the lecturer alone (key S)
 
-All other cells stay out. A code cell shows what it drew or printed; its code only with the tag `show-code`. Formulas
-are typeset by the book's own MathJax, so a deck needs no network, and opens from a memory stick too.
-"""
+All other cells stay out. A code cell shows what it drew or printed; its code only with the tag
+`show-code`. Formulas are typeset by the book's own MathJax, so a deck needs no network, and
+opens from a memory stick too."""
 
 from __future__ import annotations
 
@@ -32,9 +32,13 @@ from pygments.lexers import PythonLexer
 ROOT = Path(__file__).resolve().parents[2]
 BOOK = ROOT / "book"
 CHINESE = r"[\u3000-\u303f\u3400-\u9fff\uff00-\uffef]"
-BETWEEN_CHINESE = re.compile(rf"(?<={CHINESE})\n(?={CHINESE})")  # a line break that must not become a space
+BETWEEN_CHINESE = re.compile(
+    rf"(?<={CHINESE})\n(?={CHINESE})"
+)  # a line break that must not become a space
 # What is folded away gets lines of its own, so that it is read as Markdown too.
-DETAILS = re.compile(r"^(<details>\s*<summary>.*?</summary>)\s*(.*?)\s*</details>\s*", re.MULTILINE | re.DOTALL)
+DETAILS = re.compile(
+    r"^(<details>\s*<summary>.*?</summary>)\s*(.*?)\s*</details>\s*", re.MULTILINE | re.DOTALL
+)
 TYPES = ("slide", "subslide", "fragment", "notes")
 WORDS = {
     "en": {
@@ -59,11 +63,13 @@ class Slide:
     running: str = ""  # the heading above, for a slide that has none of its own
 
 
-# --- from notebooks to decks ------------------------------------------------------------------------------------------
+# --- from notebooks to decks ------------------------------------------------------------------
 
 
 def build_slides(output: Path) -> None:
-    """A deck for every notebook that has tagged cells, a list of them, and the files they need."""
+    """A deck for every notebook that has tagged cells, a list of them, and the files they
+    need.
+    """
     shutil.rmtree(output, ignore_errors=True)
     for language in WORDS:
         decks = [
@@ -74,7 +80,9 @@ def build_slides(output: Path) -> None:
         (output / language).mkdir(parents=True)
         for deck in decks:
             (output / language / f"{deck.number}.html").write_text(deck.html(), encoding="utf8")
-        (output / language / "index.html").write_text(_list_page(decks, language), encoding="utf8")
+        (output / language / "index.html").write_text(
+            _list_page(decks, language), encoding="utf8"
+        )
         print(f"slides in {language}: {len(decks)} decks", flush=True)
     _copy_vendored(output)
 
@@ -97,10 +105,16 @@ class Deck:
         """The deck of a notebook; None if no cell is tagged."""
         notebook = nbformat.read(path, as_version=4)
         columns = columns_of(notebook.cells, language)
-        return cls(path.stem, language, title_of(notebook.cells) or path.stem, columns) if columns else None
+        return (
+            cls(path.stem, language, title_of(notebook.cells) or path.stem, columns)
+            if columns
+            else None
+        )
 
     def html(self) -> str:
-        return _template("deck.html").render(deck=self, words=WORDS[self.language], pygments=_pygments_css())
+        return _template("deck.html").render(
+            deck=self, words=WORDS[self.language], pygments=_pygments_css()
+        )
 
 
 def columns_of(cells: Iterable[NotebookNode], language: str) -> list[list[Slide]]:
@@ -139,13 +153,17 @@ def add(slide: Slide, html: str, kind: str) -> None:
 def title_of(cells: Iterable[NotebookNode]) -> str | None:
     """The text of the first `# ` heading."""
     for cell in cells:
-        heading = re.search(r"^# (.+)$", cell.source, flags=re.MULTILINE) if cell.cell_type == "markdown" else None
+        heading = (
+            re.search(r"^# (.+)$", cell.source, flags=re.MULTILINE)
+            if cell.cell_type == "markdown"
+            else None
+        )
         if heading:
             return heading[1].strip()
     return None
 
 
-# --- from cells to HTML -----------------------------------------------------------------------------------------------
+# --- from cells to HTML -----------------------------------------------------------------------
 
 
 def cell_html(cell: NotebookNode) -> str:
@@ -187,7 +205,9 @@ def markdown(text: str) -> str:
 def _parser() -> MarkdownIt:
     parser = MarkdownIt("commonmark", {"html": True}).enable(["table", "strikethrough"])
     parser.use(dollarmath_plugin, renderer=_formula, allow_labels=False, double_inline=True)
-    return parser.use(amsmath_plugin, renderer=lambda text: f'<div class="math">{escape(text)}</div>')
+    return parser.use(
+        amsmath_plugin, renderer=lambda text: f'<div class="math">{escape(text)}</div>'
+    )
 
 
 def _formula(text: str, options: dict[str, Any]) -> str:
@@ -195,22 +215,30 @@ def _formula(text: str, options: dict[str, Any]) -> str:
 
 
 def linked(html: str, language: str) -> str:
-    """Lead a notebook's links, from where the decks lie, to chapters, pages, source files and pictures of the book."""
+    """Lead a notebook's links, from where the decks lie, to chapters, pages, source files and
+    pictures of the book.
+    """
     local = re.compile(r'(href|src)="(?![a-z]+:|#|/)([^"]+)"')
     return local.sub(lambda match: f'{match[1]}="{_in_site(match[2], language)}"', html)
 
 
 def _in_site(address: str, language: str) -> str:
-    """../../dalle2_edu/a.py#L1 -> ../../en/dalle2_edu/a.py.html#L1; 08.ipynb -> ../../en/notebooks/en/08.html."""
+    """../../dalle2_edu/a.py#L1 -> ../../en/dalle2_edu/a.py.html#L1; 08.ipynb ->
+    ../../en/notebooks/en/08.html.
+    """
     path, hash_, place = address.partition("#")
-    path = path.removeprefix("../../") if path.startswith("../../") else f"notebooks/{language}/{path}"
+    path = (
+        path.removeprefix("../../")
+        if path.startswith("../../")
+        else f"notebooks/{language}/{path}"
+    )
     if path.startswith("book/assets/"):
         return f"../assets/{path.removeprefix('book/assets/')}"
     page = re.sub(r"\.(?:md|ipynb)$|(?<=\.py)$", ".html", path)
     return f"../../{language}/{page}{hash_}{place}"
 
 
-# --- pages ------------------------------------------------------------------------------------------------------------
+# --- pages ------------------------------------------------------------------------------------
 
 
 def _list_page(decks: list[Deck], language: str) -> str:
@@ -218,7 +246,11 @@ def _list_page(decks: list[Deck], language: str) -> str:
 
 
 def _template(name: str) -> Template:
-    return Template((BOOK / "slides" / name).read_text(encoding="utf8"), trim_blocks=True, lstrip_blocks=True)
+    return Template(
+        (BOOK / "slides" / name).read_text(encoding="utf8"),
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
 
 
 def _pygments_css() -> str:

@@ -1,8 +1,8 @@
 """Draw the timeline's figure, book/assets/timeline-en.svg and timeline-zh.svg:  python book/tools/timeline.py
 
-Portrait and three lanes wide, so that it can be read on a phone. Every item has a row of its own, in the order of the
-months; letters are drawn as outlines, so the figure looks the same wherever it is opened.
-"""
+Portrait and three lanes wide, so that it can be read on a phone. Every item has a row of its
+own, in the order of the months; letters are drawn as outlines, so the figure looks the same
+wherever it is opened."""
 
 from __future__ import annotations
 
@@ -23,11 +23,17 @@ LANES = {
     "en": ("adversarial,\nautoencoding", "autoregressive", "diffusion"),
     "zh": ("对抗与自编码", "自回归", "扩散"),
 }
-COLOURS = ("#0072B2", "#B35900", "#007A5E")  # told apart by colour-blind readers, and in print by their lane
+COLOURS = (
+    "#0072B2",
+    "#B35900",
+    "#007A5E",
+)  # told apart by colour-blind readers, and in print by their lane
 
 
 class Item(NamedTuple):
-    """A paper or release: the month of it, its name, its lane, and the names of what it was built on."""
+    """A paper or release: the month of it, its name, its lane, and the names of what it was
+    built on.
+    """
 
     month: str
     name: str
@@ -78,7 +84,15 @@ def draw(language: str) -> Path:
     for item in ITEMS:
         mark(axes, item, rows[item.name])
     for lane, title in enumerate(LANES[language]):
-        axes.text(lane, -1.4, title, ha="center", va="center", color=COLOURS[lane], fontproperties=font(12))
+        axes.text(
+            lane,
+            -1.4,
+            title,
+            ha="center",
+            va="center",
+            color=COLOURS[lane],
+            fontproperties=font(12),
+        )
     axes.set(xlim=(-0.95, 2.75), ylim=(len(ITEMS) - 0.3, -2.1))
     axes.axis("off")
     path = ASSETS / f"timeline-{language}.svg"
@@ -91,9 +105,21 @@ def mark(axes: Axes, item: Item, row: int) -> None:
     colour = "#555555" if item.lane == 1.5 else COLOURS[int(item.lane)]
     bold = item.name == "DALL·E 2"
     axes.plot(item.lane, row, "o", color=colour, markersize=11 if bold else 7, zorder=3)
-    under = {"facecolor": "white", "edgecolor": "none", "pad": 1}  # lines pass beneath the letters
+    under = {
+        "facecolor": "white",
+        "edgecolor": "none",
+        "pad": 1,
+    }  # lines pass beneath the letters
     size = 14 if bold else 11
-    axes.text(item.lane + 0.09, row, item.name, va="center", fontproperties=font(size), zorder=4, bbox=under)
+    axes.text(
+        item.lane + 0.09,
+        row,
+        item.name,
+        va="center",
+        fontproperties=font(size),
+        zorder=4,
+        bbox=under,
+    )
     axes.text(-0.9, row, item.month, va="center", color="#666666", fontproperties=font(9.5))
     axes.axhline(row, color="#eeeeee", linewidth=0.8, zorder=0)
 
@@ -103,8 +129,12 @@ def connect(axes: Axes, start: tuple[float, int], end: tuple[float, int]) -> Non
     (x0, y0), (x1, y1) = start, end
     # Within a lane the curve bows to the left, away from the names at the right of the dots.
     bow = -0.16 if x0 == x1 else 0.0
-    curve = Curve([(x0, y0), (x0 + bow, (y0 + y1) / 2), (x1 + bow, (y0 + y1) / 2), (x1, y1)], [1, 4, 4, 4])
-    axes.add_patch(PathPatch(curve, facecolor="none", edgecolor="#aaaaaa", linewidth=1.2, zorder=1))
+    curve = Curve(
+        [(x0, y0), (x0 + bow, (y0 + y1) / 2), (x1 + bow, (y0 + y1) / 2), (x1, y1)], [1, 4, 4, 4]
+    )
+    axes.add_patch(
+        PathPatch(curve, facecolor="none", edgecolor="#aaaaaa", linewidth=1.2, zorder=1)
+    )
 
 
 if __name__ == "__main__":

@@ -1,15 +1,19 @@
-"""Two notebooks, one chapter: what the English and the Chinese notebook share, and what is wrong between them.
+"""Two notebooks, one chapter: what the English and the Chinese notebook share, and what is
+wrong between them.
 
-`notebooks/en/07_ddpm.ipynb` and `notebooks/zh/07_ddpm.ipynb` have the same cells (ids, types, tags), the same code and
-different prose. Two records, both inside the notebooks, keep that true:
+`notebooks/en/07_ddpm.ipynb` and `notebooks/zh/07_ddpm.ipynb` have the same cells (ids, types,
+tags), the same code and different prose. Two records, both inside the notebooks, keep that
+true:
 
-- a translated markdown cell carries `metadata.counterpart`, the digest of the other language's text when somebody last
-  compared the two. The other text changes, the digest no longer fits: the cell is *stale*;
-- the notebook carries `metadata.dalle2_edu.synced`, the digest of what each pair of cells shared at the last
-  `make sync`. So it can be told which of two different cells is the newer one (`sync.py`).
+- a translated markdown cell carries `metadata.counterpart`, the digest of the other language's
+  text when somebody last compared the two. The other text changes, the digest no longer fits:
+  the cell is *stale*;
+- the notebook carries `metadata.dalle2_edu.synced`, the digest of what each pair of cells
+  shared at the last `make sync`. So it can be told which of two different cells is the newer
+  one (`sync.py`).
 
-A markdown cell without `counterpart` reads the same in both languages (a formula, a picture) and must stay equal.
-"""
+A markdown cell without `counterpart` reads the same in both languages (a formula, a picture)
+and must stay equal."""
 
 from __future__ import annotations
 
@@ -29,8 +33,13 @@ from dalle2_edu.errors import Dalle2EduError
 Language = Literal["en", "zh"]
 LANGUAGES: tuple[Language, Language] = ("en", "zh")
 NAMES = {"en": "English", "zh": "Chinese"}
-UNTRANSLATED = "none"  # a digest that never fits: the cell came over from its twin and waits for a translator
-SHARED_METADATA = ("tags", "slideshow", "jupyter")  # how a cell is shown is the same in both languages
+# a digest that never fits: the cell came over from its twin and waits for a translator
+UNTRANSLATED = "none"
+SHARED_METADATA = (
+    "tags",
+    "slideshow",
+    "jupyter",
+)  # how a cell is shown is the same in both languages
 
 ROOT = Path(__file__).resolve().parents[2]
 NOTEBOOKS = ROOT / "notebooks"
@@ -56,17 +65,23 @@ def digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-# --- files ------------------------------------------------------------------------------------------------------------
+# --- files ------------------------------------------------------------------------------------
 
 
 def chapter_names(folder: Path = NOTEBOOKS, chapter: str = "") -> list[str]:
-    """Names of the chapters that have a notebook in at least one language; `chapter` is a number or a name."""
-    names = sorted({path.stem for language in LANGUAGES for path in (folder / language).glob("*.ipynb")})
+    """Names of the chapters that have a notebook in at least one language; `chapter` is a
+    number or a name.
+    """
+    names = sorted(
+        {path.stem for language in LANGUAGES for path in (folder / language).glob("*.ipynb")}
+    )
     if not chapter:
         return names
     chosen = [name for name in names if name == chapter or name.startswith(f"{chapter}_")]
     if not chosen:
-        raise Dalle2EduError(f"no notebook is called {chapter!r}; there are: {', '.join(names) or 'none yet'}")
+        raise Dalle2EduError(
+            f"no notebook is called {chapter!r}; there are: {', '.join(names) or 'none yet'}"
+        )
     return chosen
 
 
@@ -78,7 +93,9 @@ def read(path: Path) -> NotebookNode:
     try:
         return nbformat.read(path, as_version=4)
     except (ValueError, AttributeError) as reason:  # not JSON, or JSON that is no notebook
-        raise Dalle2EduError(f"{path.name} is not a notebook that can be read ({type(reason).__name__})") from None
+        raise Dalle2EduError(
+            f"{path.name} is not a notebook that can be read ({type(reason).__name__})"
+        ) from None
 
 
 def write(notebook: NotebookNode, path: Path) -> None:
@@ -90,7 +107,7 @@ def write(notebook: NotebookNode, path: Path) -> None:
     os.replace(unfinished, path)
 
 
-# --- cells ------------------------------------------------------------------------------------------------------------
+# --- cells ------------------------------------------------------------------------------------
 
 
 def cells_by_id(notebook: NotebookNode) -> dict[str, NotebookNode]:
@@ -98,7 +115,9 @@ def cells_by_id(notebook: NotebookNode) -> dict[str, NotebookNode]:
 
 
 def shared_metadata(cell: NotebookNode) -> dict[str, Any]:
-    """The metadata that twins have in common, without the empty entries JupyterLab leaves behind."""
+    """The metadata that twins have in common, without the empty entries JupyterLab leaves
+    behind.
+    """
     kept = {key: cell.metadata[key] for key in SHARED_METADATA if cell.metadata.get(key)}
     if kept.get("slideshow", {}).get("slide_type") in ("", "-"):
         del kept["slideshow"]
@@ -110,22 +129,36 @@ def is_translated(cell: NotebookNode) -> bool:
 
 
 def shared(cell: NotebookNode) -> str:
-    """Digest of what a cell has in common with its twin: everything, but only the looks of translated prose."""
+    """Digest of what a cell has in common with its twin: everything, but only the looks of
+    translated prose.
+    """
     text = "" if is_translated(cell) else cell.source
-    return digest(json.dumps([cell.cell_type, shared_metadata(cell), text], sort_keys=True, ensure_ascii=False))
+    return digest(
+        json.dumps(
+            [cell.cell_type, shared_metadata(cell), text], sort_keys=True, ensure_ascii=False
+        )
+    )
 
 
-# --- what can be wrong ------------------------------------------------------------------------------------------------
+# --- what can be wrong ------------------------------------------------------------------------
 
 
 def problems(folder: Path = NOTEBOOKS, chapter: str = "") -> Iterator[Problem]:
-    """Everything wrong between the two languages' notebooks: pairs, cells, code, translations."""
+    """Everything wrong between the two languages' notebooks: pairs, cells, code,
+    translations.
+    """
     for name in chapter_names(folder, chapter):
-        missing = [language for language in LANGUAGES if not path_of(folder, language, name).exists()]
+        missing = [
+            language for language in LANGUAGES if not path_of(folder, language, name).exists()
+        ]
         if missing:
-            yield Problem(name, f"has no {NAMES[missing[0]]} twin; `make sync` makes one to translate")
+            yield Problem(
+                name, f"has no {NAMES[missing[0]]} twin; `make sync` makes one to translate"
+            )
         else:
-            yield from pair_problems(name, read(path_of(folder, "en", name)), read(path_of(folder, "zh", name)))
+            yield from pair_problems(
+                name, read(path_of(folder, "en", name)), read(path_of(folder, "zh", name))
+            )
 
 
 def pair_problems(name: str, en: NotebookNode, zh: NotebookNode) -> Iterator[Problem]:
@@ -142,9 +175,15 @@ def _layout_problems(name: str, en: NotebookNode, zh: NotebookNode) -> Iterator[
     for language in LANGUAGES:
         for cell_id in ids[language]:
             if cell_id not in ids[other(language)]:
-                yield Problem(f"{name}:{cell_id}", f"is in the {NAMES[language]} notebook only; run `make sync`")
+                yield Problem(
+                    f"{name}:{cell_id}",
+                    f"is in the {NAMES[language]} notebook only; run `make sync`",
+                )
             if ids[language].count(cell_id) > 1:
-                yield Problem(f"{name}:{cell_id}", f"two cells of the {NAMES[language]} notebook have this id")
+                yield Problem(
+                    f"{name}:{cell_id}",
+                    f"two cells of the {NAMES[language]} notebook have this id",
+                )
     common = set(ids["en"]) & set(ids["zh"])
     if [i for i in ids["en"] if i in common] != [i for i in ids["zh"] if i in common]:
         yield Problem(name, "the cells stand in different orders; run `make sync`")
@@ -153,7 +192,10 @@ def _layout_problems(name: str, en: NotebookNode, zh: NotebookNode) -> Iterator[
 def cell_problems(en: NotebookNode, zh: NotebookNode) -> Iterator[str]:
     """What is wrong between two cells of one id."""
     if en.cell_type != zh.cell_type:
-        yield f"is a {en.cell_type} cell in English and a {zh.cell_type} cell in Chinese; run `make sync`"
+        yield (
+            f"is a {en.cell_type} cell in English and a {zh.cell_type} cell in Chinese; run"
+            " `make sync`"
+        )
         return
     if shared_metadata(en) != shared_metadata(zh):
         yield "tags or slide type differ between the languages; run `make sync`"
@@ -163,7 +205,10 @@ def cell_problems(en: NotebookNode, zh: NotebookNode) -> Iterator[str]:
     elif is_translated(en) or is_translated(zh):
         yield from _translation_problems(en, zh)
     elif en.source != zh.source:
-        yield "the texts differ but nobody has confirmed that one translates the other; run `make sync`"
+        yield (
+            "the texts differ but nobody has confirmed that one translates the other; run `make"
+            " sync`"
+        )
 
 
 def _translation_problems(en: NotebookNode, zh: NotebookNode) -> Iterator[str]:
@@ -175,6 +220,12 @@ def _translation_problems(en: NotebookNode, zh: NotebookNode) -> Iterator[str]:
     if not en_fits and not zh_fits:
         yield "is stale: both texts changed; compare them, then `make sync CONFIRM=…`"
     elif not zh_fits:
-        yield "is stale: the English changed, the Chinese may not say the same; then `make sync CONFIRM=…`"
+        yield (
+            "is stale: the English changed, the Chinese may not say the same; then `make sync"
+            " CONFIRM=…`"
+        )
     elif not en_fits:
-        yield "is stale: the Chinese changed, the English may not say the same; then `make sync CONFIRM=…`"
+        yield (
+            "is stale: the Chinese changed, the English may not say the same; then `make sync"
+            " CONFIRM=…`"
+        )

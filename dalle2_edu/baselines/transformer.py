@@ -1,10 +1,10 @@
 """The plain transformer that reads text in GLIDE and embeddings in DALL·E 2's prior.
 
-Pre-norm residual blocks, as in GPT-2 and CLIP: x + Attention(LN(x)), then x + MLP(LN(x)). A mask says which token may
-look at which; without one all look at all.
+Pre-norm residual blocks, as in GPT-2 and CLIP: x + Attention(LN(x)), then x + MLP(LN(x)). A
+mask says which token may look at which; without one all look at all.
 
-Where tokens are drawn one after the other, each new one looks at all before it, whose keys and values do not change
-any more: `Past` keeps them, and a step costs one token in place of all.
+Where tokens are drawn one after the other, each new one looks at all before it, whose keys and
+values do not change any more: `Past` keeps them, and a step costs one token in place of all.
 
     cache    k = [k_1 ... k_(n-1), k_n]     only k_n, v_n and the one query are computed
 
@@ -21,7 +21,9 @@ from dalle2_edu.diffusion.unet import split_heads
 
 
 class Past:
-    """The keys and values that one block has computed so far, each (B, heads, L, width/heads); at first None."""
+    """The keys and values that one block has computed so far, each (B, heads, L, width/heads);
+    at first None.
+    """
 
     def __init__(self) -> None:
         self.k: Tensor | None = None
@@ -30,7 +32,10 @@ class Past:
     def extend(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """Those of the new tokens behind the old ones."""
         if self.k is not None and self.v is not None:
-            k, v = torch.cat([self.k, k], dim=2), torch.cat([self.v, v], dim=2)  # (B, heads, L + new, width/heads)
+            k, v = (
+                torch.cat([self.k, k], dim=2),
+                torch.cat([self.v, v], dim=2),
+            )  # (B, heads, L + new, width/heads)
         self.k, self.v = k, v
         return k, v
 
@@ -42,15 +47,19 @@ class Transformer(nn.Module):
         super().__init__()
         self.blocks = nn.ModuleList([TransformerBlock(width, heads) for _ in range(layers)])
 
-    def forward(self, x: Tensor, mask: Tensor | None = None, past: list[Past] | None = None) -> Tensor:
-        """mask (B or 1, L, L) is True where row may look at column; every row needs at least one True.
+    def forward(
+        self, x: Tensor, mask: Tensor | None = None, past: list[Past] | None = None
+    ) -> Tensor:
+        """mask (B or 1, L, L) is True where row may look at column; every row needs at least
+        one True.
 
-        past, a fresh `Past` a block before the first call, lets x be only the tokens that are new: mask then has their
-        rows and the columns of all tokens so far.
-        """
+        past, a fresh `Past` a block before the first call, lets x be only the tokens that are
+        new: mask then has their rows and the columns of all tokens so far."""
         for i, block in enumerate(self.blocks):
             # one mask for all heads: (B, 1, L, L)
-            x = block(x, None if mask is None else mask[:, None], None if past is None else past[i])
+            x = block(
+                x, None if mask is None else mask[:, None], None if past is None else past[i]
+            )
         return x
 
 
@@ -64,12 +73,18 @@ class TransformerBlock(nn.Module):
         self.qkv = nn.Linear(width, 3 * width)
         self.proj = nn.Linear(width, width)
         self.norm2 = nn.LayerNorm(width)
-        self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
+        self.mlp = nn.Sequential(
+            nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width)
+        )
 
     def forward(self, x: Tensor, mask: Tensor | None, past: Past | None = None) -> Tensor:
-        q, k, v = (split_heads(part, self.heads) for part in self.qkv(self.norm1(x)).chunk(3, dim=-1))
+        q, k, v = (
+            split_heads(part, self.heads) for part in self.qkv(self.norm1(x)).chunk(3, dim=-1)
+        )
         if past is not None:
             k, v = past.extend(k, v)
-        h = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)  # (B, heads, L, width/heads)
+        h = F.scaled_dot_product_attention(
+            q, k, v, attn_mask=mask
+        )  # (B, heads, L, width/heads)
         x = x + self.proj(h.transpose(1, 2).flatten(2))
         return x + self.mlp(self.norm2(x))

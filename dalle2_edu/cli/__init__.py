@@ -1,16 +1,16 @@
-"""The command line: `dalle2-edu draw | vary | blend | edit | inpaint | train | evaluate | trial | seams | zoo | ...`.
+"""The command line: `dalle2-edu draw | vary | blend | edit | inpaint | train | evaluate | trial
+| seams | zoo | ...`.
 
-Each command is a thin layer: it checks what was typed, calls the one function of the package that does the
-work, and says where the result lies. Read it to see which function that is; a file here holds the commands of
-one kind.
+Each command is a thin layer: it checks what was typed, calls the one function of the package
+that does the work, and says where the result lies. Read it to see which function that is; a
+file here holds the commands of one kind.
 
-Two habits make it kind to a beginner. Every mistake that you can mend ends in one line on stderr and exit
-code 2, with no traceback (`main`). And PyTorch, which takes seconds to import, is imported by the commands
-that need it, so that `--help` answers at once.
+Two habits make it kind to a beginner. Every mistake that you can mend ends in one line on
+stderr and exit code 2, with no traceback (`main`). And PyTorch, which takes seconds to import,
+is imported by the commands that need it, so that `--help` answers at once.
 
-The help text of a command is its docstring. A line with a lone "\\b" keeps the line breaks of the paragraph
-after it.
-"""
+The help text of a command is its docstring. A line with a lone "\\b" keeps the line breaks of
+the paragraph after it."""
 
 from __future__ import annotations
 
@@ -48,12 +48,21 @@ app = group(
       dalle2-edu zoo list               the trained models, and how good they are
     """
 )
-zoo_app = group("The trained models: what they are, whether they are whole, how to make them anew.")
+zoo_app = group(
+    "The trained models: what they are, whether they are whole, how to make them anew."
+)
 data_app = group("The pictures that the models learn from.")
 app.add_typer(zoo_app, name="zoo")
 app.add_typer(data_app, name="data")
 
-for command in (drawing.draw, editing.vary, editing.blend, editing.edit, editing.inpaint, training.train):
+for command in (
+    drawing.draw,
+    editing.vary,
+    editing.blend,
+    editing.edit,
+    editing.inpaint,
+    training.train,
+):
     app.command()(command)
 app.command("recipes")(training.list_recipes)
 app.command()(judging.evaluate)
@@ -70,8 +79,12 @@ data_app.command("embed")(data.data_embed)
 
 
 def main() -> None:
-    """Run the command line; a mistake that the reader can mend becomes one line and exit code 2."""
-    warnings.formatwarning = lambda message, *_: f"dalle2-edu: {message}\n"  # what it says, not where it was said
+    """Run the command line; a mistake that the reader can mend becomes one line and exit code
+    2.
+    """
+    warnings.formatwarning = lambda message, *_: (
+        f"dalle2-edu: {message}\n"
+    )  # what it says, not where it was said
     try:
         app()
     except Dalle2EduError as error:

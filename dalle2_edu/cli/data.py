@@ -1,4 +1,6 @@
-"""`dalle2-edu data emoji | embed`: build the shipped data set again, or compute a data set's embeddings."""
+"""`dalle2-edu data emoji | embed`: build the shipped data set again, or compute a data set's
+embeddings.
+"""
 
 from __future__ import annotations
 
@@ -11,14 +13,18 @@ from dalle2_edu.cli.options import Device, find_device, writing
 
 
 def data_emoji(
-    out: Annotated[Path | None, typer.Option(help="The shard to write. [default: the one in the package]")] = None,
-    font: Annotated[Path | None, typer.Option(help="NotoColorEmoji.ttf. [default: where Debian puts it]")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="The shard to write. [default: the one in the package]")
+    ] = None,
+    font: Annotated[
+        Path | None, typer.Option(help="NotoColorEmoji.ttf. [default: where Debian puts it]")
+    ] = None,
 ) -> None:
     """Build the emoji data set again from the font.
 
-    Draws each emoji of Debian's fonts-noto-color-emoji at 128 x 128 pixels, names it in both languages and
-    packs all of them into one WebDataset shard. You don't need this to train: the shard ships with the
-    book.
+    Draws each emoji of Debian's fonts-noto-color-emoji at 128 x 128 pixels, names it in both
+    languages and packs all of them into one WebDataset shard. You don't need this to train: the
+    shard ships with the book.
 
     \b
     Example:
@@ -34,16 +40,21 @@ def data_emoji(
 
 
 def data_embed(
-    source: Annotated[str, typer.Argument(help="WebDataset shards: a path, glob, brace range or URL.")],
+    source: Annotated[
+        str, typer.Argument(help="WebDataset shards: a path, glob, brace range or URL.")
+    ],
     out: Annotated[Path, typer.Option(help="The folder to write, a file a shard.")],
-    image_size: Annotated[int, typer.Option(help="Of the copies beside the embeddings, for a decoder.")] = 32,
+    image_size: Annotated[
+        int, typer.Option(help="Of the copies beside the embeddings, for a decoder.")
+    ] = 32,
     device: Device = "auto",
 ) -> None:
     """Compute the CLIP embeddings of a data set once.
 
-    The priors and decoders learn from what the zoo's CLIP says of pictures. This writes it down, so that a
-    training, or several, need not run CLIP's image tower again. Stop it whenever you like and start it again:
-    the shards that are done are not done again. Several processes share the shards.
+    The priors and decoders learn from what the zoo's CLIP says of pictures. This writes it
+    down, so that a training, or several, need not run CLIP's image tower again. Stop it
+    whenever you like and start it again: the shards that are done are not done again. Several
+    processes share the shards.
 
     \b
     Example:
@@ -57,5 +68,7 @@ def data_embed(
 
     clip, card = zoo.load("shared", "clip", find_device(device)), zoo.cards()["shared", "clip"]
     with writing(out):
-        files = embed(source, out, clip, card.sha256, default_tokenizer(), CLIP_SIZE, image_size)
+        files = embed(
+            source, out, clip, card.sha256, default_tokenizer(), CLIP_SIZE, image_size
+        )
     print(f"{len(files)} files: {out}")

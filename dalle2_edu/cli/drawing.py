@@ -16,21 +16,33 @@ if TYPE_CHECKING:
 
 def draw(
     prompt: Annotated[str, typer.Argument(help="What to draw, in English or Chinese.")],
-    domain: Annotated[str | None, typer.Option(help="emoji or shapes. [default: what the prompt suggests]")] = None,
+    domain: Annotated[
+        str | None, typer.Option(help="emoji or shapes. [default: what the prompt suggests]")
+    ] = None,
     seed: Seed = 0,
     out: Annotated[Path, typer.Option(help="The folder to write into.")] = Path("out"),
     guidance_scale: Guidance = None,
-    prior_steps: Annotated[int | None, typer.Option(help="Denoising steps of the prior.")] = None,
-    decoder_steps: Annotated[int | None, typer.Option(help="Denoising steps of the decoder.")] = None,
-    upsampler_steps: Annotated[int | None, typer.Option(help="Denoising steps of each upsampler.")] = None,
-    prior: Annotated[str, typer.Option(help="prior (diffusion), ar_prior or regression: who imagines it.")] = "prior",
+    prior_steps: Annotated[
+        int | None, typer.Option(help="Denoising steps of the prior.")
+    ] = None,
+    decoder_steps: Annotated[
+        int | None, typer.Option(help="Denoising steps of the decoder.")
+    ] = None,
+    upsampler_steps: Annotated[
+        int | None, typer.Option(help="Denoising steps of each upsampler.")
+    ] = None,
+    prior: Annotated[
+        str, typer.Option(help="prior (diffusion), ar_prior or regression: who imagines it.")
+    ] = "prior",
     device: Device = "auto",
 ) -> None:
     """Draw a picture from words.
 
-    CLIP reads the prompt; the prior imagines the embedding of a picture that it could describe; the decoder
-    paints 32 x 32 pixels from that embedding, out of pure noise; two upsamplers make them 64 x 64 and 128 x
-    128. You get the picture, and a sheet that shows each of these steps. Takes some seconds on a laptop.
+    CLIP reads the prompt; the prior imagines the embedding of a picture that it could describe;
+    the decoder paints 32 x 32 pixels from that embedding, out of pure noise; two upsamplers
+    make them 64 x 64 and 128 x
+    128. You get the picture, and a sheet that shows each of these steps. Takes some seconds on
+         a laptop.
 
     \b
     Example:
@@ -39,7 +51,9 @@ def draw(
       out/smiling-cat_steps.png
     """
     if not prompt.strip():
-        raise Dalle2EduError('The prompt is empty; say what to draw, for example: dalle2-edu draw "rocket".')
+        raise Dalle2EduError(
+            'The prompt is empty; say what to draw, for example: dalle2-edu draw "rocket".'
+        )
     wanted: dict[str, Any] = {
         "guidance_scale": guidance_scale,
         "prior_steps": prior_steps,
@@ -47,15 +61,21 @@ def draw(
         "upsampler_steps": upsampler_steps,
     }
     pipeline = open_pipeline(prompt, domain, device, prior)
-    settings = {name: value for name, value in wanted.items() if value is not None}  # else the pipeline's own
+    settings = {
+        name: value for name, value in wanted.items() if value is not None
+    }  # else the pipeline's own
     with writing(out):
-        out.mkdir(parents=True, exist_ok=True)  # before the drawing, so that a bad folder costs no time
+        out.mkdir(
+            parents=True, exist_ok=True
+        )  # before the drawing, so that a bad folder costs no time
     stages = pipeline.text_to_image([prompt], seed=seed, return_stages=True, **settings)
     save_drawing(stages, out, slug(prompt))
 
 
 def save_drawing(stages: Stages, out: Path, name: str) -> None:
-    """Write <name>.png and the contact sheet <name>_steps.png into `out` and print their paths."""
+    """Write <name>.png and the contact sheet <name>_steps.png into `out` and print their
+    paths.
+    """
     from dalle2_edu.drawing.grids import to_pil
     from dalle2_edu.unclip.sheet import contact_sheet
 

@@ -17,12 +17,20 @@ if TYPE_CHECKING:
     from dalle2_edu.unclip.pipeline import UnCLIP
 
 How = Literal["finetuned", "replace"]
-PictureFile = Annotated[Path, typer.Argument(help="A PNG, JPEG or WebP file of any size; its middle square is used.")]
+PictureFile = Annotated[
+    Path,
+    typer.Argument(help="A PNG, JPEG or WebP file of any size; its middle square is used."),
+]
 Out = Annotated[Path, typer.Option(help="The folder to write into.")]
-Domain = Annotated[str, typer.Option(help="emoji or shapes: the decoder that knows pictures of this kind.")]
-WordsDomain = Annotated[str | None, typer.Option(help="emoji or shapes. [default: what the words suggest]")]
+Domain = Annotated[
+    str, typer.Option(help="emoji or shapes: the decoder that knows pictures of this kind.")
+]
+WordsDomain = Annotated[
+    str | None, typer.Option(help="emoji or shapes. [default: what the words suggest]")
+]
 DecoderSteps = Annotated[
-    int, typer.Option(help="Denoising steps of the decoder; more follow the picture more closely.")
+    int,
+    typer.Option(help="Denoising steps of the decoder; more follow the picture more closely."),
 ]
 
 
@@ -30,7 +38,8 @@ def vary(
     picture: PictureFile,
     n: Annotated[int, typer.Option(help="How many variations.")] = 4,
     eta: Annotated[
-        float, typer.Option(help="Fresh noise in each step: 0 gives the picture back, 1 varies most.")
+        float,
+        typer.Option(help="Fresh noise in each step: 0 gives the picture back, 1 varies most."),
     ] = 1.0,
     domain: Domain = "emoji",
     seed: Seed = 0,
@@ -40,9 +49,9 @@ def vary(
 ) -> None:
     """Draw more pictures of what a picture shows.
 
-    CLIP sees what the picture is of; everything else is the noise that the decoder would start from to paint
-    exactly this picture (DDIM inversion). Keep the first and disturb the second, and you get the same thing
-    once more: another pose, other places, other details.
+    CLIP sees what the picture is of; everything else is the noise that the decoder would start
+    from to paint exactly this picture (DDIM inversion). Keep the first and disturb the second,
+    and you get the same thing once more: another pose, other places, other details.
 
     \b
     Example:
@@ -62,7 +71,11 @@ def blend(
     second: PictureFile,
     steps: Annotated[int, typer.Option(help="How many pictures, both ends counted.")] = 7,
     fix_noise: Annotated[
-        bool, typer.Option("--fix-noise", help="One noise for all: only the meaning moves, the ends are no copies.")
+        bool,
+        typer.Option(
+            "--fix-noise",
+            help="One noise for all: only the meaning moves, the ends are no copies.",
+        ),
     ] = False,
     domain: Domain = "emoji",
     seed: Seed = 0,
@@ -72,8 +85,9 @@ def blend(
 ) -> None:
     """Walk from one picture to another.
 
-    Both are turned into what CLIP sees and the noise that paints the rest. The walk follows the arc between
-    them on the sphere (slerp), as a straight line would cut through the inside, where no picture lives.
+    Both are turned into what CLIP sees and the noise that paints the rest. The walk follows the
+    arc between them on the sphere (slerp), as a straight line would cut through the inside,
+    where no picture lives.
 
     \b
     Example:
@@ -84,7 +98,12 @@ def blend(
     ends = [open_file(first), open_file(second)]
     pipeline = open_editor(domain, device, out)
     images = pipeline.interpolate(
-        ends[0], ends[1], steps=steps, fix_noise=fix_noise, seed=seed, decoder_steps=decoder_steps
+        ends[0],
+        ends[1],
+        steps=steps,
+        fix_noise=fix_noise,
+        seed=seed,
+        decoder_steps=decoder_steps,
     )
     titles = [f"{i / (steps - 1):.0%} of the way" for i in range(steps)]
     name = f"{slug(first.stem)}_{slug(second.stem)}_blend"
@@ -93,11 +112,16 @@ def blend(
 
 def edit(
     picture: PictureFile,
-    source: Annotated[str, typer.Argument(help='What it shows now, in words; "" to leave that open.')],
+    source: Annotated[
+        str, typer.Argument(help='What it shows now, in words; "" to leave that open.')
+    ],
     target: Annotated[str, typer.Argument(help="What it should show.")],
     steps: Annotated[int, typer.Option(help="How many pictures, the first one unchanged.")] = 6,
     max_theta: Annotated[
-        float, typer.Option(help="How far to go at the end: 0.25 to 0.5 in the paper; 1 forgets the picture.")
+        float,
+        typer.Option(
+            help="How far to go at the end: 0.25 to 0.5 in the paper; 1 forgets the picture."
+        ),
     ] = 0.4,
     domain: WordsDomain = None,
     seed: Seed = 0,
@@ -107,8 +131,8 @@ def edit(
 ) -> None:
     """Change a picture by words: from what it shows to what it should show.
 
-    The difference of the two texts is a direction in the space of CLIP. The picture's embedding is turned
-    towards it step by step, while the noise that holds pose and details stays.
+    The difference of the two texts is a direction in the space of CLIP. The picture's embedding
+    is turned towards it step by step, while the noise that holds pose and details stays.
 
     \b
     Example:
@@ -119,36 +143,55 @@ def edit(
     image = open_file(picture)
     pipeline = open_editor(domain, device, out, words=target)
     images = pipeline.text_diff(
-        image, source, target, steps=steps, max_theta=max_theta, seed=seed, decoder_steps=decoder_steps
+        image,
+        source,
+        target,
+        steps=steps,
+        max_theta=max_theta,
+        seed=seed,
+        decoder_steps=decoder_steps,
     )
     titles = [f"theta {max_theta * i / (steps - 1):.2f}" for i in range(steps)]
-    save_edit(out, f"{slug(picture.stem)}_{slug(target)}", [image], [picture.name], images, titles)
+    save_edit(
+        out, f"{slug(picture.stem)}_{slug(target)}", [image], [picture.name], images, titles
+    )
 
 
 def inpaint(
     picture: PictureFile,
     prompt: Annotated[str, typer.Argument(help="What the whole picture should be of.")],
     mask: Annotated[
-        Path | None, typer.Option(help="A picture, white where to paint. [default: where PICTURE is transparent]")
+        Path | None,
+        typer.Option(
+            help="A picture, white where to paint. [default: where PICTURE is transparent]"
+        ),
     ] = None,
     n: Annotated[int, typer.Option(help="How many attempts.")] = 3,
     domain: WordsDomain = None,
     seed: Seed = 0,
-    guidance_scale: Annotated[float, typer.Option(help="How far to follow the words: 1 is off.")] = 2.0,
+    guidance_scale: Annotated[
+        float, typer.Option(help="How far to follow the words: 1 is off.")
+    ] = 2.0,
     decoder_steps: DecoderSteps = 50,
     how: Annotated[
         str | None,
-        typer.Option(help="finetuned or replace. [default: finetuned, if the zoo has a decoder that was taught to]"),
+        typer.Option(
+            help=(
+                "finetuned or replace. [default: finetuned, if the zoo has a decoder that was"
+                " taught to]"
+            )
+        ),
     ] = None,
     out: Out = Path("out"),
     device: Device = "auto",
 ) -> None:
     """Paint a part of a picture anew; every other pixel stays as it is.
 
-    Mark the part by making it transparent, or white in a mask of its own. A decoder that was taught to inpaint
-    is shown the known part. Any other has it put in place at each step, noised as much as the step; the walk
-    goes back up and down again a few times, so that old and new come to fit (RePaint). "As it is" speaks of the
-    picture at the size that is drawn, 128 x 128.
+    Mark the part by making it transparent, or white in a mask of its own. A decoder that was
+    taught to inpaint is shown the known part. Any other has it put in place at each step,
+    noised as much as the step; the walk goes back up and down again a few times, so that old
+    and new come to fit (RePaint). "As it is" speaks of the picture at the size that is drawn,
+    128 x 128.
 
     \b
     Example:
@@ -161,7 +204,14 @@ def inpaint(
     hole = find_mask(picture, image, mask)
     pipeline = open_editor(domain, device, out, words=prompt)
     images = pipeline.inpaint(
-        image, hole, prompt, n=n, seed=seed, guidance_scale=guidance_scale, decoder_steps=decoder_steps, how=way
+        image,
+        hole,
+        prompt,
+        n=n,
+        seed=seed,
+        guidance_scale=guidance_scale,
+        decoder_steps=decoder_steps,
+        how=way,
     )
     before, titles = [picture.name, "white is painted"], [f"attempt {i + 1}" for i in range(n)]
     save_edit(out, f"{slug(picture.stem)}_inpaint", [image, hole], before, images, titles)
@@ -181,22 +231,32 @@ def find_mask(picture: Path, image: PILImage, mask: Path | None) -> PILImage:
     hole = open_file(mask) if mask is not None else transparency_mask(image)
     if hole is None:
         raise Dalle2EduError(
-            f"{picture} has no transparent part: say where to paint, --mask FILE with that part white."
+            f"{picture} has no transparent part: say where to paint, --mask FILE with that part"
+            " white."
         )
     return hole
 
 
 def open_editor(domain: str | None, device: str, out: Path, words: str = "") -> UnCLIP:
-    """The pipeline for an edit, and a folder for its result, made first: a bad folder then costs no time."""
+    """The pipeline for an edit, and a folder for its result, made first: a bad folder then
+    costs no time.
+    """
     with writing(out):
         out.mkdir(parents=True, exist_ok=True)
     return open_pipeline(words, domain, device)
 
 
 def save_edit(
-    out: Path, name: str, given: list[PILImage], given_titles: list[str], images: Tensor, titles: list[str]
+    out: Path,
+    name: str,
+    given: list[PILImage],
+    given_titles: list[str],
+    images: Tensor,
+    titles: list[str],
 ) -> None:
-    """Write <name>_1.png, ... and the sheet <name>.png, which shows what was given first; print the paths."""
+    """Write <name>_1.png, ... and the sheet <name>.png, which shows what was given first; print
+    the paths.
+    """
     import torch
 
     from dalle2_edu.drawing.grids import picture_grid, to_pil
@@ -208,5 +268,10 @@ def save_edit(
         for image, file in zip(images, files, strict=True):
             to_pil(image).save(file)
         everything = torch.cat([*before, images.cpu()])
-        sheet = picture_grid([*given_titles, *titles], everything, out / f"{name}.png", columns=min(len(everything), 9))
+        sheet = picture_grid(
+            [*given_titles, *titles],
+            everything,
+            out / f"{name}.png",
+            columns=min(len(everything), 9),
+        )
     print(*files, sheet, sep="\n")

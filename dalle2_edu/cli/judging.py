@@ -1,4 +1,6 @@
-"""`dalle2-edu evaluate | trial | seams`: how good the models are, what the prior is for, how well holes are closed."""
+"""`dalle2-edu evaluate | trial | seams`: how good the models are, what the prior is for, how
+well holes are closed.
+"""
 
 from __future__ import annotations
 
@@ -8,25 +10,41 @@ from typing import Annotated
 
 import typer
 
-from dalle2_edu.cli.options import Device, Guidance, Seed, choose, find_device, picture_domains, writing
+from dalle2_edu.cli.options import (
+    Device,
+    Guidance,
+    Seed,
+    choose,
+    find_device,
+    picture_domains,
+    writing,
+)
 
 
 def evaluate(
     domain: Annotated[str, typer.Argument(help="shapes or emoji.")],
-    pictures: Annotated[int, typer.Option(help="How many pictures to draw, a multiple of 4.")] = 200,
+    pictures: Annotated[
+        int, typer.Option(help="How many pictures to draw, a multiple of 4.")
+    ] = 200,
     seed: Seed = 0,
     guidance_scale: Guidance = None,
-    batch_size: Annotated[int, typer.Option(help="Pictures drawn together; the result is the same.")] = 16,
-    out: Annotated[Path | None, typer.Option(help="Also write the numbers to this JSON file.")] = None,
-    into_card: Annotated[bool, typer.Option("--into-card", help="Also quote them on the decoder's card.")] = False,
+    batch_size: Annotated[
+        int, typer.Option(help="Pictures drawn together; the result is the same.")
+    ] = 16,
+    out: Annotated[
+        Path | None, typer.Option(help="Also write the numbers to this JSON file.")
+    ] = None,
+    into_card: Annotated[
+        bool, typer.Option("--into-card", help="Also quote them on the decoder's card.")
+    ] = False,
     device: Device = "auto",
 ) -> None:
     """Measure how good a trained pipeline is.
 
-    Draws pictures of prompts that nobody picked by hand, half of them English and half Chinese, and asks
-    judges that had no part in the training: for shapes, a classifier that reads each attribute off the
-    picture; for emoji, a second CLIP that looks for the right caption among 100. Prints a table, with real
-    pictures' numbers beside it.
+    Draws pictures of prompts that nobody picked by hand, half of them English and half Chinese,
+    and asks judges that had no part in the training: for shapes, a classifier that reads each
+    attribute off the picture; for emoji, a second CLIP that looks for the right caption among
+    100. Prints a table, with real pictures' numbers beside it.
 
     \b
     Example:
@@ -51,21 +69,37 @@ def evaluate(
 
 def trial(
     domain: Annotated[str, typer.Argument(help="shapes or emoji.")],
-    n: Annotated[int, typer.Option(help="How many captions, an even number; each row draws some of them again.")] = 100,
+    n: Annotated[
+        int,
+        typer.Option(
+            help="How many captions, an even number; each row draws some of them again."
+        ),
+    ] = 100,
     seed: Seed = 0,
-    sweep: Annotated[bool, typer.Option(help="Also try guidance on the prior and on the decoder.")] = True,
-    batch_size: Annotated[int, typer.Option(help="Pictures drawn together; the result is the same.")] = 16,
-    out: Annotated[Path | None, typer.Option(help="Write a grid of the pictures to this PNG.")] = None,
-    numbers: Annotated[Path | None, typer.Option("--json", help="Write the numbers to this JSON file.")] = None,
-    markdown: Annotated[bool, typer.Option("--markdown", help="Print the tables in Markdown.")] = False,
+    sweep: Annotated[
+        bool, typer.Option(help="Also try guidance on the prior and on the decoder.")
+    ] = True,
+    batch_size: Annotated[
+        int, typer.Option(help="Pictures drawn together; the result is the same.")
+    ] = 16,
+    out: Annotated[
+        Path | None, typer.Option(help="Write a grid of the pictures to this PNG.")
+    ] = None,
+    numbers: Annotated[
+        Path | None, typer.Option("--json", help="Write the numbers to this JSON file.")
+    ] = None,
+    markdown: Annotated[
+        bool, typer.Option("--markdown", help="Print the tables in Markdown.")
+    ] = False,
     device: Device = "auto",
 ) -> None:
     """Put the prior on trial: is it worth its place?
 
-    One decoder draws the same captions six times, fed with nothing but the caption, with the text embedding,
-    with a regression's, an autoregressive prior's and the diffusion prior's answer, and with the embedding of
-    a real picture. Judges that had no part in the training mark them. Prints the table, what was missing, and
-    the paper's numbers. With 100 captions that is about 1,700 pictures: minutes on a GPU, an hour on a laptop.
+    One decoder draws the same captions six times, fed with nothing but the caption, with the
+    text embedding, with a regression's, an autoregressive prior's and the diffusion prior's
+    answer, and with the embedding of a real picture. Judges that had no part in the training
+    mark them. Prints the table, what was missing, and the paper's numbers. With 100 captions
+    that is about 1,700 pictures: minutes on a GPU, an hour on a laptop.
 
     \b
     Example:
@@ -86,23 +120,30 @@ def trial(
     print(format_trial(result, markdown))
     if numbers is not None:
         with writing(numbers):
-            numbers.write_text(json.dumps(result, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+            numbers.write_text(
+                json.dumps(result, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
+            )
 
 
 def seams(
     domain: Annotated[str, typer.Argument(help="shapes or emoji.")],
     n: Annotated[int, typer.Option(help="How many pictures, an even number.")] = 24,
     seed: Seed = 0,
-    out: Annotated[Path | None, typer.Option(help="Write a grid of the pictures to this PNG.")] = None,
-    markdown: Annotated[bool, typer.Option("--markdown", help="Print the table in Markdown.")] = False,
+    out: Annotated[
+        Path | None, typer.Option(help="Write a grid of the pictures to this PNG.")
+    ] = None,
+    markdown: Annotated[
+        bool, typer.Option("--markdown", help="Print the table in Markdown.")
+    ] = False,
     device: Device = "auto",
 ) -> None:
     """Compare the ways to inpaint by the seams that they leave.
 
-    Cuts the same holes into real pictures and closes them three ways: the known pixels put in place at each
-    step, the same again and again (RePaint), and shown to networks that were taught to inpaint; with the
-    picture's own caption, and with that of the next one. Prints how much steeper the hole's edge is than
-    its inside. With 24 pictures it takes some five minutes on a laptop.
+    Cuts the same holes into real pictures and closes them three ways: the known pixels put in
+    place at each step, the same again and again (RePaint), and shown to networks that were
+    taught to inpaint; with the picture's own caption, and with that of the next one. Prints how
+    much steeper the hole's edge is than its inside. With 24 pictures it takes some five minutes
+    on a laptop.
 
     \b
     Example:

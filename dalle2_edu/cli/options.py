@@ -1,4 +1,6 @@
-"""What several commands share: their options, how a name is checked, how a pipeline is opened."""
+"""What several commands share: their options, how a name is checked, how a pipeline is
+opened.
+"""
 
 from __future__ import annotations
 
@@ -16,34 +18,47 @@ if TYPE_CHECKING:
     from dalle2_edu.unclip.pipeline import UnCLIP
 
 Precision = Literal["no", "bf16"]
-PriorKind = Literal["prior", "ar_prior", "regression"]  # as in `unclip.pipeline`, which would import PyTorch
+PriorKind = Literal[
+    "prior", "ar_prior", "regression"
+]  # as in `unclip.pipeline`, which would import PyTorch
 
-Seed = Annotated[int, typer.Option(help="Where the noise starts: the same seed gives the same picture.")]
+Seed = Annotated[
+    int, typer.Option(help="Where the noise starts: the same seed gives the same picture.")
+]
 Device = Annotated[str, typer.Option(help="cpu, cuda, or auto: a GPU if there is one.")]
 Tier = Annotated[
     str,
     typer.Option(
         envvar="DALLE2_EDU_TIER",
-        help="smoke: seconds, to see that it runs. cpu: minutes to hours on a laptop. gpu: for one GPU.",
+        help=(
+            "smoke: seconds, to see that it runs. cpu: minutes to hours on a laptop. gpu: for"
+            " one GPU."
+        ),
     ),
 ]
 MixedPrecision = Annotated[
-    str | None, typer.Option(help="no or bf16: the numbers to compute in. [default: the recipe's own]")
+    str | None,
+    typer.Option(help="no or bf16: the numbers to compute in. [default: the recipe's own]"),
 ]
 Guidance = Annotated[
-    float | None, typer.Option(help="How far to follow the words: 1 is off. [default: the model's own]")
+    float | None,
+    typer.Option(help="How far to follow the words: 1 is off. [default: the model's own]"),
 ]
 
 
 def choose(kind: str, name: str, known: Sequence[str]) -> str:
-    """Return `name` if it is known; otherwise raise Dalle2EduError with the list of those that are."""
+    """Return `name` if it is known; otherwise raise Dalle2EduError with the list of those that
+    are.
+    """
     if name not in known:
         raise Dalle2EduError(f'There is no {kind} "{name}"; choose one of: {", ".join(known)}.')
     return name
 
 
 def find_device(name: str) -> str:
-    """Resolve "auto" to "cuda" or "cpu"; raises Dalle2EduError for a device that PyTorch can't reach."""
+    """Resolve "auto" to "cuda" or "cpu"; raises Dalle2EduError for a device that PyTorch can't
+    reach.
+    """
     import torch
 
     if name == "auto":
@@ -51,13 +66,17 @@ def find_device(name: str) -> str:
     try:
         torch.empty(1, device=name)
     except (RuntimeError, AssertionError):
-        raise Dalle2EduError(f'PyTorch can\'t use the device "{name}" here; try --device cpu.') from None
+        raise Dalle2EduError(
+            f'PyTorch can\'t use the device "{name}" here; try --device cpu.'
+        ) from None
     return name
 
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Turn the system's errors while writing `path` (a full disk, no permission) into one clear line."""
+    """Turn the system's errors while writing `path` (a full disk, no permission) into one clear
+    line.
+    """
     try:
         yield
     except OSError as error:
@@ -66,11 +85,17 @@ def writing(path: Path) -> Iterator[None]:
 
 def choose_precision(name: str | None) -> Precision | None:
     """The precision of that name, or None where none is asked for and the recipe decides."""
-    return None if name is None else cast(Precision, choose("precision", name, get_args(Precision)))
+    return (
+        None
+        if name is None
+        else cast(Precision, choose("precision", name, get_args(Precision)))
+    )
 
 
 def open_pipeline(prompt: str, domain: str | None, device: str, prior: str = "prior") -> UnCLIP:
-    """The trained pipeline of `domain`, or of the one that suits the prompt, with this prior."""
+    """The trained pipeline of `domain`, or of the one that suits the prompt, with this
+    prior.
+    """
     from dalle2_edu.data.domains import pick_domain
     from dalle2_edu.unclip.pipeline import UnCLIP
 

@@ -13,28 +13,47 @@ Logger = Literal["csv", "tensorboard"]
 
 
 def train(
-    recipe: Annotated[str, typer.Argument(help="What to train; `dalle2-edu recipes` lists the names.")],
+    recipe: Annotated[
+        str, typer.Argument(help="What to train; `dalle2-edu recipes` lists the names.")
+    ],
     tier: Tier = "cpu",
-    out: Annotated[Path | None, typer.Option(help="The run's folder. [default: runs/<recipe>-<tier>]")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from its last checkpoint.")] = False,
+    out: Annotated[
+        Path | None, typer.Option(help="The run's folder. [default: runs/<recipe>-<tier>]")
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on from its last checkpoint.")
+    ] = False,
     data: Annotated[
         str | None,
         typer.Option(
-            help="Your own data: a folder of pictures, WebDataset shards (path, glob, range, URL; several stream), "
-            "or a folder that `data embed` wrote."
+            help=(
+                "Your own data: a folder of pictures, WebDataset shards (path, glob, range,"
+                " URL; several stream), "
+                "or a folder that `data embed` wrote."
+            )
         ),
     ] = None,
-    steps: Annotated[int | None, typer.Option(help="How many updates. [default: the tier's]")] = None,
-    max_minutes: Annotated[float | None, typer.Option(help="Stop after so many minutes, with a checkpoint.")] = None,
+    steps: Annotated[
+        int | None, typer.Option(help="How many updates. [default: the tier's]")
+    ] = None,
+    max_minutes: Annotated[
+        float | None, typer.Option(help="Stop after so many minutes, with a checkpoint.")
+    ] = None,
     mixed_precision: MixedPrecision = None,
-    logger: Annotated[str, typer.Option(help="csv or tensorboard: how the log is written.")] = "csv",
-    fsdp: Annotated[bool, typer.Option("--fsdp", help="Split the model among the processes, for a large one.")] = False,
+    logger: Annotated[
+        str, typer.Option(help="csv or tensorboard: how the log is written.")
+    ] = "csv",
+    fsdp: Annotated[
+        bool,
+        typer.Option("--fsdp", help="Split the model among the processes, for a large one."),
+    ] = False,
 ) -> None:
     """Train one model of the pipeline.
 
-    A recipe says which model, on which data, with which numbers; the tier says how big. While it runs it
-    writes checkpoints, a log and, for models that draw, grids of samples into its folder. Stop it whenever
-    you like, even with `kill -9`: with --resume it goes on as if nothing had happened.
+    A recipe says which model, on which data, with which numbers; the tier says how big. While
+    it runs it writes checkpoints, a log and, for models that draw, grids of samples into its
+    folder. Stop it whenever you like, even with `kill -9`: with --resume it goes on as if
+    nothing had happened.
 
     \b
     Example:

@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dalle2_edu.cli.options import Device, MixedPrecision, Seed, Tier, choose, choose_precision, find_device, writing
+from dalle2_edu.cli.options import (
+    Device,
+    MixedPrecision,
+    Seed,
+    Tier,
+    choose,
+    choose_precision,
+    find_device,
+    writing,
+)
 from dalle2_edu.errors import Dalle2EduError
 
 if TYPE_CHECKING:
@@ -18,8 +27,8 @@ if TYPE_CHECKING:
 def zoo_list() -> None:
     """Show every trained model, what its card says, and which are missing.
 
-    The card lies beside the weights as JSON; this prints the short of it. A domain's prior and decoder
-    belong together; `shared` parts serve both.
+    The card lies beside the weights as JSON; this prints the short of it. A domain's prior and
+    decoder belong together; `shared` parts serve both.
 
     \b
     Example:
@@ -35,7 +44,9 @@ def zoo_list() -> None:
 
 
 def card_line(card: Card | None) -> str:
-    """The columns of `zoo list` that come from a card, or a word for a model that is not here."""
+    """The columns of `zoo list` that come from a card, or a word for a model that is not
+    here.
+    """
     if card is None:
         return "not here"
     numbers = ", ".join(f"{name} {value:.4g}" for name, value in card.metrics.items())
@@ -45,8 +56,8 @@ def card_line(card: Card | None) -> str:
 def zoo_verify() -> None:
     """Check that every model is whole: its hash, its names, its shapes.
 
-    Loads each one just as drawing would and throws it away again. The exit code is 2 if any is missing or
-    damaged.
+    Loads each one just as drawing would and throws it away again. The exit code is 2 if any is
+    missing or damaged.
 
     \b
     Example:
@@ -64,20 +75,26 @@ def zoo_verify() -> None:
             print(f"BAD    {domain} {part}: {error}")
             bad += 1
     if bad:
-        raise Dalle2EduError(f"Missing or damaged: {bad} of the {len(everything)} models in {zoo.folder()}.")
+        raise Dalle2EduError(
+            f"Missing or damaged: {bad} of the {len(everything)} models in {zoo.folder()}."
+        )
 
 
 def zoo_train(
     tier: Tier = "cpu",
-    runs: Annotated[Path | None, typer.Option(help="The folder of the runs. [default: runs/zoo-<tier>]")] = None,
-    into: Annotated[Path | None, typer.Option(help="The zoo to fill. [default: <runs>/zoo]")] = None,
+    runs: Annotated[
+        Path | None, typer.Option(help="The folder of the runs. [default: runs/zoo-<tier>]")
+    ] = None,
+    into: Annotated[
+        Path | None, typer.Option(help="The zoo to fill. [default: <runs>/zoo]")
+    ] = None,
     mixed_precision: MixedPrecision = None,
 ) -> None:
     """Train every model again, one after the other, into a zoo of your own.
 
-    Later models need earlier ones (the prior learns CLIP's embeddings), so each is published as soon as it
-    is done. The zoo that ships with the book stays as it is. Interrupt it and call it again: it goes on
-    where it was.
+    Later models need earlier ones (the prior learns CLIP's embeddings), so each is published as
+    soon as it is done. The zoo that ships with the book stays as it is. Interrupt it and call
+    it again: it goes on where it was.
 
     \b
     Example:
@@ -90,31 +107,39 @@ def zoo_train(
     precision = choose_precision(mixed_precision)
     runs = runs or Path("runs") / f"zoo-{tier}"
     into = into or runs / "zoo"
-    os.environ["DALLE2_EDU_ZOO"] = str(into)  # where `publish` writes, and where later recipes load from
+    os.environ["DALLE2_EDU_ZOO"] = str(
+        into
+    )  # where `publish` writes, and where later recipes load from
     for place, recipe in enumerate(recipes.RECIPES, start=1):
         print(f"[{place}/{len(recipes.RECIPES)}] {recipe}")
         run_dir = runs / recipe
-        recipes.run(recipe, tier, out=run_dir, resume=run_dir.exists(), mixed_precision=precision)
+        recipes.run(
+            recipe, tier, out=run_dir, resume=run_dir.exists(), mixed_precision=precision
+        )
         recipes.publish(run_dir)
     print(f'Done. To draw with them: DALLE2_EDU_ZOO={into} dalle2-edu draw "rocket"')
 
 
 def zoo_publish(
-    run_dir: Annotated[Path, typer.Argument(help="The folder of a run, such as runs/emoji-decoder-gpu.")],
+    run_dir: Annotated[
+        Path, typer.Argument(help="The folder of a run, such as runs/emoji-decoder-gpu.")
+    ],
     notes: Annotated[str, typer.Option(help="What a user of the weights ought to know.")] = "",
 ) -> None:
     """Put the weights of a run into the zoo, with their card.
 
-    Takes the run's averaged weights (EMA), rounds them to half precision and writes the card: recipe,
-    minutes, numbers, hash. The model that was there is replaced. Set DALLE2_EDU_ZOO to publish into a
-    folder of your own.
+    Takes the run's averaged weights (EMA), rounds them to half precision and writes the card:
+    recipe, minutes, numbers, hash. The model that was there is replaced. Set DALLE2_EDU_ZOO to
+    publish into a folder of your own.
 
     \b
     Example:
       dalle2-edu zoo publish runs/emoji-decoder-gpu
     """
     if not run_dir.is_dir():
-        raise Dalle2EduError(f"There is no run in {run_dir}; train one first: dalle2-edu train <recipe>.")
+        raise Dalle2EduError(
+            f"There is no run in {run_dir}; train one first: dalle2-edu train <recipe>."
+        )
     from dalle2_edu.training import recipes
 
     print(recipes.publish(run_dir, notes=notes))
@@ -122,7 +147,14 @@ def zoo_publish(
 
 GALLERY = {
     "emoji": (
-        *("rocket", "cat face", "smiling face with sunglasses", "red apple", "penguin", "sunflower"),
+        *(
+            "rocket",
+            "cat face",
+            "smiling face with sunglasses",
+            "red apple",
+            "penguin",
+            "sunflower",
+        ),
         *("火箭", "猫脸", "墨镜笑脸", "红苹果", "企鹅", "向日葵"),
     ),
     "shapes": (
@@ -149,8 +181,8 @@ def zoo_gallery(
 ) -> None:
     """Draw the same prompts in both languages with both pipelines: the picture in the README.
 
-    The prompts were chosen before any picture was seen and stand in dalle2_edu/cli/zoo.py; nothing is drawn twice to
-    be picked from.
+    The prompts were chosen before any picture was seen and stand in dalle2_edu/cli/zoo.py;
+    nothing is drawn twice to be picked from.
 
     \b
     Example:

@@ -11,8 +11,8 @@ DOMAINS = ("shapes", "emoji")
 
 
 def pick_domain(prompt: str) -> str:
-    """Which miniature knows what the prompt speaks of: "emoji" for an emoji's exact caption, "shapes" for a word of the
-    shapes' world, otherwise "emoji".
+    """Which miniature knows what the prompt speaks of: "emoji" for an emoji's exact caption,
+    "shapes" for a word of the shapes' world, otherwise "emoji".
     """
     wanted = prompt.strip().lower()
     if any(wanted in each.captions for each in emoji.load()):

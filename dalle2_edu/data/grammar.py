@@ -1,17 +1,19 @@
 """Lesson: a small grammar that puts the truth into words, in English and in Chinese.
 
-A caption is built the way a sentence is: noun phrases for the objects ("a large striped red circle",
-一个大的红色条纹圆形), a frame that says where things are, and the background before or after it. At every
-turn there are several ways to go, and a list of random numbers in [0, 1), one row a caption, takes the turns:
-the same numbers give the same words, and all zeros the first wording everywhere.
+A caption is built the way a sentence is: noun phrases for the objects ("a large striped red
+circle", 一个大的红色条纹圆形), a frame that says where things are, and the background before or after it.
+At every turn there are several ways to go, and a list of random numbers in [0, 1), one row a
+caption, takes the turns: the same numbers give the same words, and all zeros the first wording
+everywhere.
 
-People do not write everything they see. A "mixed" caption never says that a plain object is plain, and leaves
-out sizes, textures, places and backgrounds at random, down to "a red circle" and 红色圆形. A "full" caption
-leaves out nothing, so that a picture can be checked against it. Each language has its own grammar, for
-word-for-word Chinese is not Chinese: a plain red is 纯红色, a star is counted with 颗 and a sign with 块.
+People do not write everything they see. A "mixed" caption never says that a plain object is
+plain, and leaves out sizes, textures, places and backgrounds at random, down to "a red circle"
+and 红色圆形. A "full" caption leaves out nothing, so that a picture can be checked against it. Each
+language has its own grammar, for word-for-word Chinese is not Chinese: a plain red is 纯红色, a
+star is counted with 颗 and a sign with 块.
 
-This file knows words only; the factors are defined in `dalle2_edu.data.shapes`. Used in chapter 02.
-"""
+This file knows words only; the factors are defined in `dalle2_edu.data.shapes`. Used in chapter
+02."""
 
 from __future__ import annotations
 
@@ -33,7 +35,9 @@ KEEP_SIZE, KEEP_TEXTURE, KEEP_PLACE, KEEP_LAYOUT, KEEP_BACKGROUND, KEEP_SIGN_COL
     0.4,
     0.8,
 )
-BARE_CHINESE = 0.6  # how often a mixed Chinese caption says 红色圆形 and not 一个红色圆形, as titles do
+BARE_CHINESE = (
+    0.6  # how often a mixed Chinese caption says 红色圆形 and not 一个红色圆形, as titles do
+)
 
 
 class Thing(NamedTuple):
@@ -58,7 +62,9 @@ class Truth(NamedTuple):
 
 
 class Luck(NamedTuple):
-    """The numbers in [0, 1) that choose the words of one noun phrase, or of the sentence around it."""
+    """The numbers in [0, 1) that choose the words of one noun phrase, or of the sentence around
+    it.
+    """
 
     form: float
     word: float
@@ -68,7 +74,9 @@ class Luck(NamedTuple):
     bare: float
 
 
-DRAWS = 3 * len(Luck._fields)  # random numbers a caption: for object a, object b and the sentence
+DRAWS = 3 * len(
+    Luck._fields
+)  # random numbers a caption: for object a, object b and the sentence
 
 
 def pick(options: Sequence[str], luck: float) -> str:
@@ -76,13 +84,18 @@ def pick(options: Sequence[str], luck: float) -> str:
     return options[int(luck * len(options))]
 
 
-def captions(truths: Sequence[Truth], numbers: Sequence[Sequence[float]], language: str, detail: str) -> list[str]:
-    """One caption a scene. `numbers`: for each scene `DRAWS` numbers in [0, 1) that choose the wording.
+def captions(
+    truths: Sequence[Truth], numbers: Sequence[Sequence[float]], language: str, detail: str
+) -> list[str]:
+    """One caption a scene. `numbers`: for each scene `DRAWS` numbers in [0, 1) that choose the
+    wording.
 
     Raises Dalle2EduError for an unknown language or detail.
     """
     if language not in LANGUAGES:
-        raise Dalle2EduError(f"unknown language '{language}': choose from {', '.join(LANGUAGES)}")
+        raise Dalle2EduError(
+            f"unknown language '{language}': choose from {', '.join(LANGUAGES)}"
+        )
     if detail not in DETAILS:
         raise Dalle2EduError(f"unknown detail '{detail}': choose from {', '.join(DETAILS)}")
     sentence = english_sentence if language == "en" else chinese_sentence
@@ -93,11 +106,15 @@ def captions(truths: Sequence[Truth], numbers: Sequence[Sequence[float]], langua
     ]
 
 
-# ---------------------------------------------------------------------------------------------------- English
+# ----------------------------------------------------------------------------------------------
 
 ENGLISH_SHAPES = ("circle", "square", "triangle", "star", "heart", "cross", "ring", "diamond")
 ENGLISH_SIZES = {"small": ("small", "little"), "large": ("large", "big")}
-ENGLISH_TEXTURES = {"plain": ("plain", "solid"), "striped": ("striped",), "dotted": ("dotted", "spotted")}
+ENGLISH_TEXTURES = {
+    "plain": ("plain", "solid"),
+    "striped": ("striped",),
+    "dotted": ("dotted", "spotted"),
+}
 ENGLISH_PLACES = {
     "middle": ("in the middle", "in the center"),
     "left": ("on the left", "on the left side"),
@@ -150,7 +167,9 @@ def english_thing(thing: Thing, luck: Luck, full: bool) -> str:
     if full or (thing.texture != "plain" and luck.keep_second < KEEP_TEXTURE):
         texture = pick(ENGLISH_TEXTURES[thing.texture], luck.noun) + " "
     colour = thing.colour + " "
-    return with_article(f"{size}{pick((texture + colour, colour + texture), luck.form)}{thing.shape}")
+    return with_article(
+        f"{size}{pick((texture + colour, colour + texture), luck.form)}{thing.shape}"
+    )
 
 
 def english_sentence(truth: Truth, luck_a: Luck, luck_b: Luck, luck: Luck, full: bool) -> str:
@@ -164,14 +183,18 @@ def english_sentence(truth: Truth, luck_a: Luck, luck_b: Luck, luck: Luck, full:
         a, b = english_thing(truth.a, luck_a, full), english_thing(truth.b, luck_b, full)
         scene = pick(ENGLISH_LAYOUTS[layout], luck.form).format(a=a, b=b)
     else:
-        sign = with_article(f"{truth.a.colour} sign" if full or luck.keep_first < KEEP_SIGN_COLOUR else "sign")
+        sign = with_article(
+            f"{truth.a.colour} sign" if full or luck.keep_first < KEEP_SIGN_COLOUR else "sign"
+        )
         scene = pick(ENGLISH_SIGNS, luck.form).format(sign=sign, word=truth.word)
     if full or luck.keep_second < KEEP_BACKGROUND:
-        return pick(ENGLISH_BACKGROUNDS, luck.noun).format(scene=scene, background=truth.background)
+        return pick(ENGLISH_BACKGROUNDS, luck.noun).format(
+            scene=scene, background=truth.background
+        )
     return scene
 
 
-# ---------------------------------------------------------------------------------------------------- Chinese
+# ----------------------------------------------------------------------------------------------
 
 CHINESE_SHAPES = {
     "circle": ("圆形",),
@@ -200,7 +223,10 @@ CHINESE_COLOURS = {
     "light pink": "浅粉色",
 }
 CHINESE_SIZES = {"small": "小", "large": "大"}
-CHINESE_PATTERNS = {"striped": ("条纹", "条纹"), "dotted": ("波点", "圆点")}  # as an adjective, and after 带
+CHINESE_PATTERNS = {
+    "striped": ("条纹", "条纹"),
+    "dotted": ("波点", "圆点"),
+}  # as an adjective, and after 带
 CHINESE_PLACES = {
     "middle": ("中间", "中央", "正中"),
     "left": ("左边", "左侧"),
@@ -208,7 +234,12 @@ CHINESE_PLACES = {
     "top": ("上方", "上面"),
     "bottom": ("下方", "下面"),
 }
-CHINESE_PLACED = ("{thing}在{place}", "{place}有{thing}", "画面{place}是{thing}", "{thing}位于画面{place}")
+CHINESE_PLACED = (
+    "{thing}在{place}",
+    "{place}有{thing}",
+    "画面{place}是{thing}",
+    "{thing}位于画面{place}",
+)
 CHINESE_LAYOUTS = {
     "side by side": (
         "{a}在{b}的左边",
@@ -276,7 +307,11 @@ def chinese_sentence(truth: Truth, luck_a: Luck, luck_b: Luck, luck: Luck, full:
         a, b = chinese_thing(truth.a, luck_a, full), chinese_thing(truth.b, luck_b, full)
         scene = pick(CHINESE_LAYOUTS[layout], luck.form).format(a=a, b=b)
     else:
-        colour = CHINESE_COLOURS[truth.a.colour] if full or luck.keep_first < KEEP_SIGN_COLOUR else ""
+        colour = (
+            CHINESE_COLOURS[truth.a.colour]
+            if full or luck.keep_first < KEEP_SIGN_COLOUR
+            else ""
+        )
         scene = pick(CHINESE_SIGNS, luck.form).format(colour=colour, word=truth.word)
     if full or luck.keep_second < KEEP_BACKGROUND:
         background = CHINESE_COLOURS[truth.background]
@@ -287,6 +322,11 @@ def chinese_sentence(truth: Truth, luck_a: Luck, luck_b: Luck, luck: Luck, full:
 def speaks_of_shapes(prompt: str) -> bool:
     """Whether a prompt names something of this world: a shape or a sign, in either language."""
     nouns = {*ENGLISH_SHAPES, "sign"}
-    english = any(word in nouns or word.removesuffix("s") in nouns for word in re.findall("[a-z]+", prompt.lower()))
-    chinese = any(noun in prompt for group in (*CHINESE_SHAPES.values(), ("牌子",)) for noun in group)
+    english = any(
+        word in nouns or word.removesuffix("s") in nouns
+        for word in re.findall("[a-z]+", prompt.lower())
+    )
+    chinese = any(
+        noun in prompt for group in (*CHINESE_SHAPES.values(), ("牌子",)) for noun in group
+    )
     return english or chinese

@@ -1,12 +1,13 @@
 """Lesson: an endless captioned world, drawn from distances.
 
-What a model can learn is bounded by its data, and with found data one never knows the truth behind a picture.
-Here we do: a *scene* is drawn at random from a few factors, the factors are kept, and both the picture and
-its captions are made from them. So a generator can be marked exactly, attribute by attribute, and
-combinations that were never drawn in training show whether it has learnt to compose or only to remember.
+What a model can learn is bounded by its data, and with found data one never knows the truth
+behind a picture. Here we do: a *scene* is drawn at random from a few factors, the factors are
+kept, and both the picture and its captions are made from them. So a generator can be marked
+exactly, attribute by attribute, and combinations that were never drawn in training show whether
+it has learnt to compose or only to remember.
 
-A scene is one object, two objects, or a sign on a post with one to three capital letters. Its factors
-(`FACTORS`):
+A scene is one object, two objects, or a sign on a post with one to three capital letters. Its
+factors (`FACTORS`):
 
     kind                               one | two | sign
     background                         one of five pale colours
@@ -16,23 +17,24 @@ A scene is one object, two objects, or a sign on a post with one to three capita
     layout                             two objects side by side, or one above the other
     length letter_1 letter_2 letter_3  a sign's letters
 
-Every factor is present for every scene as an index into its values; where it has no meaning it is 0, and
-`applicable` says so. Beside the factors each object has a *jitter* of position, size and angle, so that no
-two pictures are alike.
+Every factor is present for every scene as an index into its values; where it has no meaning it
+is 0, and `applicable` says so. Beside the factors each object has a *jitter* of position, size
+and angle, so that no two pictures are alike.
 
-Drawing. A signed-distance function d(p) is negative inside a shape and positive outside (`SDFS`). A pixel of
-width w whose centre lies at distance d from the edge is covered, to a good approximation of averaging over
-its square, by
+Drawing. A signed-distance function d(p) is negative inside a shape and positive outside
+(`SDFS`). A pixel of width w whose centre lies at distance d from the edge is covered, to a good
+approximation of averaging over its square, by
 
     coverage = clamp(1/2 - d / w, 0, 1),
 
-which is why a picture drawn at 32 looks like one drawn at 128 and shrunk. All scenes of a batch are drawn at
-once.
+which is why a picture drawn at 32 looks like one drawn at 128 and shrunk. All scenes of a batch
+are drawn at once.
 
-Held-out compositions. `HELD_OUT` pairs each shape with one colour, each colour once: 8 of the 64 pairs.
-Training (`split="seen"`) never draws such an object, alone or with another. Signs: one three-letter word in
-eight, by the sum in `_word_class`, is never drawn in training either. `split="held_out"` draws scenes of one
-or two objects of which at least one is a held-out pair, and no signs; `split="all"` draws everything.
+Held-out compositions. `HELD_OUT` pairs each shape with one colour, each colour once: 8 of the
+64 pairs. Training (`split="seen"`) never draws such an object, alone or with another. Signs:
+one three-letter word in eight, by the sum in `_word_class`, is never drawn in training either.
+`split="held_out"` draws scenes of one or two objects of which at least one is a held-out pair,
+and no signs; `split="all"` draws everything.
 
 Used in chapter 02, and wherever a small model is trained from nothing.
 """
@@ -50,7 +52,7 @@ from dalle2_edu.data import grammar, letters
 from dalle2_edu.data.pairs import Pairs
 from dalle2_edu.errors import Dalle2EduError
 
-# ---------------------------------------------------------------------------------------- the world's factors
+# ---------------------------------------------------------------------------------------- the w
 
 SHAPES = ("circle", "square", "triangle", "star", "heart", "cross", "ring", "diamond")
 COLOURS = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "black")
@@ -98,10 +100,9 @@ KIND_SHARES = {"seen": (0.4, 0.4, 0.2), "all": (0.4, 0.4, 0.2), "held_out": (0.5
 class Scenes:
     """A batch of B scenes: the truth from which pictures and captions are made.
 
-    `factors`: name -> int64 (B,), indices into `FACTORS[name]`; 0 where the factor has no meaning. `jitter`:
-    float (B, 2, 4), uniform in [-1, 1]: for slots a and b, the push of x, y, size and angle. Zero if not
-    given.
-    """
+    `factors`: name -> int64 (B,), indices into `FACTORS[name]`; 0 where the factor has no
+    meaning. `jitter`: float (B, 2, 4), uniform in [-1, 1]: for slots a and b, the push of x, y,
+    size and angle. Zero if not given."""
 
     factors: dict[str, Tensor]
     jitter: Tensor = field(default_factory=lambda: torch.empty(0))
@@ -117,35 +118,50 @@ class Scenes:
         """Some of the scenes, always as a batch: an int gives a batch of one."""
         if isinstance(index, int):
             index = [index]
-        return Scenes({name: value[index] for name, value in self.factors.items()}, self.jitter[index])
+        return Scenes(
+            {name: value[index] for name, value in self.factors.items()}, self.jitter[index]
+        )
 
     @property
     def device(self) -> torch.device:
         return self.factors["kind"].device
 
     def to(self, device: torch.device | str) -> Scenes:
-        return Scenes({name: value.to(device) for name, value in self.factors.items()}, self.jitter.to(device))
+        return Scenes(
+            {name: value.to(device) for name, value in self.factors.items()},
+            self.jitter.to(device),
+        )
 
     def describe(self, index: int) -> dict[str, str]:
         """The applicable factors of one scene, by value name."""
         masks = applicable(self)
-        return {k: FACTORS[k][int(v[index])] for k, v in self.factors.items() if bool(masks[k][index])}
+        return {
+            k: FACTORS[k][int(v[index])]
+            for k, v in self.factors.items()
+            if bool(masks[k][index])
+        }
 
 
 def scenes_from(descriptions: Sequence[Mapping[str, str]]) -> Scenes:
-    """Scenes with chosen factors and no jitter: `scenes_from([{"kind": "one", "shape_a": "star"}])`.
+    """Scenes with chosen factors and no jitter: `scenes_from([{"kind": "one", "shape_a":
+    "star"}])`.
 
-    Factors that are not named take their first value. Raises Dalle2EduError for a name or value that isn't in
-    FACTORS.
-    """
+    Factors that are not named take their first value. Raises Dalle2EduError for a name or value
+    that isn't in FACTORS."""
     for description in descriptions:
         for name, value in description.items():
             if name not in FACTORS:
-                raise Dalle2EduError(f"unknown factor '{name}': choose from {', '.join(FACTORS)}")
+                raise Dalle2EduError(
+                    f"unknown factor '{name}': choose from {', '.join(FACTORS)}"
+                )
             if value not in FACTORS[name]:
-                raise Dalle2EduError(f"unknown {name} '{value}': choose from {', '.join(FACTORS[name])}")
+                raise Dalle2EduError(
+                    f"unknown {name} '{value}': choose from {', '.join(FACTORS[name])}"
+                )
     columns = {
-        name: torch.tensor([values.index(d.get(name, values[0])) for d in descriptions], dtype=torch.int64)
+        name: torch.tensor(
+            [values.index(d.get(name, values[0])) for d in descriptions], dtype=torch.int64
+        )
         for name, values in FACTORS.items()
     }
     return Scenes(_blank_meaningless(columns))
@@ -159,7 +175,13 @@ def applicable(scenes: Scenes) -> dict[str, Tensor]:
 def _applicable(factors: dict[str, Tensor]) -> dict[str, Tensor]:
     kind, length = factors["kind"], factors["length"]
     always, sign, two = torch.ones_like(kind, dtype=torch.bool), kind == SIGN, kind == TWO
-    masks = {"kind": always, "background": always, "colour_a": always, "place": kind == ONE, "layout": two}
+    masks = {
+        "kind": always,
+        "background": always,
+        "colour_a": always,
+        "place": kind == ONE,
+        "layout": two,
+    }
     masks |= dict.fromkeys(("shape_a", "size_a", "texture_a"), ~sign)
     masks |= dict.fromkeys(("shape_b", "colour_b", "size_b", "texture_b"), two)
     masks |= {"length": sign} | {f"letter_{i + 1}": sign & (length >= i) for i in range(3)}
@@ -172,14 +194,18 @@ def _blank_meaningless(factors: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name: torch.where(masks[name], value, 0) for name, value in factors.items()}
 
 
-# -------------------------------------------------------------------------------------- held-out compositions
+# -------------------------------------------------------------------------------------- held-ou
 
 PAIR_COUNT = len(SHAPES) * len(COLOURS)  # a pair's number is shape * 8 + colour
-HELD_OUT_PAIRS = torch.tensor([SHAPES.index(s) * len(COLOURS) + COLOURS.index(c) for s, c in HELD_OUT.items()])
+HELD_OUT_PAIRS = torch.tensor(
+    [SHAPES.index(s) * len(COLOURS) + COLOURS.index(c) for s, c in HELD_OUT.items()]
+)
 
 
 def is_held_out(scenes: Scenes) -> Tensor:
-    """Whether a scene is never drawn in training, for an object's pair or a sign's word: bool (B,)."""
+    """Whether a scene is never drawn in training, for an object's pair or a sign's word: bool
+    (B,).
+    """
     factors, masks = scenes.factors, applicable(scenes)
     table = torch.zeros(PAIR_COUNT, dtype=torch.bool)
     table[HELD_OUT_PAIRS] = True
@@ -190,12 +216,16 @@ def is_held_out(scenes: Scenes) -> Tensor:
 
 
 def _word_class(factors: dict[str, Tensor]) -> Tensor:
-    """A three-letter word's class, 0..7; every letter is in all classes alike. Class 0 is held out."""
+    """A three-letter word's class, 0..7; every letter is in all classes alike. Class 0 is held
+    out.
+    """
     first, second, third = (factors[f"letter_{i}"] for i in (1, 2, 3))
-    return (first + 3 * second + 5 * third) % HELD_OUT_WORD_SHARE  # odd weights: each letter alone decides the class
+    return (
+        first + 3 * second + 5 * third
+    ) % HELD_OUT_WORD_SHARE  # odd weights: each letter alone decides the class
 
 
-# --------------------------------------------------------------------------------------------- drawing scenes
+# ---------------------------------------------------------------------------------------------
 
 
 def sample_scenes(
@@ -203,8 +233,8 @@ def sample_scenes(
 ) -> Scenes:
     """Draw n scenes at random.
 
-    All numbers are drawn on the generator's own device and then moved, so a CPU generator gives the same
-    scenes for every `device`. Raises Dalle2EduError for n <= 0 or an unknown split.
+    All numbers are drawn on the generator's own device and then moved, so a CPU generator gives
+    the same scenes for every `device`. Raises Dalle2EduError for n <= 0 or an unknown split.
     """
     if n <= 0:
         raise Dalle2EduError(f"cannot draw {n} scenes: ask for at least one")
@@ -212,7 +242,10 @@ def sample_scenes(
         raise Dalle2EduError(f"unknown split '{split}': choose from {', '.join(SPLITS)}")
     home = generator.device
     home = generator.device
-    factors = {k: torch.randint(len(v), (n,), generator=generator, device=home) for k, v in FACTORS.items()}
+    factors = {
+        k: torch.randint(len(v), (n,), generator=generator, device=home)
+        for k, v in FACTORS.items()
+    }
     shares = torch.tensor(KIND_SHARES[split], device=home)
     factors["kind"] = torch.multinomial(shares, n, replacement=True, generator=generator)
     sign = factors["kind"] == SIGN
@@ -223,21 +256,28 @@ def sample_scenes(
     if split == "seen":
         # the next letter of the alphabet is always in another class, also from Z to A
         respelt = (factors["letter_3"] + 1) % len(letters.ALPHABET)
-        factors["letter_3"] = torch.where(_word_class(factors) == 0, respelt, factors["letter_3"])
+        factors["letter_3"] = torch.where(
+            _word_class(factors) == 0, respelt, factors["letter_3"]
+        )
     jitter = torch.rand(n, 2, 4, generator=generator, device=home) * 2 - 1
     return Scenes(_blank_meaningless(factors), jitter).to(device)
 
 
-def _sample_pairs(kind: Tensor, generator: torch.Generator, split: str) -> tuple[Tensor, Tensor]:
+def _sample_pairs(
+    kind: Tensor, generator: torch.Generator, split: str
+) -> tuple[Tensor, Tensor]:
     """Two different (shape, colour) pairs a scene, by number: int64 (n,), (n,).
 
-    "seen": neither is held out. "held_out": one of them is, and of a single object the first. "all": any two.
-    """
+    "seen": neither is held out. "held_out": one of them is, and of a single object the first.
+    "all": any two."""
 
     def draw(high: int) -> Tensor:
         return torch.randint(high, kind.shape, generator=generator, device=kind.device)
 
-    held, everything = HELD_OUT_PAIRS.to(kind.device), torch.arange(PAIR_COUNT, device=kind.device)
+    held, everything = (
+        HELD_OUT_PAIRS.to(kind.device),
+        torch.arange(PAIR_COUNT, device=kind.device),
+    )
     if split == "held_out":
         first = held[draw(len(held))]
         second = (first + 1 + draw(PAIR_COUNT - 1)) % PAIR_COUNT  # any pair but the first
@@ -249,7 +289,7 @@ def _sample_pairs(kind: Tensor, generator: torch.Generator, split: str) -> tuple
     return allowed[first], allowed[second]
 
 
-# ------------------------------------------------------------------------------------------- signed distances
+# ------------------------------------------------------------------------------------------- si
 #  Coordinates are in units of the object's radius, x to the right, y up; shapes reach about 1 from the middle
 # and cover areas that look alike. The greatest of several half-planes' distances is exact along a polygon's
 # edges, and only a bound beyond its corners, which is all that an edge one pixel wide needs.
@@ -271,7 +311,9 @@ def triangle(x: Tensor, y: Tensor) -> Tensor:
 
 
 def star(x: Tensor, y: Tensor) -> Tensor:
-    """Five points: mirror the plane into a tenth of a turn, where only one edge is left to measure."""
+    """Five points: mirror the plane into a tenth of a turn, where only one edge is left to
+    measure.
+    """
     x, y = x.abs(), y + 0.06
     for turn in (
         -0.2 * math.pi,
@@ -297,7 +339,9 @@ def heart(x: Tensor, y: Tensor) -> Tensor:
 
 
 def cross(x: Tensor, y: Tensor) -> Tensor:
-    """Two bars; by symmetry the longer coordinate meets the bar's length, the shorter its width."""
+    """Two bars; by symmetry the longer coordinate meets the bar's length, the shorter its
+    width.
+    """
     x, y = x.abs(), y.abs()
     return torch.maximum(torch.maximum(x, y) - 0.95, torch.minimum(x, y) - 0.33)
 
@@ -322,7 +366,7 @@ SDFS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "diamond": diamond,
 }
 
-# --------------------------------------------------------------------------------------------------- painting
+# ----------------------------------------------------------------------------------------------
 #  The picture is the square [-1, 1] x [-1, 1], x to the right, y up; lengths below are in these units (32 px
 # = 2).
 
@@ -342,7 +386,8 @@ PAINT = {  # 8-bit RGB
     "light pink": (253, 217, 227),
     "post": (150, 121, 93),
 }
-DEEP = {  # stripes and dots are a deeper shade: white ones ate into the outline on pale backgrounds
+# stripes and dots are a deeper shade: white ones ate into the outline on pale backgrounds
+DEEP = {
     "red": (136, 16, 30),
     "orange": (184, 78, 6),
     "yellow": (200, 134, 4),
@@ -364,7 +409,10 @@ PLACES = (
     (0.0, -1.0),
 )
 REACH = (0.58, 0.33)  # how far from the middle a small, a large object stands
-LAYOUTS = ((-0.51, 0.0), (0.0, 0.51))  # slot a, side by side and stacked; slot b stands opposite
+LAYOUTS = (
+    (-0.51, 0.0),
+    (0.0, 0.51),
+)  # slot a, side by side and stacked; slot b stands opposite
 POSITION_JITTER, SIZE_JITTER, ANGLE_JITTER = 0.03, 0.05, math.radians(8)
 
 STRIPE_PERIOD, DOT_PERIOD, DOT_RADIUS = 0.21, 0.22, 0.07
@@ -379,20 +427,27 @@ CHUNK_PIXELS = 2**17  # pixels drawn at a time by `pairs`: what stays in a core'
 def render(scenes: Scenes, size: int = 32) -> Tensor:
     """Draw the scenes: float (B, 3, size, size) in [-1, 1], on the scenes' device.
 
-    Needs about 100 bytes a pixel: draw a large set in chunks, as `pairs` does. Raises Dalle2EduError for size
-    < 8.
-    """
+    Needs about 100 bytes a pixel: draw a large set in chunks, as `pairs` does. Raises
+    Dalle2EduError for size < 8."""
     if size < 8:
         raise Dalle2EduError(f"cannot draw scenes at {size} pixels: use a size of at least 8")
-    background = _paint(FACTORS["background"], scenes.device)[scenes.factors["background"]]  # (B, 3)
-    picture = background.unsqueeze(-1).repeat(1, 1, size * size)  # (B, 3, P), P = size * size pixels
+    background = _paint(FACTORS["background"], scenes.device)[
+        scenes.factors["background"]
+    ]  # (B, 3)
+    picture = background.unsqueeze(-1).repeat(
+        1, 1, size * size
+    )  # (B, 3, P), P = size * size pixels
     _paint_objects(picture, scenes, 0)
     _paint_objects(picture, scenes, 1)
     _paint_signs(picture, scenes)
     return picture.view(len(scenes), 3, size, size) * 2 - 1  # (B, 3, P) -> (B, 3, size, size)
 
 
-def _paint(names: Sequence[str], device: torch.device, tints: Mapping[str, tuple[int, int, int]] = PAINT) -> Tensor:
+def _paint(
+    names: Sequence[str],
+    device: torch.device,
+    tints: Mapping[str, tuple[int, int, int]] = PAINT,
+) -> Tensor:
     """Colours by name: float (len(names), 3) in [0, 1]."""
     return torch.tensor([tints[name] for name in names], device=device) / 255
 
@@ -406,18 +461,26 @@ def _pixel_centres(pixels: int, device: torch.device) -> tuple[Tensor, Tensor]:
 
 
 def _coverage(distance: Tensor) -> Tensor:
-    """Share of each pixel that is inside: distance (..., P) in scene units -> (..., P) in [0, 1]."""
+    """Share of each pixel that is inside: distance (..., P) in scene units -> (..., P) in [0,
+    1].
+    """
     pixel = 2 / math.isqrt(distance.shape[-1])
     return (0.5 - distance / pixel).clamp(0, 1)
 
 
 def _blend(picture: Tensor, rows: Tensor, colour: Tensor, coverage: Tensor) -> None:
-    """Lay colour (K, 3, P or 1) over the pictures `rows` (K,), as far as coverage (K, P) says."""
+    """Lay colour (K, 3, P or 1) over the pictures `rows` (K,), as far as coverage (K, P)
+    says.
+    """
     picture[rows] = torch.lerp(picture[rows], colour, coverage.unsqueeze(1))
 
 
-def _to_local(scenes: Scenes, centre: Tensor, jitter: Tensor, max_angle: float, pixels: int) -> tuple[Tensor, Tensor]:
-    """The pixels as the object sees them, from its centre (K, 2) and in its turned axes: (K, P), (K, P)."""
+def _to_local(
+    scenes: Scenes, centre: Tensor, jitter: Tensor, max_angle: float, pixels: int
+) -> tuple[Tensor, Tensor]:
+    """The pixels as the object sees them, from its centre (K, 2) and in its turned axes: (K,
+    P), (K, P).
+    """
     x, y = _pixel_centres(pixels, scenes.device)
     x, y = x - centre[:, :1], y - centre[:, 1:]  # (P,) - (K, 1) -> (K, P)
     angle = jitter[:, 3:] * max_angle  # (K, 1)
@@ -428,7 +491,9 @@ def _to_local(scenes: Scenes, centre: Tensor, jitter: Tensor, max_angle: float, 
 def _paint_objects(picture: Tensor, scenes: Scenes, slot: int) -> None:
     """Paint slot 0 (a) or 1 (b) of every scene that has it, in place."""
     letter = "ab"[slot]
-    rows = applicable(scenes)[f"shape_{letter}"].nonzero().squeeze(1)  # (K,): the scenes that have this object
+    rows = (
+        applicable(scenes)[f"shape_{letter}"].nonzero().squeeze(1)
+    )  # (K,): the scenes that have this object
     if len(rows) == 0:
         return
     scenes = scenes[rows]
@@ -436,8 +501,12 @@ def _paint_objects(picture: Tensor, scenes: Scenes, slot: int) -> None:
     centre, radius = _centres(scenes, slot), _radii(scenes, slot)
     u, v = _to_local(scenes, centre, jitter, ANGLE_JITTER, picture.shape[-1])
     distance = _shape_distances(factors[f"shape_{letter}"], u / radius, v / radius) * radius
-    colour = _paint(COLOURS, scenes.device)[factors[f"colour_{letter}"]].unsqueeze(-1)  # (K, 3, 1)
-    deep = _paint(COLOURS, scenes.device, DEEP)[factors[f"colour_{letter}"]].unsqueeze(-1)  # (K, 3, 1)
+    colour = _paint(COLOURS, scenes.device)[factors[f"colour_{letter}"]].unsqueeze(
+        -1
+    )  # (K, 3, 1)
+    deep = _paint(COLOURS, scenes.device, DEEP)[factors[f"colour_{letter}"]].unsqueeze(
+        -1
+    )  # (K, 3, 1)
     marks = _texture(factors[f"texture_{letter}"], u, v).unsqueeze(1)  # (K, 1, P)
     _blend(picture, rows, torch.lerp(colour, deep, marks), _coverage(distance))
 
@@ -469,7 +538,9 @@ def _shape_distances(shape: Tensor, u: Tensor, v: Tensor) -> Tensor:
 
 
 def _texture(texture: Tensor, u: Tensor, v: Tensor) -> Tensor:
-    """How much of each pixel is in the deep shade: texture (K,), u and v (K, P) -> (K, P) in [0, 1]."""
+    """How much of each pixel is in the deep shade: texture (K,), u and v (K, P) -> (K, P) in
+    [0, 1].
+    """
     marks = torch.zeros_like(u)
     for name, distance in (("striped", _stripes), ("dotted", _dots)):
         rows = (texture == TEXTURES.index(name)).nonzero().squeeze(1)
@@ -480,11 +551,15 @@ def _texture(texture: Tensor, u: Tensor, v: Tensor) -> Tensor:
 def _stripes(u: Tensor, v: Tensor) -> Tensor:
     """Signed distance to slanting stripes, half of the surface."""
     t = (u + v) * (math.sqrt(0.5) / STRIPE_PERIOD)
-    return ((t - t.round()).abs() - 0.25) * STRIPE_PERIOD  # one stripe through the object's middle
+    return (
+        (t - t.round()).abs() - 0.25
+    ) * STRIPE_PERIOD  # one stripe through the object's middle
 
 
 def _dots(u: Tensor, v: Tensor) -> Tensor:
-    """Signed distance to the nearest of a square lattice of dots, one of them in the object's middle."""
+    """Signed distance to the nearest of a square lattice of dots, one of them in the object's
+    middle.
+    """
     u, v = u / DOT_PERIOD, v / DOT_PERIOD
     return torch.hypot(u - u.round(), v - v.round()) * DOT_PERIOD - DOT_RADIUS
 
@@ -502,15 +577,33 @@ def _paint_signs(picture: Tensor, scenes: Scenes) -> None:
     _blend(picture, rows, _paint(["post"], device).unsqueeze(-1), _coverage(post))
     width = (scenes.factors["length"].unsqueeze(1) + 1) * LETTER_PITCH + BOARD_MARGIN  # (K, 1)
     board = _paint(COLOURS, device)[scenes.factors["colour_a"]].unsqueeze(-1)  # (K, 3, 1)
-    _blend(picture, rows, board, _coverage(_rounded_box(u, v, width / 2, BOARD_HEIGHT / 2, BOARD_ROUNDING)))
+    _blend(
+        picture,
+        rows,
+        board,
+        _coverage(_rounded_box(u, v, width / 2, BOARD_HEIGHT / 2, BOARD_ROUNDING)),
+    )
     ink = _paint(["black" if c in DARK_LETTERS else "white" for c in COLOURS], device)  # (8, 3)
-    _blend(picture, rows, ink[scenes.factors["colour_a"]].unsqueeze(-1), _letter_coverage(scenes, u, v))
+    _blend(
+        picture,
+        rows,
+        ink[scenes.factors["colour_a"]].unsqueeze(-1),
+        _letter_coverage(scenes, u, v),
+    )
 
 
-def _rounded_box(u: Tensor, v: Tensor, half_width: Tensor, half_height: float, rounding: float) -> Tensor:
-    """Signed distance to a box with rounded corners: u, v (K, P), half_width (K, 1) -> (K, P)."""
+def _rounded_box(
+    u: Tensor, v: Tensor, half_width: Tensor, half_height: float, rounding: float
+) -> Tensor:
+    """Signed distance to a box with rounded corners: u, v (K, P), half_width (K, 1) -> (K,
+    P).
+    """
     du, dv = u.abs() - half_width + rounding, v.abs() - half_height + rounding
-    return torch.hypot(du.clamp(min=0), dv.clamp(min=0)) + torch.maximum(du, dv).clamp(max=0) - rounding
+    return (
+        torch.hypot(du.clamp(min=0), dv.clamp(min=0))
+        + torch.maximum(du, dv).clamp(max=0)
+        - rounding
+    )
 
 
 def _letter_coverage(scenes: Scenes, u: Tensor, v: Tensor) -> Tensor:
@@ -525,22 +618,26 @@ def _letter_coverage(scenes: Scenes, u: Tensor, v: Tensor) -> Tensor:
     return ink.clamp(max=1)
 
 
-# ----------------------------------------------------------------------------------------- captions and pairs
+# ----------------------------------------------------------------------------------------- capt
 
 
 def captions(
-    scenes: Scenes, language: str = "en", generator: torch.Generator | None = None, detail: str = "full"
+    scenes: Scenes,
+    language: str = "en",
+    generator: torch.Generator | None = None,
+    detail: str = "full",
 ) -> list[str]:
     """One caption a scene, in English ("en") or Chinese ("zh").
 
-    detail "full" names every factor that has a meaning in the scene; "mixed" leaves some out, as people do.
-    The generator draws the wording; without one every scene gets the first wording of the grammar. Raises
-    Dalle2EduError for an unknown language or detail.
-    """
+    detail "full" names every factor that has a meaning in the scene; "mixed" leaves some out,
+    as people do. The generator draws the wording; without one every scene gets the first
+    wording of the grammar. Raises Dalle2EduError for an unknown language or detail."""
     if generator is None:
         luck = [(0.0,) * grammar.DRAWS] * len(scenes)
     else:
-        luck = torch.rand(len(scenes), grammar.DRAWS, generator=generator, device=generator.device).tolist()
+        luck = torch.rand(
+            len(scenes), grammar.DRAWS, generator=generator, device=generator.device
+        ).tolist()
     return grammar.captions(_truths(scenes), luck, language, detail)
 
 
@@ -548,33 +645,61 @@ def _truths(scenes: Scenes) -> list[grammar.Truth]:
     """What the grammar needs to know of each scene."""
     name = {k: [values[i] for i in scenes.factors[k].tolist()] for k, values in FACTORS.items()}
     a, b = (
-        map(grammar.Thing, name[f"shape_{s}"], name[f"colour_{s}"], name[f"size_{s}"], name[f"texture_{s}"])
+        map(
+            grammar.Thing,
+            name[f"shape_{s}"],
+            name[f"colour_{s}"],
+            name[f"size_{s}"],
+            name[f"texture_{s}"],
+        )
         for s in "ab"
     )
-    spelt = zip(name["letter_1"], name["letter_2"], name["letter_3"], name["length"], strict=True)
+    spelt = zip(
+        name["letter_1"], name["letter_2"], name["letter_3"], name["length"], strict=True
+    )
     words = [(first + second + third)[: int(length)] for first, second, third, length in spelt]
-    return list(map(grammar.Truth, name["kind"], name["background"], a, b, name["place"], name["layout"], words))
+    return list(
+        map(
+            grammar.Truth,
+            name["kind"],
+            name["background"],
+            a,
+            b,
+            name["place"],
+            name["layout"],
+            words,
+        )
+    )
 
 
 def pairs(n: int, size: int, seed: int = 0, split: str = "seen") -> Pairs:
-    """n scenes as 8-bit pictures, each with four captions: full and mixed English, full and mixed Chinese.
+    """n scenes as 8-bit pictures, each with four captions: full and mixed English, full and
+    mixed Chinese.
 
-    The same seed gives the same pairs. Raises Dalle2EduError for n <= 0, size < 8 or an unknown split.
-    """
+    The same seed gives the same pairs. Raises Dalle2EduError for n <= 0, size < 8 or an unknown
+    split."""
     generator = torch.Generator().manual_seed(seed)
     scenes = sample_scenes(n, generator, split)
-    wordings = [captions(scenes, lang, generator, detail) for lang in ("en", "zh") for detail in ("full", "mixed")]
+    wordings = [
+        captions(scenes, lang, generator, detail)
+        for lang in ("en", "zh")
+        for detail in ("full", "mixed")
+    ]
     return Pairs(_drawn(scenes, size), [list(four) for four in zip(*wordings, strict=True)])
 
 
-def single_objects(n: int, size: int = 16, seed: int = 0, split: str = "seen") -> tuple[Tensor, Tensor]:
-    """The smallest world worth a diffusion model: one large plain object, which 16 pixels can still show.
+def single_objects(
+    n: int, size: int = 16, seed: int = 0, split: str = "seen"
+) -> tuple[Tensor, Tensor]:
+    """The smallest world worth a diffusion model: one large plain object, which 16 pixels can
+    still show.
 
-    Returns 8-bit pictures, uint8 (n, 3, size, size), and each one's shape as an index into SHAPES, int64 (n,). Raises
-    as `pairs` does.
-    """
+    Returns 8-bit pictures, uint8 (n, 3, size, size), and each one's shape as an index into
+    SHAPES, int64 (n,). Raises as `pairs` does."""
     generator = torch.Generator().manual_seed(seed)
-    scenes = sample_scenes(4 * n + 50 if n > 0 else n, generator, split)  # two scenes in five have a single object
+    scenes = sample_scenes(
+        4 * n + 50 if n > 0 else n, generator, split
+    )  # two scenes in five have a single object
     scenes = scenes[scenes.factors["kind"] == ONE][:n]
     scenes.factors["size_a"].fill_(SIZES.index("large"))
     scenes.factors["texture_a"].fill_(TEXTURES.index("plain"))

@@ -1,18 +1,21 @@
 """Data that do not fit in memory: shards read sample by sample, in any order.
 
-A billion pairs are a hundred thousand tar files. Reading them in a row is fast and never shuffled enough; reading them
-one sample here and one there is shuffled and, over a network, hopeless. In between: **mix a few shards at a time**. An
-epoch takes the shards in a random order, `MIXED` of them make a window, and within the window every sample comes in a
-random order. Which sample comes when is then a function of (seed, epoch, window), as everything in `training/loop.py`
-is a function of the step: a run that was killed in the middle of an epoch goes on with the very next sample, and
-neither repeats nor loses one, on any number of processes.
+A billion pairs are a hundred thousand tar files. Reading them in a row is fast and never
+shuffled enough; reading them one sample here and one there is shuffled and, over a network,
+hopeless. In between: **mix a few shards at a time**. An epoch takes the shards in a random
+order, `MIXED` of them make a window, and within the window every sample comes in a random
+order. Which sample comes when is then a function of (seed, epoch, window), as everything in
+`training/loop.py` is a function of the step: a run that was killed in the middle of an epoch
+goes on with the very next sample, and neither repeats nor loses one, on any number of
+processes.
 
     counts     how many samples each shard has, read once (`count_samples`) and kept in the run's folder
     index      where each sample of the few open shards lies in its file (`TarShard`)
     read ahead a pool of threads decodes the next batch while this one trains (`Stream.prefetch`)
 
-A tar file can be read at any place once its headers are known, so a local shard is read where it lies. One behind a
-URL is fetched whole into a cache folder first and thrown away a few shards later.
+A tar file can be read at any place once its headers are known, so a local shard is read where
+it lies. One behind a URL is fetched whole into a cache folder first and thrown away a few
+shards later.
 
 Chapter 24 uses this file.
 """
@@ -50,8 +53,11 @@ from dalle2_edu.data.shards import (
 )
 from dalle2_edu.errors import Dalle2EduError
 
-MIXED = 16  # shards that are shuffled together; with the usual 10,000 samples each, a window of 160,000
-WORKERS = min(8, os.cpu_count() or 1)  # threads that decode; Pillow lets go of Python's lock while it does
+# shards that are shuffled together; with the usual 10,000 samples each, a window of 160,000
+MIXED = 16
+WORKERS = min(
+    8, os.cpu_count() or 1
+)  # threads that decode; Pillow lets go of Python's lock while it does
 FEW = 200  # so many samples must be seen before a share of bad ones says anything
 READ = (*PICTURES, "json", "txt")  # the kinds of files in a sample that matter
 
@@ -74,7 +80,7 @@ class Recent(Generic[Kept]):
         return self.kept[key]
 
 
-# --- one shard ------------------------------------------------------------------------------------------------------
+# --- one shard --------------------------------------------------------------------------------
 
 
 class TarShard:
@@ -82,7 +88,9 @@ class TarShard:
 
     def __init__(self, url: str, path: Path):
         self.url, self.names, self.places = url, *sample_places(url, path)
-        self.descriptor = os.open(path, os.O_RDONLY)  # stays readable when the file is removed from the cache
+        self.descriptor = os.open(
+            path, os.O_RDONLY
+        )  # stays readable when the file is removed from the cache
 
     def __del__(self) -> None:
         if hasattr(self, "descriptor"):
@@ -94,7 +102,8 @@ class TarShard:
     def __getitem__(self, index: int) -> Sample:
         """Read one sample's files; `pread` has no position that threads could fight over."""
         parts: dict[str, Any] = {
-            kind: os.pread(self.descriptor, size, start) for kind, (start, size) in self.places[index].items()
+            kind: os.pread(self.descriptor, size, start)
+            for kind, (start, size) in self.places[index].items()
         }
         sample = sample_from_parts({"__key__": self.names[index], "__url__": self.url, **parts})
         assert sample is not None, "only groups of files with a picture among them have a place"
@@ -102,20 +111,32 @@ class TarShard:
 
 
 def sample_places(url: str, path: Path) -> tuple[list[str], list[dict[str, Place]]]:
-    """The samples of a tar file: their names, and for each of their files its kind and place."""
+    """The samples of a tar file: their names, and for each of their files its kind and
+    place.
+    """
     groups: dict[str, dict[str, Place]] = {}
     try:
         with tarfile.open(path) as tar:
             for member in filter(tarfile.TarInfo.isreg, tar):
                 folder, _, file = member.name.rpartition("/")
-                stem, _, kind = file.partition(".")  # as WebDataset: the name goes up to its first dot
-                groups.setdefault(f"{folder}/{stem}" if folder else stem, {})[kind] = (member.offset_data, member.size)
+                stem, _, kind = file.partition(
+                    "."
+                )  # as WebDataset: the name goes up to its first dot
+                groups.setdefault(f"{folder}/{stem}" if folder else stem, {})[kind] = (
+                    member.offset_data,
+                    member.size,
+                )
     except (OSError, EOFError, tarfile.TarError) as error:
         raise Dalle2EduError(
-            f"can't read {url} as a tar shard ({one_line(error)}): is the address right and the file whole?"
+            f"can't read {url} as a tar shard ({one_line(error)}): is the address right and the"
+            " file whole?"
         ) from error
     seen = {name: of_use(files) for name, files in groups.items()}
-    seen = {name: files for name, files in seen.items() if not set(PICTURES).isdisjoint(map(kind_of, files))}
+    seen = {
+        name: files
+        for name, files in seen.items()
+        if not set(PICTURES).isdisjoint(map(kind_of, files))
+    }
     return list(seen), list(seen.values())
 
 
@@ -129,15 +150,15 @@ def kind_of(extension: str) -> str:
     return extension.rsplit(".", 1)[-1].lower()
 
 
-# --- where it lies --------------------------------------------------------------------------------------------------
+# --- where it lies ----------------------------------------------------------------------------
 
 
 def open_shard(url: str) -> TarShard:
     """The shard, read where it lies on this disk; one behind a URL is fetched first.
 
-    With DALLE2_EDU_CACHE, a folder, fetched shards stay there, for all processes of the machine and for the next epoch.
-    Without it each process fetches its own and keeps it only while it is open.
-    """
+    With DALLE2_EDU_CACHE, a folder, fetched shards stay there, for all processes of the machine
+    and for the next epoch. Without it each process fetches its own and keeps it only while it
+    is open."""
     if Path(url).is_file():
         return TarShard(url, Path(url))
     check_curl([url])
@@ -152,7 +173,9 @@ def open_shard(url: str) -> TarShard:
 
 
 def fetch(url: str, copy: Path) -> None:
-    """Write what a URL gives into a file, which appears whole or not at all, also when several processes ask for it."""
+    """Write what a URL gives into a file, which appears whole or not at all, also when several
+    processes ask for it.
+    """
     unfinished = copy.with_suffix(f".{os.getpid()}.part")
     try:
         copy.parent.mkdir(parents=True, exist_ok=True)
@@ -160,19 +183,26 @@ def fetch(url: str, copy: Path) -> None:
             shutil.copyfileobj(source, target)
         os.replace(unfinished, copy)
     except (OSError, ValueError) as error:
-        raise Dalle2EduError(f"can't fetch {url} ({one_line(error)}): is the address right?") from error
+        raise Dalle2EduError(
+            f"can't fetch {url} ({one_line(error)}): is the address right?"
+        ) from error
     finally:
         unfinished.unlink(missing_ok=True)
 
 
-def count_samples(urls: Sequence[str], notes: Path | None = None, progress: bool = True) -> list[int]:
-    """How many samples each shard has. With `notes`, a JSON file, what was counted is kept there and not counted again.
+def count_samples(
+    urls: Sequence[str], notes: Path | None = None, progress: bool = True
+) -> list[int]:
+    """How many samples each shard has. With `notes`, a JSON file, what was counted is kept
+    there and not counted again.
 
-    img2dataset writes the number beside each shard (`00000_stats.json`); otherwise the shard itself is looked through.
-    """
+    img2dataset writes the number beside each shard (`00000_stats.json`); otherwise the shard
+    itself is looked through."""
     counts: dict[str, int] = json.loads(notes.read_text()) if notes and notes.is_file() else {}
     missing = [url for url in urls if url not in counts]
-    for url in tqdm(missing, desc="counting samples", disable=not progress or len(missing) < MIXED):
+    for url in tqdm(
+        missing, desc="counting samples", disable=not progress or len(missing) < MIXED
+    ):
         counts[url] = stated_count(url) or len(open_shard(url))
     if notes and missing:
         notes.parent.mkdir(parents=True, exist_ok=True)
@@ -189,27 +219,37 @@ def stated_count(url: str) -> int | None:
         return None
 
 
-# --- all of them ----------------------------------------------------------------------------------------------------
+# --- all of them ------------------------------------------------------------------------------
 
 
 class Stream:
-    """Many shards as one long list of pictures with captions, of which only a few batches are in memory.
+    """Many shards as one long list of pictures with captions, of which only a few batches are
+    in memory.
 
-    source: as for `shards.pairs`, but tar files only. size: S in pixels. notes: see `count_samples`. A picture that
-    can't be read, or has no caption, is replaced by the next one of its shard, named in a warning and counted; more
-    than one in a hundred raise Dalle2EduError.
-    """
+    source: as for `shards.pairs`, but tar files only. size: S in pixels. notes: see
+    `count_samples`. A picture that can't be read, or has no caption, is replaced by the next
+    one of its shard, named in a warning and counted; more than one in a hundred raise
+    Dalle2EduError."""
 
-    def __init__(self, source: str, size: int, notes: Path | None = None, progress: bool = True):
+    def __init__(
+        self, source: str, size: int, notes: Path | None = None, progress: bool = True
+    ):
         self.urls, self.size = tar_files(source), size
-        self.counts = count_samples(self.urls, notes, progress)  # the loop orders the shards by them
+        self.counts = count_samples(
+            self.urls, notes, progress
+        )  # the loop orders the shards by them
         if not sum(self.counts):
             raise Dalle2EduError(
-                f"{source} holds no pictures: expected {', '.join(PICTURES)} with captions beside them"
+                f"{source} holds no pictures: expected {', '.join(PICTURES)} with captions"
+                " beside them"
             )
         self.ends = torch.tensor(self.counts).cumsum(0)
-        self.openers = ThreadPoolExecutor(MIXED, thread_name_prefix="open")  # fetching is waiting, not work
-        self.shards = Recent(lambda which: self.openers.submit(self._open, which), 2 * MIXED)  # two windows' at an edge
+        self.openers = ThreadPoolExecutor(
+            MIXED, thread_name_prefix="open"
+        )  # fetching is waiting, not work
+        self.shards = Recent(
+            lambda which: self.openers.submit(self._open, which), 2 * MIXED
+        )  # two windows' at an edge
         self.readers = ThreadPoolExecutor(WORKERS, thread_name_prefix="decode")
         self.ahead: dict[int, Future[Drawn]] = {}
         self.seen, self.bad = 0, 0
@@ -235,14 +275,17 @@ class Stream:
             if index not in self.ahead:
                 which = int(torch.searchsorted(self.ends, index, right=True))
                 first = int(self.ends[which]) - self.counts[which]
-                self.ahead[index] = self.readers.submit(self._read, self.shards[which], index - first)
+                self.ahead[index] = self.readers.submit(
+                    self._read, self.shards[which], index - first
+                )
 
     def _open(self, which: int) -> TarShard:
         shard = open_shard(self.urls[which])
         if len(shard) != self.counts[which]:
             raise Dalle2EduError(
-                f"{shard.url} holds {len(shard)} samples, and {self.counts[which]} were counted: it has changed, or "
-                "its _stats.json is of another file; start in a new folder."
+                f"{shard.url} holds {len(shard)} samples, and {self.counts[which]} were"
+                " counted: it has changed, or its _stats.json is of another file; start in a"
+                " new folder."
             )
         return shard
 
@@ -266,13 +309,16 @@ class Stream:
         if self.seen >= FEW and self.bad > MOST_BAD * self.seen:
             last = next(name for each in reversed(drawn) for name in each.bad)
             raise Dalle2EduError(
-                f"{self.bad} of the first {self.seen} pictures can't be used (1% may be bad), such as {last}"
+                f"{self.bad} of the first {self.seen} pictures can't be used (1% may be bad),"
+                f" such as {last}"
             )
 
 
 @dataclass(frozen=True)
 class Drawn:
-    """One picture, uint8 (3, S, S), its captions, and which ones were tried before it in vain."""
+    """One picture, uint8 (3, S, S), its captions, and which ones were tried before it in
+    vain.
+    """
 
     image: Tensor
     captions: list[str]
@@ -291,33 +337,42 @@ def tar_files(source: str) -> list[str]:
     folder = Path(source)
     urls = sorted(map(str, folder.glob("*.tar"))) if folder.is_dir() else expand(source)
     if not urls or any(Path(url).is_dir() for url in urls):
-        raise Dalle2EduError(f"{source} names no tar shards: give a tar file, a glob, a brace range or URLs of them")
+        raise Dalle2EduError(
+            f"{source} names no tar shards: give a tar file, a glob, a brace range or URLs of"
+            " them"
+        )
     return urls
 
 
 def is_shards(source: str) -> bool:
-    """Whether a source is tar shards, to be streamed, and no folder of pictures, which is read into memory."""
+    """Whether a source is tar shards, to be streamed, and no folder of pictures, which is read
+    into memory.
+    """
     folder = Path(source)
     return any(folder.glob("*.tar")) if source and folder.is_dir() else True
 
 
-# --- in which order -------------------------------------------------------------------------------------------------
+# --- in which order ---------------------------------------------------------------------------
 
 
 class ShardOrder:
     """Which samples each step sees: every one once per epoch, a window of shards at a time.
 
-    counts: how many samples each shard has. `seeded(*parts)` is a generator that is a function of the parts.
-    """
+    counts: how many samples each shard has. `seeded(*parts)` is a generator that is a function
+    of the parts."""
 
-    def __init__(self, counts: Sequence[int], batch_size: int, seeded: Callable[..., torch.Generator]):
+    def __init__(
+        self, counts: Sequence[int], batch_size: int, seeded: Callable[..., torch.Generator]
+    ):
         self.counts, self.batch_size, self.seeded = torch.tensor(counts), batch_size, seeded
         self.firsts, self.size = self.counts.cumsum(0) - self.counts, int(self.counts.sum())
         self.epoch = Recent(self._shards_of, 2)
         self._window: tuple[tuple[int, int], Tensor] = ((-1, -1), torch.empty(0))
 
     def __call__(self, step: int) -> Tensor:
-        """The indices of step `step`'s global batch, int64 (batch_size,); may reach into the next window or epoch."""
+        """The indices of step `step`'s global batch, int64 (batch_size,); may reach into the
+        next window or epoch.
+        """
         place, parts, wanted = step * self.batch_size, [], self.batch_size
         while wanted:
             part = self._from(place // self.size, place % self.size)[:wanted]
@@ -326,7 +381,9 @@ class ShardOrder:
         return torch.cat(parts)
 
     def _shards_of(self, epoch: int) -> tuple[Tensor, Tensor]:
-        """An epoch's shards in their order, and at which place of the epoch each window ends."""
+        """An epoch's shards in their order, and at which place of the epoch each window
+        ends.
+        """
         shards = torch.randperm(len(self.counts), generator=self.seeded("shards", epoch))
         ends = self.counts[shards].cumsum(0)
         last = torch.arange(len(shards)).add(1).remainder(MIXED) == 0
@@ -341,10 +398,14 @@ class ShardOrder:
         return self._samples(epoch, window)[place - start :]
 
     def _samples(self, epoch: int, window: int) -> Tensor:
-        """The samples of one window in their order; the last one is kept, since a window has many steps."""
+        """The samples of one window in their order; the last one is kept, since a window has
+        many steps.
+        """
         if self._window[0] != (epoch, window):
             shards = self.epoch[epoch][0][window * MIXED : (window + 1) * MIXED].tolist()
-            samples = torch.cat([torch.arange(int(self.counts[i])) + self.firsts[i] for i in shards])
+            samples = torch.cat(
+                [torch.arange(int(self.counts[i])) + self.firsts[i] for i in shards]
+            )
             order = torch.randperm(len(samples), generator=self.seeded("window", epoch, window))
             self._window = (epoch, window), samples[order]
         return self._window[1]

@@ -2,25 +2,26 @@
 
 Read in chapter 02 (data and tokens).
 
-A network reads integers. One integer a word needs a dictionary without end and is helpless before a new
-word; one a letter makes long sequences. Byte-pair encoding (Sennrich et al., arXiv 1508.07909, section 3.2)
-lies between:
+A network reads integers. One integer a word needs a dictionary without end and is helpless
+before a new word; one a letter makes long sequences. Byte-pair encoding (Sennrich et al., arXiv
+1508.07909, section 3.2) lies between:
 
     start with the 256 bytes as symbols; then, again and again, take the pair of neighbours that is most
     frequent in the training text, and make it one new symbol.
 
-Frequent words end as one symbol, rare ones as a few pieces, and because every text is bytes (UTF-8),
-nothing is ever unknown: not a typing error, not an emoji. GPT-2 does it so, and CLIP, GLIDE and DALL·E 2
-follow with a vocabulary of about 50,000; this one has at most 4,096 for English and Chinese together.
+Frequent words end as one symbol, rare ones as a few pieces, and because every text is bytes
+(UTF-8), nothing is ever unknown: not a typing error, not an emoji. GPT-2 does it so, and CLIP,
+GLIDE and DALL·E 2 follow with a vocabulary of about 50,000; this one has at most 4,096 for
+English and Chinese together.
 
 Chinese has no spaces. A merge across characters would learn whole phrases of our small grammar
-("红色的圆形" as one symbol), and a model could not take them apart. So each Chinese character is kept by
-itself, usually one token, at worst its three bytes; only a few words that come in every other caption
-(红色, 背景, 左边) stay whole.
+("红色的圆形" as one symbol), and a model could not take them apart. So each Chinese character is
+kept by itself, usually one token, at worst its three bytes; only a few words that come in every
+other caption (红色, 背景, 左边) stay whole.
 
-In reading order: the rules that text is cleaned and cut by, training, the `Tokenizer` that models use, and
-the shipped one (`default_tokenizer`, trained on the captions of the emoji and the shapes).
-"""
+In reading order: the rules that text is cleaned and cut by, training, the `Tokenizer` that
+models use, and the shipped one (`default_tokenizer`, trained on the captions of the emoji and
+the shapes)."""
 
 import re
 import sys
@@ -37,42 +38,60 @@ from torch import Tensor
 from dalle2_edu.errors import Dalle2EduError
 
 SHIPPED = Path(__file__).with_name("tokenizer.json")
-CONTEXT = 32  # tokens a caption may take, with the start and the end token; CLIP's is 77, unCLIP's 256
+# tokens a caption may take, with the start and the end token; CLIP's is 77, unCLIP's 256
+CONTEXT = 32
 MOST_TOKENS = 4096  # the largest vocabulary, with pad, start and end
 SPECIAL = 3
 MARK = 1  # ids of BPE symbols are moved up by one, to make room for pad = 0
 
-HAN = "\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"  # Chinese characters, for use inside [...]
+# Chinese characters, for use inside [...]
+HAN = "\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
 LETTERS = "0-9a-z\u00df-\u04ff"  # Latin, Greek and Cyrillic small letters, and digits
 WORD_START = re.compile(rf"(?<![{LETTERS}'\- ])(?=[{LETTERS}])")
 
-# Marks that Unicode's NFKC leaves as they are, though they mean the same. (， and （ become , and ( by
-# themselves.)
+# Marks that Unicode's NFKC leaves as they are, though they mean the same. (， and （ become , and
+# ( by themselves.)
 SAME_MARKS = str.maketrans(
-    {"。": ".", "、": ",", "“": '"', "”": '"', "‘": "'", "’": "'", "「": '"', "」": '"', "《": '"', "》": '"'}
+    {
+        "。": ".",
+        "、": ",",
+        "“": '"',
+        "”": '"',
+        "‘": "'",
+        "’": "'",
+        "「": '"',
+        "」": '"',
+        "《": '"',
+        "》": '"',
+    }
 )
 
-# Chinese words that stay whole: "a", any colour, sides, and the long nouns of the shapes. With them the
-# longest caption of the shapes fits into the context; character by character it would take 41 tokens.
+# Chinese words that stay whole: "a", any colour, sides, and the long nouns of the shapes. With
+# them the longest caption of the shapes fits into the context; character by character it would
+# take 41 tokens.
 CHINESE_WORDS = (
     r"一[个颗块]|\p{Han}色|[上下左右][面边侧方]|没有|[花条]纹|[圆波]点|背景"
     r"|圆[形环]|正方形|三角形|菱形|五角星|十字"
 )
-# What no merge may cross, in this order: a word in letters with the space before it, one digit, one Chinese
-# word of those above, any other Chinese character, a mark.
-PIECES = rf" ?[\p{{L}}\p{{M}}&&[^\p{{Han}}]]+| ?\d|{CHINESE_WORDS}|\p{{Han}}| ?[^\s\p{{L}}\p{{M}}\d]|\s"
+# What no merge may cross, in this order: a word in letters with the space before it, one digit,
+# one Chinese word of those above, any other Chinese character, a mark.
+PIECES = (
+    rf" ?[\p{{L}}\p{{M}}&&[^\p{{Han}}]]+| ?\d|{CHINESE_WORDS}|\p{{Han}}|"
+    r" ?[^\s\p{L}\p{M}\d]|\s"
+)
 
 
-# --- The rules ------------------------------------------------------------------------------------
+# --- The rules --------------------------------------------------------------------------------
 
 
 def normalize(text: str) -> str:
     """One spelling for what means the same: "Ａ  Rocket，" and "a rocket," become equal.
 
-    Afterwards each word in letters has a space before it, at the start of a text too (so that "rocket" is
-    the same token everywhere), and no space touches a Chinese character.
-    """
-    text = text.encode("utf-8", "replace").decode("utf-8")  # half of a surrogate pair becomes "?"
+    Afterwards each word in letters has a space before it, at the start of a text too (so that
+    "rocket" is the same token everywhere), and no space touches a Chinese character."""
+    text = text.encode("utf-8", "replace").decode(
+        "utf-8"
+    )  # half of a surrogate pair becomes "?"
     text = unicodedata.normalize("NFKC", text).lower().translate(SAME_MARKS)
     text = re.sub(r"\s+", " ", text).strip()
     text = re.sub(rf" ?([{HAN}]) ?", r"\1", text)
@@ -80,7 +99,9 @@ def normalize(text: str) -> str:
 
 
 def pre_tokenizer() -> pre_tokenizers.PreTokenizer:
-    """Cuts text where no merge may cross, then writes each byte as one printable letter (a space as "Ġ")."""
+    """Cuts text where no merge may cross, then writes each byte as one printable letter (a
+    space as "Ġ").
+    """
     return pre_tokenizers.Sequence(
         [
             pre_tokenizers.Split(Regex(PIECES), behavior="isolated"),
@@ -90,11 +111,12 @@ def pre_tokenizer() -> pre_tokenizers.PreTokenizer:
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int = MOST_TOKENS) -> "Tokenizer":
-    """Learns the merges from texts; the same texts give the same tokenizer, in whatever order they come.
+    """Learns the merges from texts; the same texts give the same tokenizer, in whatever order
+    they come.
 
-    vocab_size: the most tokens there may be, with pad, start and end. Training stops earlier where nothing
-    is left to merge. Raises Dalle2EduError where there are no texts or not even the 256 bytes fit.
-    """
+    vocab_size: the most tokens there may be, with pad, start and end. Training stops earlier
+    where nothing is left to merge. Raises Dalle2EduError where there are no texts or not even
+    the 256 bytes fit."""
     known = sorted(texts)
     if not known or vocab_size < 256 + SPECIAL:
         raise Dalle2EduError(
@@ -113,16 +135,15 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int = MOST_TOKENS) -> "Tok
     return Tokenizer(bpe)
 
 
-# --- What models use ------------------------------------------------------------------------------
+# --- What models use --------------------------------------------------------------------------
 
 
 class Tokenizer:
     """Turns texts into rows of token ids and back.
 
-    A row is [start, tokens..., end, pad, pad, ...]. Pad is 0, then come the BPE symbols, then start and
-    end. End has the largest id because CLIP reads a text at the place of the largest id in the row. The
-    three are not symbols of the text: no prompt can spell them.
-    """
+    A row is [start, tokens..., end, pad, pad, ...]. Pad is 0, then come the BPE symbols, then
+    start and end. End has the largest id because CLIP reads a text at the place of the largest
+    id in the row. The three are not symbols of the text: no prompt can spell them."""
 
     context_length = CONTEXT
     pad_id = 0
@@ -138,9 +159,12 @@ class Tokenizer:
         """Reads a tokenizer that `save` wrote; raises Dalle2EduError where it can't."""
         try:
             return cls(tokenizers.Tokenizer.from_str(Path(path).read_text(encoding="utf-8")))
-        except Exception as error:  # the library raises bare Exception for a file that is not a tokenizer
+        except (
+            Exception
+        ) as error:  # the library raises bare Exception for a file that is not a tokenizer
             raise Dalle2EduError(
-                f"can't read the tokenizer {path}: make the shipped one by `python -m dalle2_edu.data.text`"
+                f"can't read the tokenizer {path}: make the shipped one by `python -m"
+                " dalle2_edu.data.text`"
             ) from error
 
     def save(self, path: str | Path) -> None:
@@ -148,14 +172,19 @@ class Tokenizer:
         Path(path).write_text(self.bpe.to_str(pretty=True), encoding="utf-8")
 
     def __call__(self, texts: Sequence[str]) -> Tensor:
-        """The ids of B texts, int64 (B, context_length); what does not fit is cut off (`cut` tells what).
+        """The ids of B texts, int64 (B, context_length); what does not fit is cut off (`cut`
+        tells what).
 
-        "" is allowed: [start, end, pad, ...] is the null text of classifier-free guidance. Raises
-        Dalle2EduError for anything that is not a list of strings.
-        """
+        "" is allowed: [start, end, pad, ...] is the null text of classifier-free guidance.
+        Raises Dalle2EduError for anything that is not a list of strings."""
         if isinstance(texts, str) or not all(isinstance(text, str) for text in texts):
-            raise Dalle2EduError(f'the tokenizer takes a list of texts, such as ["rocket", "火箭"], not {texts!r:.60}')
-        rows = torch.full((len(texts), self.context_length), self.pad_id, dtype=torch.int64)  # (B, L)
+            raise Dalle2EduError(
+                'the tokenizer takes a list of texts, such as ["rocket", "火箭"], not'
+                f" {texts!r:.60}"
+            )
+        rows = torch.full(
+            (len(texts), self.context_length), self.pad_id, dtype=torch.int64
+        )  # (B, L)
         encodings = self.bpe.encode_batch([normalize(text) for text in texts])
         for row, encoding in zip(rows, encodings, strict=True):
             ids = [MARK + symbol for symbol in encoding.ids[: self.context_length - 2]]
@@ -167,7 +196,9 @@ class Tokenizer:
         symbols: list[int] = []
         for token in [int(token) for token in ids]:
             if not 0 <= token < self.vocab_size:
-                raise Dalle2EduError(f"token {token} is not in the vocabulary of 0 ... {self.vocab_size - 1}")
+                raise Dalle2EduError(
+                    f"token {token} is not in the vocabulary of 0 ... {self.vocab_size - 1}"
+                )
             if token == self.end_id:
                 break
             if token not in (self.pad_id, self.start_id):
@@ -175,7 +206,8 @@ class Tokenizer:
         return self.bpe.decode(symbols).strip()
 
     def pieces(self, text: str) -> list[str]:
-        """The tokens of a text as a reader can see them, all of them: "a rocket" -> ["a", "rocket"].
+        """The tokens of a text as a reader can see them, all of them: "a rocket" -> ["a",
+        "rocket"].
 
         A piece of a character, which no screen can show, is written as its bytes: "<f0 9f>".
         """
@@ -190,7 +222,9 @@ class Tokenizer:
             return f"<{data.hex(' ')}>"
 
     def cut(self, text: str) -> str:
-        """The tail of a text that does not fit into the context, as `normalize` spells it; "" if all fits."""
+        """The tail of a text that does not fit into the context, as `normalize` spells it; ""
+        if all fits.
+        """
         spelt = normalize(text)
         offsets = self.bpe.encode(spelt).offsets[self.context_length - 2 :]
         return spelt[offsets[0][0] :].strip() if offsets else ""
@@ -199,8 +233,8 @@ class Tokenizer:
 def letters_of_bytes() -> dict[str, int]:
     """The byte behind each letter of byte-level BPE.
 
-    Printable bytes stand for themselves, the others are the letters from U+0100 on (as in GPT-2).
-    """
+    Printable bytes stand for themselves, the others are the letters from U+0100 on (as in
+    GPT-2)."""
     printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     others = [byte for byte in range(256) if byte not in printable]
     moved = {chr(256 + place): byte for place, byte in enumerate(others)}
@@ -210,18 +244,25 @@ def letters_of_bytes() -> dict[str, int]:
 BYTE_OF_LETTER = letters_of_bytes()
 
 
-# --- The shipped one ------------------------------------------------------------------------------
+# --- The shipped one --------------------------------------------------------------------------
 
 
 @lru_cache(maxsize=1)
 def default_tokenizer() -> Tokenizer:
-    """The tokenizer that ships with the package, trained on the captions of the emoji and the shapes."""
+    """The tokenizer that ships with the package, trained on the captions of the emoji and the
+    shapes.
+    """
     return Tokenizer.load(SHIPPED)
 
 
 def training_texts(scenes: int = 4000) -> list[str]:
-    """The captions of all emoji, and of some scenes of shapes in both languages; the same ones every time."""
-    from dalle2_edu.data import emoji, shapes  # wanted here alone: a tokenizer is loaded without either
+    """The captions of all emoji, and of some scenes of shapes in both languages; the same ones
+    every time.
+    """
+    from dalle2_edu.data import (
+        emoji,
+        shapes,
+    )  # wanted here alone: a tokenizer is loaded without either
 
     texts = [caption for each in emoji.load() for caption in each.captions]
     generator = torch.Generator().manual_seed(0)

@@ -1,26 +1,29 @@
 r"""Analytic-DPM: the best variance of a step back, computed and not learned.
 
-The idea: a step back is a Gaussian with the posterior's mean, x_0 guessed. The guess is off by a spread that we can
-know without training anything. The true x_0, given x_t, has some variance; the network predicts its mean; and the
-mean square of the *predicted noise* says how much variance is left. Where the network predicts noise of full size, it
-knows x_0 exactly; where it predicts little, x_0 could be many things, and the step needs more noise of its own.
+The idea: a step back is a Gaussian with the posterior's mean, x_0 guessed. The guess is off by
+a spread that we can know without training anything. The true x_0, given x_t, has some variance;
+the network predicts its mean; and the mean square of the *predicted noise* says how much
+variance is left. Where the network predicts noise of full size, it knows x_0 exactly; where it
+predicts little, x_0 could be many things, and the step needs more noise of its own.
 
     sigma_t^2 = beta~_t + c_t^2 v_t,     c_t = sqrt(abar_(t-1)) beta_t / (1 - abar_t)     x_0's weight in the mean
     v_t       = E Var(x_0 | x_t) / d = (1 - abar_t) / abar_t (1 - N_t)
     N_t       = E |eps(x_t, t)|^2 / d                                         from noised data, once
 
-Analytic-DPM (arXiv 2201.06503), Theorem 1 with lambda_t^2 = beta~_t; there N_t is (1 - abar_t) Gamma_t, as the score is
--eps / sqrt(1 - abar_t).
+Analytic-DPM (arXiv 2201.06503), Theorem 1 with lambda_t^2 = beta~_t; there N_t is (1 - abar_t)
+Gamma_t, as the score is -eps / sqrt(1 - abar_t).
 
-Why v_t: eps = (x_t - sqrt(abar_t) x_0) / sqrt(1 - abar_t) is standard normal, so its second moment is 1. It splits into
-that of its conditional mean, N_t, and its conditional variance, abar_t / (1 - abar_t) v_t.
+Why v_t: eps = (x_t - sqrt(abar_t) x_0) / sqrt(1 - abar_t) is standard normal, so its second
+moment is 1. It splits into that of its conditional mean, N_t, and its conditional variance,
+abar_t / (1 - abar_t) v_t.
 
-Two bounds, both of which an imperfect network and a finite sample can break: v_t >= 0 (Theorem 2, lower), and v_t is at
-most the variance of the data (a conditional variance is on average no larger than the whole). The second stands for
-the paper's upper bound, which speaks of data in an interval.
+Two bounds, both of which an imperfect network and a finite sample can break: v_t >= 0 (Theorem
+2, lower), and v_t is at most the variance of the data (a conditional variance is on average no
+larger than the whole). The second stands for the paper's upper bound, which speaks of data in
+an interval.
 
-unCLIP samples its prior with this variance (Table 3). With few steps it matters: beta~ is right for one known x_0 and
-too small for many.
+unCLIP samples its prior with this variance (Table 3). With few steps it matters: beta~ is right
+for one known x_0 and too small for many.
 
 Chapter 15 uses this file.
 """
@@ -39,60 +42,87 @@ from dalle2_edu.errors import Dalle2EduError
 
 @torch.no_grad()
 def noise_second_moment(
-    batches: Iterable[tuple[Denoiser, Tensor, Noise]], diffusion: GaussianDiffusion, clip: float | None = None
+    batches: Iterable[tuple[Denoiser, Tensor, Noise]],
+    diffusion: GaussianDiffusion,
+    clip: float | None = None,
 ) -> Tensor:
-    """N_t, the mean square of the predicted noise at each step of the process: float64 (T,), on the CPU.
+    """N_t, the mean square of the predicted noise at each step of the process: float64 (T,), on
+    the CPU.
 
-    batches: of each, the denoiser closed over its conditioning, the clean data x_0 (B, ...), and noise(shape). clip
-    bounds the guessed x_0, as it does in sampling. Raises Dalle2EduError if there is no data.
-    """
+    batches: of each, the denoiser closed over its conditioning, the clean data x_0 (B, ...),
+    and noise(shape). clip bounds the guessed x_0, as it does in sampling. Raises Dalle2EduError
+    if there is no data."""
     total, count = torch.zeros(diffusion.num_timesteps, dtype=torch.float64), 0
     for model, x0, noise in batches:
         count += len(x0)
-        total += torch.stack([_batch_moment(model, diffusion, x0, i, noise, clip) for i in range(len(total))]).cpu()
+        total += torch.stack(
+            [_batch_moment(model, diffusion, x0, i, noise, clip) for i in range(len(total))]
+        ).cpu()
     if count == 0:
-        raise Dalle2EduError("The best variance is estimated from data: give one batch or more.")
+        raise Dalle2EduError(
+            "The best variance is estimated from data: give one batch or more."
+        )
     return total / count
 
 
 def _batch_moment(
-    model: Denoiser, diffusion: GaussianDiffusion, x0: Tensor, i: int, noise: Noise, clip: float | None
+    model: Denoiser,
+    diffusion: GaussianDiffusion,
+    x0: Tensor,
+    i: int,
+    noise: Noise,
+    clip: float | None,
 ) -> Tensor:
     """The mean square over dimensions, summed over the batch; a float64 scalar."""
     index = torch.full((len(x0),), i, dtype=torch.int64, device=x0.device)
     x_t = diffusion.q_sample(x0, index, noise(x0.shape).to(x0.dtype))
-    pred_x0 = diffusion.predict_start(model(x_t, diffusion.original_timesteps(index)), x_t, index, clip)
+    pred_x0 = diffusion.predict_start(
+        model(x_t, diffusion.original_timesteps(index)), x_t, index, clip
+    )
     eps = diffusion.predict_noise_from_start(x_t, index, pred_x0)
     return eps.double().square().flatten(1).mean(dim=1).sum()
 
 
-def optimal_variance(diffusion: GaussianDiffusion, moment: Tensor, data_variance: float = 1.0) -> Tensor:
+def optimal_variance(
+    diffusion: GaussianDiffusion, moment: Tensor, data_variance: float = 1.0
+) -> Tensor:
     """sigma_t^2 of each step, float64 (T,), from N_t (T,); Theorem 1 with its bounds.
 
-    data_variance: the data's variance per dimension, averaged. For the standardised embeddings of the prior it is 1.
-    Raises Dalle2EduError if there are not as many moments as steps.
-    """
+    data_variance: the data's variance per dimension, averaged. For the standardised embeddings
+    of the prior it is 1. Raises Dalle2EduError if there are not as many moments as steps."""
     if moment.shape != diffusion.betas.shape:
-        raise Dalle2EduError(f"The process has {diffusion.num_timesteps} steps, but there are {len(moment)} moments.")
+        raise Dalle2EduError(
+            f"The process has {diffusion.num_timesteps} steps, but there are {len(moment)}"
+            " moments."
+        )
     abar = diffusion.alphas_cumprod
     left = ((1 - abar) / abar * (1 - moment)).clamp(0, data_variance)  # v_t
     return diffusion.posterior_variance + diffusion.posterior_mean_coef1**2 * left
 
 
 class AnalyticDiffusion(GaussianDiffusion):
-    """A (respaced) process whose steps back have the variances (T,) given, whatever the fixed ones were.
+    """A (respaced) process whose steps back have the variances (T,) given, whatever the fixed
+    ones were.
 
-    `ancestral_sample` walks over it like over any other. Respace first, then estimate: the best variance of a long
-    step is not that of a short one.
-    """
+    `ancestral_sample` walks over it like over any other. Respace first, then estimate: the best
+    variance of a long step is not that of a short one."""
 
     def __init__(self, diffusion: GaussianDiffusion, variances: Tensor) -> None:
-        super().__init__(diffusion.betas, diffusion.prediction, "fixed_small", diffusion.timestep_map.tolist())
+        super().__init__(
+            diffusion.betas,
+            diffusion.prediction,
+            "fixed_small",
+            diffusion.timestep_map.tolist(),
+        )
         self.analytic_variance = variances.double().cpu()
         # As with the posterior's: nothing is drawn at step 0, and 0 has no logarithm.
-        self.analytic_log_variance = torch.cat([variances[1:2], variances[1:]]).double().cpu().log()
+        self.analytic_log_variance = (
+            torch.cat([variances[1:2], variances[1:]]).double().cpu().log()
+        )
 
-    def _reverse_variance(self, raw: Tensor | None, x_t: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
+    def _reverse_variance(
+        self, raw: Tensor | None, x_t: Tensor, index: Tensor
+    ) -> tuple[Tensor, Tensor]:
         """The tables' entries, shaped like x_t."""
         variance = self.table("analytic_variance", index, x_t).expand_as(x_t)
         return variance, self.table("analytic_log_variance", index, x_t).expand_as(x_t)

@@ -1,11 +1,13 @@
 """A classifier that reads noisy pictures: the compass of classifier guidance.
 
-The idea: the U-Net's way down, its middle, and one answer at the end instead of the way up. It is trained on x_t at
-every t, so that the gradient of log p(y | x_t) can steer the sampling towards class y at any noise level.
+The idea: the U-Net's way down, its middle, and one answer at the end instead of the way up. It
+is trained on x_t at every t, so that the gradient of log p(y | x_t) can steer the sampling
+towards class y at any noise level.
 
     mean + s * variance * grad_{x_t} log p(y | x_t)          ADM (arXiv 2105.05233), algorithm 1
 
-The answer is read by attention pooling, as in CLIP: the mean of all positions asks, the positions answer.
+The answer is read by attention pooling, as in CLIP: the mean of all positions asks, the
+positions answer.
 
 Chapter 10 (ADM and classifier guidance) uses this file.
 """
@@ -38,12 +40,16 @@ class NoisyClassifier(nn.Module):
         emb_dim = config.channels * TIME_EMB_MULT
         widths = [config.channels * mult for mult in config.channel_mult]
         side = config.image_size // 2 ** (len(widths) - 1)
-        self.time_mlp = nn.Sequential(nn.Linear(config.channels, emb_dim), nn.SiLU(), nn.Linear(emb_dim, emb_dim))
+        self.time_mlp = nn.Sequential(
+            nn.Linear(config.channels, emb_dim), nn.SiLU(), nn.Linear(emb_dim, emb_dim)
+        )
         self.stem = conv3x3(config.in_channels, widths[0], config)
         self.down, _ = build_down(config, widths, emb_dim)
         self.middle = Middle(widths[-1], emb_dim, config)
         self.norm_out = nn.GroupNorm(config.norm_groups, widths[-1])
-        self.pool = AttentionPool(side * side, widths[-1], config.out_channels, config.head_channels)
+        self.pool = AttentionPool(
+            side * side, widths[-1], config.out_channels, config.head_channels
+        )
 
     def forward(self, x: Tensor, t: Tensor) -> Tensor:
         emb = self.time_mlp(timestep_embedding(t, self.config.channels).to(x.dtype))
@@ -55,7 +61,9 @@ class NoisyClassifier(nn.Module):
 
 
 class AttentionPool(nn.Module):
-    """CLIP's attention pooling: (B, C, H, W) -> (B, out). The mean token asks, all tokens answer."""
+    """CLIP's attention pooling: (B, C, H, W) -> (B, out). The mean token asks, all tokens
+    answer.
+    """
 
     def __init__(self, positions: int, channels: int, out: int, head_channels: int):
         super().__init__()
@@ -66,7 +74,9 @@ class AttentionPool(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         tokens = x.flatten(2).transpose(1, 2)  # (B, H*W, C)
-        tokens = torch.cat([tokens.mean(dim=1, keepdim=True), tokens], dim=1) + self.positional  # (B, 1 + H*W, C)
+        tokens = (
+            torch.cat([tokens.mean(dim=1, keepdim=True), tokens], dim=1) + self.positional
+        )  # (B, 1 + H*W, C)
         q, k, v = (split_heads(part, self.heads) for part in self.qkv(tokens).chunk(3, dim=-1))
         h = F.scaled_dot_product_attention(
             q[:, :, :1], k, v

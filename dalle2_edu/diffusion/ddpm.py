@@ -1,9 +1,11 @@
-r"""A whole diffusion model in one module: a U-Net, the process that it was made for, and a way to draw.
+r"""A whole diffusion model in one module: a U-Net, the process that it was made for, and a way
+to draw.
 
-The idea in five lines. `GaussianDiffusion` is arithmetic without a network, `UNet` is a network without a process;
-a trained model is worth something only as the pair of both, because a network that learned to remove the noise of
-one schedule is lost in another's. So the pair is one object here, built from one frozen config, and saved and
-loaded as one. Nothing is conditioned on a text yet; a class label may be, if the U-Net has classes.
+The idea in five lines. `GaussianDiffusion` is arithmetic without a network, `UNet` is a network
+without a process; a trained model is worth something only as the pair of both, because a
+network that learned to remove the noise of one schedule is lost in another's. So the pair is
+one object here, built from one frozen config, and saved and loaded as one. Nothing is
+conditioned on a text yet; a class label may be, if the U-Net has classes.
 
     ddpm     linear betas, predicts eps, variance fixed to beta~                 DDPM (arXiv 2006.11239), Section 3
     iddpm    cosine schedule, predicts eps, variance learned in a range          improved DDPM (2102.09672), Section 3
@@ -42,7 +44,9 @@ Sampler = Literal["ancestral", "ddim", "dpm"]
 
 
 def small_unet(out_channels: int = 3) -> UNetConfig:
-    """The miniature's U-Net, 1.4 million parameters: 16 => 8 => 4 pixels, attention at half resolution as in DDPM."""
+    """The miniature's U-Net, 1.4 million parameters: 16 => 8 => 4 pixels, attention at half
+    resolution as in DDPM.
+    """
     return UNetConfig(
         image_size=16,
         out_channels=out_channels,
@@ -58,9 +62,8 @@ def small_unet(out_channels: int = 3) -> UNetConfig:
 class DdpmConfig:
     """The process and the network. As it stands: DDPM as published, but for its size.
 
-    `unet.out_channels` is 3, or 6 with variance "learned_range". `unet.num_classes` makes it class-conditional.
-    Raises Dalle2EduError if variance and channels disagree.
-    """
+    `unet.out_channels` is 3, or 6 with variance "learned_range". `unet.num_classes` makes it
+    class-conditional. Raises Dalle2EduError if variance and channels disagree."""
 
     schedule: Literal["linear", "cosine"] = "linear"
     timesteps: int = 1000
@@ -72,8 +75,9 @@ class DdpmConfig:
         halves = 2 if self.variance == "learned_range" else 1
         if self.unet.out_channels != halves * self.unet.in_channels:
             raise Dalle2EduError(
-                f"With variance {self.variance} the U-Net must answer {halves * self.unet.in_channels} channels, "
-                f"not {self.unet.out_channels}: set unet.out_channels."
+                f"With variance {self.variance} the U-Net must answer"
+                f" {halves * self.unet.in_channels} channels, not {self.unet.out_channels}: set"
+                " unet.out_channels."
             )
 
 
@@ -93,7 +97,9 @@ class Ddpm(nn.Module):
         self.unet = UNet(config.unet)
 
     def forward(self, x_t: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
-        """What the network says of x_t (B, 3, H, W) at the steps t (B,): (B, 3 or 6, H, W). y (B,) are labels."""
+        """What the network says of x_t (B, 3, H, W) at the steps t (B,): (B, 3 or 6, H, W). y
+        (B,) are labels.
+        """
         return self.unet(x_t, t, y=y)
 
     @torch.no_grad()
@@ -109,19 +115,27 @@ class Ddpm(nn.Module):
     ) -> Tensor:
         """One picture a seed, (B, 3, H, W) in about [-1, 1].
 
-        steps: None walks over all of them; otherwise as `GaussianDiffusion.respace` takes it. eta is DDIM's. y:
-        int64 (B,), labels if the U-Net has classes. callback and progress as in `ancestral_sample`. Raises
-        Dalle2EduError for an unknown sampler.
-        """
+        steps: None walks over all of them; otherwise as `GaussianDiffusion.respace` takes it.
+        eta is DDIM's. y: int64 (B,), labels if the U-Net has classes. callback and progress as
+        in `ancestral_sample`. Raises Dalle2EduError for an unknown sampler."""
         device = next(self.parameters()).device
         noise = SeededNoise(seeds, device)
-        diffusion, unet = self.diffusion if steps is None else self.diffusion.respace(steps), self.config.unet
+        diffusion, unet = (
+            self.diffusion if steps is None else self.diffusion.respace(steps),
+            self.config.unet,
+        )
         x_T = noise((len(seeds), unet.in_channels, unet.image_size, unet.image_size))
         model: Denoiser = self if y is None else lambda x_t, t: self(x_t, t, y)
         if sampler == "ancestral":
-            return ancestral_sample(model, diffusion, x_T, noise, callback=callback, progress=progress)
+            return ancestral_sample(
+                model, diffusion, x_T, noise, callback=callback, progress=progress
+            )
         if sampler == "ddim":
-            return ddim_sample(model, diffusion, x_T, noise, eta, callback=callback, progress=progress)
+            return ddim_sample(
+                model, diffusion, x_T, noise, eta, callback=callback, progress=progress
+            )
         if sampler == "dpm":
-            return dpm_solver_sample(model, diffusion, x_T, callback=callback, progress=progress)
+            return dpm_solver_sample(
+                model, diffusion, x_T, callback=callback, progress=progress
+            )
         raise Dalle2EduError(f"There is no sampler {sampler!r}: choose ancestral, ddim or dpm.")

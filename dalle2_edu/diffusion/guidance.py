@@ -1,21 +1,22 @@
 r"""Classifier-free guidance: listen to the text more than the network does by itself.
 
-A network that was trained with its condition dropped now and then (10-20% of the time) knows two answers: one
-with the condition, one without. Their difference points towards what the condition adds. Guidance follows
-that arrow further than the network would, and pays for faithful pictures with less variety.
+A network that was trained with its condition dropped now and then (10-20% of the time) knows
+two answers: one with the condition, one without. Their difference points towards what the
+condition adds. Guidance follows that arrow further than the network would, and pays for
+faithful pictures with less variety.
 
     guided = null + s (conditional - null)                Imagen (2205.11487), Eq. 2; GLIDE has the same s
 
-s = 1 is the plain conditional network: guidance is off. s = 0 ignores the condition. Ho and Salimans
-(2207.12598), who found the method, count from the other side: (1 + w) conditional - w null, so w = s - 1.
+s = 1 is the plain conditional network: guidance is off. s = 0 ignores the condition. Ho and
+Salimans (2207.12598), who found the method, count from the other side: (1 + w) conditional - w
+null, so w = s - 1.
 
-Why it works: the answer eps is, up to a factor, minus the gradient of log p(x_t | y) (Chapter 10), and by
-Bayes' rule the difference of the two is the gradient of log p(y | x_t): that of a classifier which nobody
-trained. s > 1 samples from p(x) p(y | x)^s, sharper around y.
+Why it works: the answer eps is, up to a factor, minus the gradient of log p(x_t | y) (Chapter
+10), and by Bayes' rule the difference of the two is the gradient of log p(y | x_t): that of a
+classifier which nobody trained. s > 1 samples from p(x) p(y | x)^s, sharper around y.
 
-Chapter 11 (classifier-free guidance). The unCLIP paper guides its decoder (chapter 16) and leaves the prior
-unguided (chapter 15).
-"""
+Chapter 11 (classifier-free guidance). The unCLIP paper guides its decoder (chapter 16) and
+leaves the prior unguided (chapter 15)."""
 
 from collections.abc import Callable, Mapping
 
@@ -33,17 +34,19 @@ def classifier_free(
 ) -> Callable[[Tensor, Tensor], Tensor]:
     """A denoiser (x_t, t) that guides model(x_t, t, **conditioning) by the scale s.
 
-    The two conditionings hold the same names and shapes, each tensor (B, ...). Null and conditional run as
-    one batch of 2B, so a step is one call of the network; with s = 1 it is one call of B, and the null is not
-    used. If the network answers 2C channels for C, the second half is its variance: that stays the
-    conditional one, since an arrow that makes a guess bolder says nothing about how sure it is. Raises
-    Dalle2EduError if the conditionings differ in form.
-    """
+    The two conditionings hold the same names and shapes, each tensor (B, ...). Null and
+    conditional run as one batch of 2B, so a step is one call of the network; with s = 1 it is
+    one call of B, and the null is not used. If the network answers 2C channels for C, the
+    second half is its variance: that stays the conditional one, since an arrow that makes a
+    guess bolder says nothing about how sure it is. Raises Dalle2EduError if the conditionings
+    differ in form."""
     _check_alike(null_conditioning, conditioning)
     if scale == 1:
         return lambda x_t, t: model(x_t, t, **conditioning)
     # 2 x (B, ...) => (2B, ...), null first
-    both = {name: torch.cat([null_conditioning[name], conditioning[name]]) for name in conditioning}
+    both = {
+        name: torch.cat([null_conditioning[name], conditioning[name]]) for name in conditioning
+    }
 
     def guided(x_t: Tensor, t: Tensor) -> Tensor:
         out = model(torch.cat([x_t, x_t]), torch.cat([t, t]), **both)  # (2B, C or 2C, ...)
@@ -54,17 +57,24 @@ def classifier_free(
 
 
 def guide(null: Tensor, conditional: Tensor, scale: float, channels: int) -> Tensor:
-    """null + s (conditional - null) in the first `channels` channels; the others stay the conditional's."""
+    """null + s (conditional - null) in the first `channels` channels; the others stay the
+    conditional's.
+    """
     difference = conditional[:, :channels] - null[:, :channels]  # (B, C, ...)
     guided = null[:, :channels] + scale * difference
-    return torch.cat([guided, conditional[:, channels:]], dim=1)  # (B, C, ...) + (B, 0 or C, ...)
+    return torch.cat(
+        [guided, conditional[:, channels:]], dim=1
+    )  # (B, C, ...) + (B, 0 or C, ...)
 
 
 def _check_alike(null: Mapping[str, Tensor], conditional: Mapping[str, Tensor]) -> None:
     if null.keys() != conditional.keys():
-        raise Dalle2EduError(f"The null condition holds {sorted(null)}, the condition {sorted(conditional)}.")
+        raise Dalle2EduError(
+            f"The null condition holds {sorted(null)}, the condition {sorted(conditional)}."
+        )
     for name, tensor in conditional.items():
         if null[name].shape != tensor.shape:
             raise Dalle2EduError(
-                f"The null {name} is shaped {tuple(null[name].shape)}, the condition {tuple(tensor.shape)}."
+                f"The null {name} is shaped {tuple(null[name].shape)}, the condition"
+                f" {tuple(tensor.shape)}."
             )

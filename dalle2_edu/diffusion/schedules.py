@@ -1,14 +1,15 @@
 r"""How much noise, and when: the schedule of a diffusion process.
 
-A diffusion process blurs a picture into noise in T small steps. Step t keeps the share sqrt(1 - beta_t) of
-what was there and adds fresh noise of variance beta_t. This file answers two questions: which betas, and,
-when sampling has to be fast, which of the T steps to keep.
+A diffusion process blurs a picture into noise in T small steps. Step t keeps the share sqrt(1 -
+beta_t) of what was there and adds fresh noise of variance beta_t. This file answers two
+questions: which betas, and, when sampling has to be fast, which of the T steps to keep.
 
-The idea in five lines: the product abar_t = (1 - beta_0)(1 - beta_1)...(1 - beta_t) says how much of the
-picture is left at step t, and it is all the network ever notices. The linear schedule (DDPM) lets abar fall
-so fast that the last quarter of the steps is almost pure noise. The cosine schedule (improved DDPM) lets it
-fall evenly. A network that was trained on T steps may be sampled on fewer: keep some of the steps, walk over
-those, and the noise between two kept steps follows from the ratio of their abars.
+The idea in five lines: the product abar_t = (1 - beta_0)(1 - beta_1)...(1 - beta_t) says how
+much of the picture is left at step t, and it is all the network ever notices. The linear
+schedule (DDPM) lets abar fall so fast that the last quarter of the steps is almost pure noise.
+The cosine schedule (improved DDPM) lets it fall evenly. A network that was trained on T steps
+may be sampled on fewer: keep some of the steps, walk over those, and the noise between two kept
+steps follows from the ratio of their abars.
 
     linear   beta_t from 1e-4 to 0.02 in T = 1000 equal steps           DDPM (2006.11239), Section 4
     cosine   abar_t = f(t) / f(0)                                       improved DDPM (2102.09672), Eq. 17
@@ -18,8 +19,8 @@ those, and the noise between two kept steps follows from the ratio of their abar
 
 Indices start at 0 here, as in every released implementation: beta_0 is the papers' beta_1.
 
-Chapter 7 (the mathematics of DDPM) plots the schedules; chapter 9 (better and faster) respaces them.
-"""
+Chapter 7 (the mathematics of DDPM) plots the schedules; chapter 9 (better and faster) respaces
+them."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -29,18 +30,20 @@ from torch import Tensor
 
 from dalle2_edu.errors import Dalle2EduError
 
-FAST27 = "10,10,3,2,2"  # GLIDE's upsampler: many steps where the picture is nearly clean, few in the noise
+# GLIDE's upsampler: many steps where the picture is nearly clean, few in the noise
+FAST27 = "10,10,3,2,2"
 
 
 def linear_betas(num_timesteps: int) -> Tensor:
     """Betas that grow linearly from 1e-4 to 0.02, stretched or squeezed to T steps.
 
-    Fewer steps have to add the same noise in all, so both ends are scaled by 1000 / T (ADM's rule); abar then
-    ends near 4e-5 for any large T. Returns float64 (T,). Raises Dalle2EduError if T < 20: the last beta would
-    exceed 1. Source: DDPM (2006.11239), Section 4.
-    """
+    Fewer steps have to add the same noise in all, so both ends are scaled by 1000 / T (ADM's
+    rule); abar then ends near 4e-5 for any large T. Returns float64 (T,). Raises Dalle2EduError
+    if T < 20: the last beta would exceed 1. Source: DDPM (2006.11239), Section 4."""
     if num_timesteps < 20:
-        raise Dalle2EduError(f"A linear schedule needs 20 steps or more, not {num_timesteps}: or use cosine.")
+        raise Dalle2EduError(
+            f"A linear schedule needs 20 steps or more, not {num_timesteps}: or use cosine."
+        )
     scale = 1000 / num_timesteps
     return torch.linspace(scale * 1e-4, scale * 0.02, num_timesteps, dtype=torch.float64)
 
@@ -48,15 +51,16 @@ def linear_betas(num_timesteps: int) -> Tensor:
 def cosine_betas(num_timesteps: int, s: float = 0.008, max_beta: float = 0.999) -> Tensor:
     """Betas whose abar falls as a squared cosine: evenly, and gently at both ends.
 
-    The offset s keeps the very first noise visible (sqrt(beta_0) a little below one grey level of 1/127.5);
-    without it the first steps have nothing to predict. At the far end abar reaches 0, so the last beta would
-    be 1 and divide by zero later on: max_beta caps it. Returns float64 (T,). Source: improved DDPM
-    (2102.09672), Eq. 17.
-    """
+    The offset s keeps the very first noise visible (sqrt(beta_0) a little below one grey level
+    of 1/127.5); without it the first steps have nothing to predict. At the far end abar reaches
+    0, so the last beta would be 1 and divide by zero later on: max_beta caps it. Returns
+    float64 (T,). Source: improved DDPM (2102.09672), Eq. 17."""
     if num_timesteps < 1:
         raise Dalle2EduError(f"A schedule needs at least 1 step, not {num_timesteps}.")
     time = torch.arange(num_timesteps + 1, dtype=torch.float64) / num_timesteps  # t/T, (T + 1,)
-    f = torch.cos((time + s) / (1 + s) * math.pi / 2) ** 2  # (T + 1,); abar_t / abar_(t-1) = f(t) / f(t-1)
+    f = (
+        torch.cos((time + s) / (1 + s) * math.pi / 2) ** 2
+    )  # (T + 1,); abar_t / abar_(t-1) = f(t) / f(t-1)
     return (1 - f[1:] / f[:-1]).clamp(max=max_beta)
 
 
@@ -73,11 +77,12 @@ def named_betas(schedule: str, num_timesteps: int) -> Tensor:
 
 
 def respaced_betas(alphas_cumprod: Tensor, kept: Sequence[int]) -> Tensor:
-    """The betas of the process that visits only the kept steps: beta'_k = 1 - abar_(S_k) / abar_(S_(k-1)).
+    """The betas of the process that visits only the kept steps: beta'_k = 1 - abar_(S_k) /
+    abar_(S_(k-1)).
 
-    The marginals q(x_t | x_0) stay what they were at each kept step, so the trained network still knows where
-    it is. alphas_cumprod: float64 (T,). Returns float64 (K,). Source: improved DDPM (2102.09672), Eq. 19.
-    """
+    The marginals q(x_t | x_0) stay what they were at each kept step, so the trained network
+    still knows where it is. alphas_cumprod: float64 (T,). Returns float64 (K,). Source:
+    improved DDPM (2102.09672), Eq. 19."""
     abar = alphas_cumprod[torch.as_tensor(kept, dtype=torch.int64)]  # (T,) => (K,)
     abar_prev = torch.cat([abar.new_ones(1), abar[:-1]])  # (1,) + (K - 1,) => (K,)
     return 1 - abar / abar_prev
@@ -103,32 +108,38 @@ def space_timesteps(num_timesteps: int, spec: str | int) -> list[int]:
 
 
 def half_log_snr(alphas_cumprod: Tensor) -> Tensor:
-    """lambda = log(sqrt(abar) / sqrt(1 - abar)), half the logarithm of the signal-to-noise ratio. Shape as abar.
+    """lambda = log(sqrt(abar) / sqrt(1 - abar)), half the logarithm of the signal-to-noise
+    ratio. Shape as abar.
 
     The time in which DPM-Solver counts (2206.00927, Section 3). Infinite where abar is 1.
     """
     return 0.5 * (alphas_cumprod.log() - torch.log1p(-alphas_cumprod))
 
 
-LAMBDA_MIN = -5.1  # where 0.6% of the noise's amplitude is picture: further out nothing can be predicted
+LAMBDA_MIN = (
+    -5.1
+)  # where 0.6% of the noise's amplitude is picture: further out nothing can be predicted
 
 
 def log_snr_timesteps(alphas_cumprod: Tensor, spec: str) -> list[int]:
-    """The spec "logsnr20" keeps 20 steps, sorted, as evenly spaced in lambda as can be, from the cleanest one.
+    """The spec "logsnr20" keeps 20 steps, sorted, as evenly spaced in lambda as can be, from
+    the cleanest one.
 
-    They reach to the noisiest with lambda >= -5.1, the bound of DPM-Solver's released code: all of the linear schedule,
-    while the cosine's last steps rush to -9.9 and would take a third of the way. Near the clean picture two steps of a
-    usual process lie further apart than the even spaces, so some wishes fall on the same step; each then takes the next
-    free one. alphas_cumprod: float64 (T,). Raises Dalle2EduError if the spec can't be read or asks for more steps than
-    there are. Source: DPM-Solver (2206.00927), which counts in lambda.
-    """
+    They reach to the noisiest with lambda >= -5.1, the bound of DPM-Solver's released code: all
+    of the linear schedule, while the cosine's last steps rush to -9.9 and would take a third of
+    the way. Near the clean picture two steps of a usual process lie further apart than the even
+    spaces, so some wishes fall on the same step; each then takes the next free one.
+    alphas_cumprod: float64 (T,). Raises Dalle2EduError if the spec can't be read or asks for
+    more steps than there are. Source: DPM-Solver (2206.00927), which counts in lambda."""
     count = _counts(spec.removeprefix("logsnr"), spec)[0]
     lambdas = half_log_snr(alphas_cumprod)  # (T,), falling
     lambdas = lambdas[: max(1, int((lambdas >= LAMBDA_MIN).sum()))]
     if count > len(lambdas):
         raise Dalle2EduError(f"Can't take {count} steps out of {len(lambdas)}: ask for fewer.")
     kept: list[int] = []
-    for place, wish in enumerate(torch.linspace(float(lambdas[0]), float(lambdas[-1]), count, dtype=torch.float64)):
+    for place, wish in enumerate(
+        torch.linspace(float(lambdas[0]), float(lambdas[-1]), count, dtype=torch.float64)
+    ):
         nearest = int((lambdas - wish).abs().argmin())
         free = kept[-1] + 1 if kept else 0
         last = len(lambdas) - (count - place)  # the later ones need room, too
@@ -139,9 +150,12 @@ def log_snr_timesteps(alphas_cumprod: Tensor, spec: str) -> list[int]:
 def _counts(text: str, spec: str | int) -> list[int]:
     """The step counts that a spec lists, each at least 1."""
     counts = [int(part) if part.strip().isdecimal() else 0 for part in text.split(",")]
-    if min(counts) < 1 or (isinstance(spec, str) and spec.startswith(("ddim", "logsnr")) and len(counts) > 1):
+    if min(counts) < 1 or (
+        isinstance(spec, str) and spec.startswith(("ddim", "logsnr")) and len(counts) > 1
+    ):
         raise Dalle2EduError(
-            f"Can't read the step spacing {spec!r}: write 25, ddim25, logsnr25, fast27, or a list such as {FAST27}."
+            f"Can't read the step spacing {spec!r}: write 25, ddim25, logsnr25, fast27, or a"
+            f" list such as {FAST27}."
         )
     return counts
 
@@ -153,17 +167,23 @@ def _integer_stride(num_timesteps: int, count: int) -> list[int]:
             return list(range(0, num_timesteps, stride))
     possible = {len(range(0, num_timesteps, stride)) for stride in range(1, num_timesteps + 1)}
     nearest = min(possible, key=lambda other: abs(other - count))
-    raise Dalle2EduError(f"No integer stride takes {count} of {num_timesteps} steps: use ddim{nearest}.")
+    raise Dalle2EduError(
+        f"No integer stride takes {count} of {num_timesteps} steps: use ddim{nearest}."
+    )
 
 
 def _sections(num_timesteps: int, counts: Sequence[int]) -> list[int]:
-    """Cut T steps into len(counts) ranges, a remainder going to the first ones; space each evenly."""
+    """Cut T steps into len(counts) ranges, a remainder going to the first ones; space each
+    evenly.
+    """
     size, remainder = divmod(num_timesteps, len(counts))
     start, kept = 0, []
     for section, count in enumerate(counts):
         length = size + (section < remainder)
         if count > length:
-            raise Dalle2EduError(f"Can't take {count} steps out of {length}: ask for at most {length} there.")
+            raise Dalle2EduError(
+                f"Can't take {count} steps out of {length}: ask for at most {length} there."
+            )
         kept += [start + round(position) for position in _even_positions(length, count)]
         start += length
     return kept
@@ -172,9 +192,9 @@ def _sections(num_timesteps: int, counts: Sequence[int]) -> list[int]:
 def _even_positions(length: int, count: int) -> Iterable[float]:
     """`count` evenly spaced reals from 0 to length - 1.
 
-    The stride is added step by step, as the released code does it. A product i * stride rounds differently
-    where a position falls on a half: 21 of 1000 steps would then hold 500 instead of 499.
-    """
+    The stride is added step by step, as the released code does it. A product i * stride rounds
+    differently where a position falls on a half: 21 of 1000 steps would then hold 500 instead
+    of 499."""
     stride = (length - 1) / (count - 1) if count > 1 else 1.0
     position = 0.0
     for _ in range(count):

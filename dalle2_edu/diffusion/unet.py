@@ -1,26 +1,29 @@
 """The U-Net that denoises: ADM's, as GLIDE, DALL·E 2 and Karlo use it.
 
-The idea in five lines. A noisy picture goes down a ladder of resolutions, each rung wider in channels, and comes up
-again; every rung on the way up also reads what the same rung saw on the way down (the skip connections), so that fine
-detail has a short way through. The timestep enters every residual block as a scale and a shift of its normalised
-activations. At low resolutions attention lets far parts of the picture talk to each other; text joins in there, as
+The idea in five lines. A noisy picture goes down a ladder of resolutions, each rung wider in
+channels, and comes up again; every rung on the way up also reads what the same rung saw on the
+way down (the skip connections), so that fine detail has a short way through. The timestep
+enters every residual block as a scale and a shift of its normalised activations. At low
+resolutions attention lets far parts of the picture talk to each other; text joins in there, as
 extra keys and values in the very same attention.
 
     AdaGN(h, y) = y_s GroupNorm(h) + y_b                      ADM (arXiv 2105.05233), section 3.1
     h' = h + Attention(q: picture, k and v: text + picture)   GLIDE (arXiv 2112.10741), section 3.1
 
-What can be added from outside: a vector to the timestep embedding (`added_emb`: GLIDE's pooled text, unCLIP's image
-embedding), text tokens to the attention, a class label (`y`), and channels to the picture (a low-resolution picture
-or a mask, concatenated by the caller). The text stays the same from step to step, so its keys and values are computed
-once per picture: `read` makes `context_kv` of the tokens, and every pass takes that.
+What can be added from outside: a vector to the timestep embedding (`added_emb`: GLIDE's pooled
+text, unCLIP's image embedding), text tokens to the attention, a class label (`y`), and channels
+to the picture (a low-resolution picture or a mask, concatenated by the caller). The text stays
+the same from step to step, so its keys and values are computed once per picture: `read` makes
+`context_kv` of the tokens, and every pass takes that.
 
-Two tricks of the miniature. With `patch_size` 2 the picture is folded (pixel-unshuffle) from 32 x 32 x 3 to 16 x
-16 x 12 before the first convolution and unfolded after the last one. With `learned_position` every place of the
-first feature map has a vector of its own added: a convolution alone learns where it is only from the padding at
-the edges, which takes a small network long. The released systems have patch_size 1 and no positions.
+Two tricks of the miniature. With `patch_size` 2 the picture is folded (pixel-unshuffle) from 32
+x 32 x 3 to 16 x 16 x 12 before the first convolution and unfolded after the last one. With
+`learned_position` every place of the first feature map has a vector of its own added: a
+convolution alone learns where it is only from the padding at the edges, which takes a small
+network long. The released systems have patch_size 1 and no positions.
 
-Chapters 08 (the U-Net) and 13 (text in attention) use this file; DALL·E 2's decoder and both upsamplers are made of it.
-"""
+Chapters 08 (the U-Net) and 13 (text in attention) use this file; DALL·E 2's decoder and both
+upsamplers are made of it."""
 
 from __future__ import annotations
 
@@ -41,13 +44,14 @@ from dalle2_edu.errors import Dalle2EduError
 class UNetConfig:
     """Size and shape of a U-Net.
 
-    `attention_levels` counts from 0, the full resolution: (1, 2, 3) means attention at 1/2, 1/4 and 1/8 of it.
-    `out_channels` is 3, or 6 when the network also answers the variance (learned range, iDDPM section 3.1).
-    `padding` is what a convolution sees beyond the picture's edge; the released systems have zeros. `context_dim`
-    is the width of the text tokens, None for a network without text. `norm_groups` is the released systems' 32; with
-    32 channels that would leave one a group, and a channel normalised by itself forgets its mean: the picture's overall
-    colour is lost, and noise that is predicted without it gives garish backgrounds. A narrow network takes 8.
-    """
+    `attention_levels` counts from 0, the full resolution: (1, 2, 3) means attention at 1/2, 1/4
+    and 1/8 of it. `out_channels` is 3, or 6 when the network also answers the variance (learned
+    range, iDDPM section 3.1). `padding` is what a convolution sees beyond the picture's edge;
+    the released systems have zeros. `context_dim` is the width of the text tokens, None for a
+    network without text. `norm_groups` is the released systems' 32; with 32 channels that would
+    leave one a group, and a channel normalised by itself forgets its mean: the picture's
+    overall colour is lost, and noise that is predicted without it gives garish backgrounds. A
+    narrow network takes 8."""
 
     image_size: int = 32
     in_channels: int = 3
@@ -70,10 +74,14 @@ class UNetConfig:
     def __post_init__(self) -> None:
         factor = self.patch_size * 2 ** (len(self.channel_mult) - 1)
         if self.image_size % factor:
-            raise Dalle2EduError(f"image_size {self.image_size} must be a multiple of {factor}: each level halves it.")
+            raise Dalle2EduError(
+                f"image_size {self.image_size} must be a multiple of {factor}: each level"
+                " halves it."
+            )
         if self.channels % self.norm_groups:
             raise Dalle2EduError(
-                f"channels {self.channels} must be a multiple of {self.norm_groups}, the group norm's groups."
+                f"channels {self.channels} must be a multiple of {self.norm_groups}, the group"
+                " norm's groups."
             )
 
 
@@ -81,7 +89,9 @@ TIME_EMB_MULT = 4  # the timestep embedding is 4 x channels wide in every ADM-st
 
 
 class UNet(nn.Module):
-    """ADM's U-Net: eps, v or x0 (and, with twice the channels, the variance) from a noisy picture and its timestep."""
+    """ADM's U-Net: eps, v or x0 (and, with twice the channels, the variance) from a noisy
+    picture and its timestep.
+    """
 
     def __init__(self, config: UNetConfig):
         super().__init__()
@@ -90,11 +100,17 @@ class UNet(nn.Module):
         emb_dim = config.channels * TIME_EMB_MULT
         widths = [config.channels * mult for mult in config.channel_mult]
 
-        self.time_mlp = nn.Sequential(nn.Linear(config.channels, emb_dim), nn.SiLU(), nn.Linear(emb_dim, emb_dim))
-        self.class_emb = nn.Embedding(config.num_classes, emb_dim) if config.num_classes else None
+        self.time_mlp = nn.Sequential(
+            nn.Linear(config.channels, emb_dim), nn.SiLU(), nn.Linear(emb_dim, emb_dim)
+        )
+        self.class_emb = (
+            nn.Embedding(config.num_classes, emb_dim) if config.num_classes else None
+        )
         self.stem = conv3x3(config.in_channels * folded, widths[0], config)
         side = config.image_size // config.patch_size
-        self.position = nn.Parameter(place_waves(widths[0], side)) if config.learned_position else None
+        self.position = (
+            nn.Parameter(place_waves(widths[0], side)) if config.learned_position else None
+        )
         self.down, skips = build_down(config, widths, emb_dim)
         self.middle = Middle(widths[-1], emb_dim, config)
         self.up = build_up(config, widths, skips, emb_dim)
@@ -103,19 +119,24 @@ class UNet(nn.Module):
         self.attentions = [module for module in self.modules() if isinstance(module, Attention)]
 
     def read(self, context: Tensor) -> Tensor:
-        """Text tokens (B, L, context_dim) -> the keys and values that every attention makes of them, side by side:
-        (B, L, 2 * the channels of all attentions).
+        """Text tokens (B, L, context_dim) -> the keys and values that every attention makes of
+        them, side by side: (B, L, 2 * the channels of all attentions).
         """
         return torch.cat([attention.read(context) for attention in self.attentions], dim=-1)
 
     def deal(self, context_kv: Tensor | None) -> Iterator[Tensor | None]:
-        """Each attention's own part of what `read` made, in the order in which they come to run; without a text, None.
+        """Each attention's own part of what `read` made, in the order in which they come to
+        run; without a text, None.
 
-        One split for all of them: the gradient of a slice is as large as what it was cut from, and mostly zeros.
-        """
+        One split for all of them: the gradient of a slice is as large as what it was cut from,
+        and mostly zeros."""
         if context_kv is None:
             return repeat(None)
-        return iter(context_kv.split([2 * attention.norm.num_channels for attention in self.attentions], dim=-1))
+        return iter(
+            context_kv.split(
+                [2 * attention.norm.num_channels for attention in self.attentions], dim=-1
+            )
+        )
 
     def forward(
         self,
@@ -128,10 +149,12 @@ class UNet(nn.Module):
     ) -> Tensor:
         """One pass: x (B, C_in, H, W), t (B,) -> (B, C_out, H, W).
 
-        added_emb (B, 4 * channels) is added to the timestep embedding; context_kv is what `read` made of L text tokens,
-        context_mask (B, L) is True where a token is real; y (B,) are class labels.
-        """
-        emb = self.time_mlp(timestep_embedding(t, self.config.channels).to(x.dtype))  # (B, 4 * channels)
+        added_emb (B, 4 * channels) is added to the timestep embedding; context_kv is what
+        `read` made of L text tokens, context_mask (B, L) is True where a token is real; y (B,)
+        are class labels."""
+        emb = self.time_mlp(
+            timestep_embedding(t, self.config.channels).to(x.dtype)
+        )  # (B, 4 * channels)
         if added_emb is not None:
             emb = emb + added_emb
         if self.class_emb is not None:
@@ -146,39 +169,50 @@ class UNet(nn.Module):
             skips.append(h)
         h = self.middle(h, emb, texts, context_mask)
         for block in self.up:
-            h = block(torch.cat([h, skips.pop()], dim=1), emb, texts, context_mask)  # channels of both
+            h = block(
+                torch.cat([h, skips.pop()], dim=1), emb, texts, context_mask
+            )  # channels of both
         return F.pixel_shuffle(self.head(F.silu(self.norm_out(h))), self.config.patch_size)
 
 
 def timestep_embedding(t: Tensor, dim: int, max_period: float = 10_000.0) -> Tensor:
-    """Sinusoids of falling frequency, cosines first: t (B,) -> (B, dim) float32. Transformer's positions, applied
-    to time.
+    """Sinusoids of falling frequency, cosines first: t (B,) -> (B, dim) float32. Transformer's
+    positions, applied to time.
     """
     half = dim // 2
-    frequencies = torch.exp(-math.log(max_period) * torch.arange(half, dtype=torch.float32, device=t.device) / half)
+    frequencies = torch.exp(
+        -math.log(max_period) * torch.arange(half, dtype=torch.float32, device=t.device) / half
+    )
     angles = t.float()[:, None] * frequencies[None]  # (B, half)
     return torch.cat([angles.cos(), angles.sin()], dim=-1)
 
 
 def place_waves(channels: int, side: int) -> Tensor:
-    """Where training of the positions starts: waves of x in half of the channels, of y in the others.
+    """Where training of the positions starts: waves of x in half of the channels, of y in the
+    others.
 
-    Returns (1, channels, side, side) with amplitude 0.3, well below the features that they are added to.
-    """
-    waves = timestep_embedding(torch.arange(side), channels // 2, max_period=4.0 * side).T  # (channels/2, side)
+    Returns (1, channels, side, side) with amplitude 0.3, well below the features that they are
+    added to."""
+    waves = timestep_embedding(
+        torch.arange(side), channels // 2, max_period=4.0 * side
+    ).T  # (channels/2, side)
     across = waves[:, None, :].expand(-1, side, side)
     down = waves[:, :, None].expand(-1, side, side)
-    return 0.3 * torch.cat([across, down])[None]  # 2 x (channels/2, side, side) => (1, channels, side, side)
+    return (
+        0.3 * torch.cat([across, down])[None]
+    )  # 2 x (channels/2, side, side) => (1, channels, side, side)
 
 
 class ResBlock(nn.Module):
-    """Two convolutions around the timestep's say, and a skip connection: (B, C_in, H, W) -> (B, C_out, H', W').
+    """Two convolutions around the timestep's say, and a skip connection: (B, C_in, H, W) -> (B,
+    C_out, H', W').
 
-    `resize` "down" or "up" halves or doubles the picture inside the block (BigGAN's way; in ADM's ablation the change
-    that lowered FID most).
-    """
+    `resize` "down" or "up" halves or doubles the picture inside the block (BigGAN's way; in
+    ADM's ablation the change that lowered FID most)."""
 
-    def __init__(self, c_in: int, c_out: int, emb_dim: int, config: UNetConfig, resize: str = "none"):
+    def __init__(
+        self, c_in: int, c_out: int, emb_dim: int, config: UNetConfig, resize: str = "none"
+    ):
         super().__init__()
         self.resize = resize
         self.scale_shift = config.scale_shift_norm
@@ -187,7 +221,9 @@ class ResBlock(nn.Module):
         self.emb_proj = nn.Linear(emb_dim, 2 * c_out if self.scale_shift else c_out)
         self.norm2 = nn.GroupNorm(config.norm_groups, c_out)
         self.dropout = nn.Dropout(config.dropout)
-        self.conv2 = zero_init(conv3x3(c_out, c_out, config))  # the block starts as the identity
+        self.conv2 = zero_init(
+            conv3x3(c_out, c_out, config)
+        )  # the block starts as the identity
         self.skip = nn.Conv2d(c_in, c_out, 1) if c_in != c_out else nn.Identity()
 
     def forward(self, x: Tensor, emb: Tensor) -> Tensor:
@@ -195,7 +231,9 @@ class ResBlock(nn.Module):
         y = self.emb_proj(F.silu(emb))[:, :, None, None]  # (B, C or 2C, 1, 1)
         if self.scale_shift:
             y_s, y_b = y.chunk(2, dim=1)
-            h = self.norm2(h) * (1 + y_s) + y_b  # AdaGN; 1 + y_s, so that a zero weight means no change
+            h = (
+                self.norm2(h) * (1 + y_s) + y_b
+            )  # AdaGN; 1 + y_s, so that a zero weight means no change
         else:
             h = self.norm2(h + y)
         h = self.conv2(self.dropout(F.silu(h)))
@@ -215,31 +253,50 @@ def resized(x: Tensor, how: str) -> Tensor:
 
 
 class Attention(nn.Module):
-    """Self-attention over the picture's positions, in which text tokens stand beside as further keys and values."""
+    """Self-attention over the picture's positions, in which text tokens stand beside as further
+    keys and values.
+    """
 
     def __init__(self, channels: int, config: UNetConfig):
         super().__init__()
         self.heads = channels // config.head_channels
         self.norm = nn.GroupNorm(config.norm_groups, channels)
         self.qkv = nn.Linear(channels, 3 * channels)
-        self.context_kv = nn.Linear(config.context_dim, 2 * channels) if config.context_dim else None
+        self.context_kv = (
+            nn.Linear(config.context_dim, 2 * channels) if config.context_dim else None
+        )
         self.proj = zero_init(nn.Linear(channels, channels))
 
     def read(self, context: Tensor) -> Tensor:
-        """Text tokens (B, L, context_dim) -> their keys and values here, (B, L, 2 * channels)."""
+        """Text tokens (B, L, context_dim) -> their keys and values here, (B, L, 2 *
+        channels).
+        """
         assert self.context_kv is not None, "a network without context_dim reads no text"
         return self.context_kv(context)
 
-    def forward(self, x: Tensor, context_kv: Tensor | None = None, context_mask: Tensor | None = None) -> Tensor:
-        """x (B, C, H, W), context_kv (B, L, 2C) as `read` makes it, context_mask (B, L) -> (B, C, H, W)."""
+    def forward(
+        self, x: Tensor, context_kv: Tensor | None = None, context_mask: Tensor | None = None
+    ) -> Tensor:
+        """x (B, C, H, W), context_kv (B, L, 2C) as `read` makes it, context_mask (B, L) -> (B,
+        C, H, W).
+        """
         positions = self.norm(x).flatten(2).transpose(1, 2)  # (B, C, H, W) => (B, H*W, C)
-        q, k, v = (split_heads(part, self.heads) for part in self.qkv(positions).chunk(3, dim=-1))
+        q, k, v = (
+            split_heads(part, self.heads) for part in self.qkv(positions).chunk(3, dim=-1)
+        )
         mask = None
         if context_kv is not None:
-            text_k, text_v = (split_heads(part, self.heads) for part in context_kv.chunk(2, dim=-1))
-            k, v = torch.cat([text_k, k], dim=2), torch.cat([text_v, v], dim=2)  # (B, heads, L + H*W, C/heads)
+            text_k, text_v = (
+                split_heads(part, self.heads) for part in context_kv.chunk(2, dim=-1)
+            )
+            k, v = (
+                torch.cat([text_k, k], dim=2),
+                torch.cat([text_v, v], dim=2),
+            )  # (B, heads, L + H*W, C/heads)
             if context_mask is not None:  # real tokens and all positions may be looked at
-                mask = F.pad(context_mask, (0, positions.shape[1]), value=True)[:, None, None]  # (B, 1, 1, L + H*W)
+                mask = F.pad(context_mask, (0, positions.shape[1]), value=True)[
+                    :, None, None
+                ]  # (B, 1, 1, L + H*W)
         h = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)  # (B, heads, H*W, C/heads)
         h = self.proj(h.transpose(1, 2).flatten(2))  # => (B, H*W, C)
         return x + h.transpose(1, 2).reshape(x.shape)
@@ -251,13 +308,26 @@ def split_heads(x: Tensor, heads: int) -> Tensor:
 
 
 class Block(nn.Module):
-    """One rung: a residual block, attention if the rung has it, and on the way up a doubling at the rung's end."""
+    """One rung: a residual block, attention if the rung has it, and on the way up a doubling at
+    the rung's end.
+    """
 
-    def __init__(self, res: ResBlock, attention: Attention | None = None, upsample: ResBlock | None = None):
+    def __init__(
+        self,
+        res: ResBlock,
+        attention: Attention | None = None,
+        upsample: ResBlock | None = None,
+    ):
         super().__init__()
         self.res, self.attention, self.upsample = res, attention, upsample
 
-    def forward(self, x: Tensor, emb: Tensor, texts: Iterator[Tensor | None], context_mask: Tensor | None) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        emb: Tensor,
+        texts: Iterator[Tensor | None],
+        context_mask: Tensor | None,
+    ) -> Tensor:
         x = self.res(x, emb)
         if self.attention is not None:
             x = self.attention(x, next(texts), context_mask)
@@ -273,15 +343,25 @@ class Middle(nn.Module):
         self.attention = Attention(width, config) if config.middle_attention else None
         self.res2 = ResBlock(width, width, emb_dim, config)
 
-    def forward(self, x: Tensor, emb: Tensor, texts: Iterator[Tensor | None], context_mask: Tensor | None) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        emb: Tensor,
+        texts: Iterator[Tensor | None],
+        context_mask: Tensor | None,
+    ) -> Tensor:
         x = self.res1(x, emb)
         if self.attention is not None:
             x = self.attention(x, next(texts), context_mask)
         return self.res2(x, emb)
 
 
-def build_down(config: UNetConfig, widths: list[int], emb_dim: int) -> tuple[nn.ModuleList, list[int]]:
-    """The way down, 32 => 16 => 8, and the channels of every feature map it leaves for the way up (stem first)."""
+def build_down(
+    config: UNetConfig, widths: list[int], emb_dim: int
+) -> tuple[nn.ModuleList, list[int]]:
+    """The way down, 32 => 16 => 8, and the channels of every feature map it leaves for the way
+    up (stem first).
+    """
     blocks, skips = nn.ModuleList(), [widths[0]]
     for level, width in enumerate(widths):
         for _ in range(config.num_res_blocks):
@@ -294,9 +374,11 @@ def build_down(config: UNetConfig, widths: list[int], emb_dim: int) -> tuple[nn.
     return blocks, skips
 
 
-def build_up(config: UNetConfig, widths: list[int], skips: list[int], emb_dim: int) -> nn.ModuleList:
-    """The way up, 8 => 16 => 32: one residual block more per rung than on the way down, to take the rung's last
-    skip.
+def build_up(
+    config: UNetConfig, widths: list[int], skips: list[int], emb_dim: int
+) -> nn.ModuleList:
+    """The way up, 8 => 16 => 32: one residual block more per rung than on the way down, to take
+    the rung's last skip.
     """
     blocks, current, skips = nn.ModuleList(), widths[-1], list(skips)
     for level, width in reversed(list(enumerate(widths))):
@@ -304,14 +386,18 @@ def build_up(config: UNetConfig, widths: list[int], skips: list[int], emb_dim: i
             res = ResBlock(current + skips.pop(), width, emb_dim, config)
             attention = Attention(width, config) if level in config.attention_levels else None
             ends_rung = level > 0 and i == config.num_res_blocks
-            upsample = ResBlock(width, width, emb_dim, config, resize="up") if ends_rung else None
+            upsample = (
+                ResBlock(width, width, emb_dim, config, resize="up") if ends_rung else None
+            )
             blocks.append(Block(res, attention, upsample))
             current = width
     return blocks
 
 
 def zero_init(layer: nn.Conv2d | nn.Linear) -> nn.Conv2d | nn.Linear:
-    """Start a branch's last layer at zero: at first the branch adds nothing, and deep networks train from the start."""
+    """Start a branch's last layer at zero: at first the branch adds nothing, and deep networks
+    train from the start.
+    """
     nn.init.zeros_(layer.weight)
     if layer.bias is not None:
         nn.init.zeros_(layer.bias)

@@ -1,8 +1,7 @@
 """Grids of pictures as PNG files: each picture under its words, in Latin or Chinese letters.
 
-`dalle2-edu` writes them (`draw`, `vary`, `trial`, `seams`), and the contact sheet is made of the same parts.
-Chapters 01 and 18 show such sheets.
-"""
+`dalle2-edu` writes them (`draw`, `vary`, `trial`, `seams`), and the contact sheet is made of
+the same parts. Chapters 01 and 18 show such sheets."""
 
 from __future__ import annotations
 
@@ -42,37 +41,57 @@ def picture_grid(prompts: Sequence[str], images: Tensor, path: Path, columns: in
     panels = figure.subplots(rows, columns, squeeze=False).ravel()
     for panel in panels:
         panel.axis("off")
-    for panel, prompt, image in zip(panels, prompts, images, strict=False):  # the last row may be short
+    for panel, prompt, image in zip(
+        panels, prompts, images, strict=False
+    ):  # the last row may be short
         panel.imshow(to_pil(image), interpolation="nearest")
         panel.set_title(wrapped(prompt, 24), fontproperties=font(8))
         panel.axis("on")
         panel.set(xticks=[], yticks=[])
-        panel.spines[:].set(color="0.8", linewidth=0.6)  # where a white picture, a mask say, ends
+        panel.spines[:].set(
+            color="0.8", linewidth=0.6
+        )  # where a white picture, a mask say, ends
     figure.savefig(path, dpi=110)
     return path
 
 
 def labelled_grid(titles: Sequence[str], rows: Mapping[str, Tensor], path: Path) -> Path:
-    """Write a PNG with a row of pictures (columns, 3, S, S) for each name, the names to the left, the titles above."""
+    """Write a PNG with a row of pictures (columns, 3, S, S) for each name, the names to the
+    left, the titles above.
+    """
     figure = Figure(figsize=(2.4 + 1.5 * len(titles), 0.9 + 1.5 * len(rows)))
     FigureCanvasAgg(figure)
     panels = figure.subplots(len(rows), 1, squeeze=False)[:, 0]
     for panel, (name, images) in zip(panels, rows.items(), strict=True):
-        panel.imshow(to_pil(torch.cat(list(images), dim=2)), interpolation="nearest")  # (3, S, columns * S)
-        panel.set_ylabel(wrapped(name, 20), rotation=0, ha="right", va="center", fontproperties=font(10))
+        panel.imshow(
+            to_pil(torch.cat(list(images), dim=2)), interpolation="nearest"
+        )  # (3, S, columns * S)
+        panel.set_ylabel(
+            wrapped(name, 20), rotation=0, ha="right", va="center", fontproperties=font(10)
+        )
         panel.set(xticks=[], yticks=[], frame_on=False)
     side = next(iter(rows.values())).shape[-1]
     for i, title in enumerate(titles):
-        words = panels[0].text((i + 0.5) * side, -0.05 * side, wrapped(title, 22), ha="center", fontproperties=font(7))
+        words = panels[0].text(
+            (i + 0.5) * side,
+            -0.05 * side,
+            wrapped(title, 22),
+            ha="center",
+            fontproperties=font(7),
+        )
         words.set_parse_math(False)
     width, height = figure.get_size_inches()
-    figure.subplots_adjust(left=1.9 / width, right=0.99, bottom=0.01, top=1 - 0.8 / height, hspace=0.04)
+    figure.subplots_adjust(
+        left=1.9 / width, right=0.99, bottom=0.01, top=1 - 0.8 / height, hspace=0.04
+    )
     figure.savefig(path, dpi=90)
     return path
 
 
 def wrapped(text: str, width: int) -> str:
-    """Break a line after about `width` columns; a Chinese character takes two, and may stand at any line's end."""
+    """Break a line after about `width` columns; a Chinese character takes two, and may stand at
+    any line's end.
+    """
     if not any(unicodedata.east_asian_width(char) in "WF" for char in text):
         return textwrap.fill(text, width)
     lines, used = [""], 0

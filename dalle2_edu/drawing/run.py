@@ -1,8 +1,8 @@
 """One call of the pipeline: its seeds, who is watching, and a stream of noise for each stage.
 
-Every picture has a seed of its own, and every stage draws from a stream of its own, made from that seed. So the same
-prompt and seed give the same picture alone, in a batch, or beside other prompts.
-"""
+Every picture has a seed of its own, and every stage draws from a stream of its own, made from
+that seed. So the same prompt and seed give the same picture alone, in a batch, or beside other
+prompts."""
 
 from __future__ import annotations
 
@@ -19,29 +19,36 @@ from torch import Tensor
 from dalle2_edu.data.text import Tokenizer
 from dalle2_edu.errors import Dalle2EduError
 
-# What a caller may watch: (stage, step, guess of the stage's clean result). Stages: prior, decoder, upsampler_64, ...
+# What a caller may watch: (stage, step, guess of the stage's clean result). Stages: prior,
+# decoder, upsampler_64, ...
 Watcher = Callable[[str, int, Tensor], object]
 
 
 class SeededNoise:
     """Standard normal noise in which each picture has its own seed.
 
-    One generator for the whole batch would hand picture 3 other numbers when picture 2 is left out. Here each
-    picture draws from its own generator, so it comes out the same alone or in any batch; and always on the
-    CPU, since a GPU's generator gives other numbers for the same seed.
-    """
+    One generator for the whole batch would hand picture 3 other numbers when picture 2 is left
+    out. Here each picture draws from its own generator, so it comes out the same alone or in
+    any batch; and always on the CPU, since a GPU's generator gives other numbers for the same
+    seed."""
 
     def __init__(self, seeds: Sequence[int], device: str | torch.device = "cpu") -> None:
         self.device = torch.device(device)
         self.generators = [torch.Generator().manual_seed(seed) for seed in seeds]
 
     def __call__(self, shape: Sequence[int]) -> Tensor:
-        """The next noise, float32 of this shape. Raises Dalle2EduError unless shape[0] counts the seeds."""
+        """The next noise, float32 of this shape. Raises Dalle2EduError unless shape[0] counts
+        the seeds.
+        """
         if shape[0] != len(self.generators):
-            raise Dalle2EduError(f"{len(self.generators)} seeds can't make noise for a batch of {shape[0]}.")
+            raise Dalle2EduError(
+                f"{len(self.generators)} seeds can't make noise for a batch of {shape[0]}."
+            )
         draws = torch.stack([torch.randn(*shape[1:], generator=own) for own in self.generators])
         if self.device.type == "cuda":
-            draws = draws.pin_memory()  # only pinned memory is copied while both sides keep working
+            draws = (
+                draws.pin_memory()
+            )  # only pinned memory is copied while both sides keep working
         return draws.to(self.device, non_blocking=True)
 
 
@@ -55,18 +62,26 @@ class Run:
     callback: Watcher | None = None
 
     def noise(self, stream: str) -> SeededNoise:
-        """A stage's own stream of noise: drawing more in one stage changes nothing in the next."""
-        own = [blake2b(f"{stream} {seed}".encode(), digest_size=7).digest() for seed in self.seeds]
+        """A stage's own stream of noise: drawing more in one stage changes nothing in the
+        next.
+        """
+        own = [
+            blake2b(f"{stream} {seed}".encode(), digest_size=7).digest() for seed in self.seeds
+        ]
         return SeededNoise([int.from_bytes(digest, "big") for digest in own], self.device)
 
     def watch(
         self, stage: str, finish: Callable[[Tensor], Tensor] = lambda guess: guess
     ) -> Callable[[int, Tensor, Tensor], object] | None:
-        """The caller's callback, told which stage it watches; `finish` makes the guess a picture. None if nobody
-        does.
+        """The caller's callback, told which stage it watches; `finish` makes the guess a
+        picture. None if nobody does.
         """
         callback = self.callback
-        return None if callback is None else lambda step, x_t, guess: callback(stage, step, finish(guess))
+        return (
+            None
+            if callback is None
+            else lambda step, x_t, guess: callback(stage, step, finish(guess))
+        )
 
     def label(self, stage: str) -> str | None:
         """The progress bar's label, None for no bar."""
@@ -74,21 +89,35 @@ class Run:
 
 
 def checked_prompts(prompts: Sequence[str], tokenizer: Tokenizer) -> list[str]:
-    """The prompts as a list; raises for none, a bare string or an empty one, warns about what does not fit."""
+    """The prompts as a list; raises for none, a bare string or an empty one, warns about what
+    does not fit.
+    """
     if isinstance(prompts, str):
         raise Dalle2EduError(f"Give a list of prompts, [{prompts!r}], not a single string.")
     if not prompts or any(not prompt.strip() for prompt in prompts):
-        raise Dalle2EduError("The prompt is empty: say what to draw, for example rocket or 火箭.")
+        raise Dalle2EduError(
+            "The prompt is empty: say what to draw, for example rocket or 火箭."
+        )
     for prompt in prompts:
         if cut := tokenizer.cut(prompt):
-            message = f"The prompt is too long for {tokenizer.context_length} tokens; cut off: {cut!r}"
-            warnings.warn(message, stacklevel=4)  # the caller's line: above are text_to_image and its no_grad
+            message = (
+                f"The prompt is too long for {tokenizer.context_length} tokens; cut off:"
+                f" {cut!r}"
+            )
+            warnings.warn(
+                message, stacklevel=4
+            )  # the caller's line: above are text_to_image and its no_grad
     return list(prompts)
 
 
-def checked_seeds(seed: SupportsIndex | Sequence[int], n: int, of: str = "prompts") -> list[int]:
+def checked_seeds(
+    seed: SupportsIndex | Sequence[int], n: int, of: str = "prompts"
+) -> list[int]:
     """One seed a picture; `of` is what an error calls the n."""
-    seeds = [operator.index(each) for each in ([seed] * n if isinstance(seed, SupportsIndex) else seed)]
+    seeds = [
+        operator.index(each)
+        for each in ([seed] * n if isinstance(seed, SupportsIndex) else seed)
+    ]
     if len(seeds) != n:
         raise Dalle2EduError(f"{n} {of} need one seed, or {n}; there are {len(seeds)}.")
     return seeds

@@ -1,17 +1,19 @@
 """Alignment: does the picture show what its caption says? Another CLIP is the judge.
 
-The idea: a CLIP gives a picture and a caption one vector of length 1 each; their cosine is high when they
-belong together.
+The idea: a CLIP gives a picture and a caption one vector of length 1 each; their cosine is high
+when they belong together.
 
     CLIP score = 100 max(cos(image, text), 0)       Hessel et al., 2104.08718 (who scale by 2.5)
     rank       = 1 + #{wrong captions that are at least as near to the picture as the right one}
 
-A score means nothing by itself, since every CLIP has its own typical cosine. A rank does: among 100 captions,
-guessing puts the right one first once in a hundred times. Two traps:
+A score means nothing by itself, since every CLIP has its own typical cosine. A rank does: among
+100 captions, guessing puts the right one first once in a hundred times. Two traps:
 
-1. The judge must not be the CLIP that the generator was trained with. The prior aims at its embeddings, and
-   drawing two and keeping the better one even selects by it: it would mark its own homework.
-2. The judge errs too. Its rank on the REAL pictures is the ceiling that a perfect generator would reach.
+1. The judge must not be the CLIP that the generator was trained with. The prior aims at its
+   embeddings, and drawing two and keeping the better one even selects by it: it would mark its
+   own homework.
+2. The judge errs too. Its rank on the REAL pictures is the ceiling that a perfect generator
+   would reach.
 
 Chapter 20 uses this file.
 """
@@ -35,29 +37,38 @@ Tokenize = Callable[[Sequence[str]], Tensor]  # B texts -> int64 (B, context_len
 @torch.no_grad()
 def embed_images(clip: Clip, images: Tensor, batch_size: int = 64) -> Tensor:
     """Image embeddings of length 1, (B, D), of images (B, 3, S, S) in [-1, 1]."""
-    return torch.cat([clip.encode_image(part).float() for part in images.split(batch_size)])  # (B, D)
+    return torch.cat(
+        [clip.encode_image(part).float() for part in images.split(batch_size)]
+    )  # (B, D)
 
 
 @torch.no_grad()
 def embed_texts(
-    clip: Clip, tokenize: Tokenize, texts: Sequence[str], device: str = "cpu", batch_size: int = 64
+    clip: Clip,
+    tokenize: Tokenize,
+    texts: Sequence[str],
+    device: str = "cpu",
+    batch_size: int = 64,
 ) -> Tensor:
     """Text embeddings of length 1, (B, D), of B captions."""
     tokens = tokenize(list(texts)).to(device)
-    return torch.cat([clip.encode_text(part).text_emb.float() for part in tokens.split(batch_size)])  # (B, D)
+    return torch.cat(
+        [clip.encode_text(part).text_emb.float() for part in tokens.split(batch_size)]
+    )  # (B, D)
 
 
 def clip_score(image_emb: Tensor, text_emb: Tensor) -> Tensor:
-    """CLIP score of each pair, (B,) in [0, 100], of embeddings of length 1, (B, D) and (B, D)."""
+    """CLIP score of each pair, (B,) in [0, 100], of embeddings of length 1, (B, D) and (B,
+    D).
+    """
     return 100 * (image_emb * text_emb).sum(dim=-1).clamp(min=0)
 
 
 def retrieval_ranks(image_emb: Tensor, right_emb: Tensor, wrong_emb: Tensor) -> Tensor:
     """Rank of the right caption, int64 (B,), 1 is best; a tie counts against it.
 
-    image_emb (B, D) and right_emb (B, D) belong together row by row; wrong_emb (B, K, D) holds K distractors
-    a picture.
-    """
+    image_emb (B, D) and right_emb (B, D) belong together row by row; wrong_emb (B, K, D) holds
+    K distractors a picture."""
     right = (image_emb * right_emb).sum(dim=-1, keepdim=True)  # (B, 1) cosines
     wrong = (wrong_emb * image_emb[:, None]).sum(dim=-1)  # (B, K, D) * (B, 1, D) -> (B, K)
     return 1 + (wrong >= right).sum(dim=-1)
@@ -72,14 +83,16 @@ def choose_distractors(
 ) -> Tensor:
     """Indices of `count` wrong captions for each chosen item, int64 (len(chosen), count).
 
-    names[i] is the caption that item i is judged by; captions[i] are all captions of item i, in any language.
-    Item j may distract from item i only if the two share no caption at all, as the tokenizer spells it: an
-    emoji called "boat" and another with the alias "boat" are both right. No two distractors of one item have
-    the same name. The choice depends on the seed alone. Raises Dalle2EduError when an item has fewer than
-    `count` distractors.
-    """
+    names[i] is the caption that item i is judged by; captions[i] are all captions of item i, in
+    any language. Item j may distract from item i only if the two share no caption at all, as
+    the tokenizer spells it: an emoji called "boat" and another with the alias "boat" are both
+    right. No two distractors of one item have the same name. The choice depends on the seed
+    alone. Raises Dalle2EduError when an item has fewer than `count` distractors."""
     generator = torch.Generator().manual_seed(seed)
-    said = [{normalize(text) for text in (name, *texts)} for name, texts in zip(names, captions, strict=True)]
+    said = [
+        {normalize(text) for text in (name, *texts)}
+        for name, texts in zip(names, captions, strict=True)
+    ]
     rows = []
     for item in chosen:
         order = torch.randperm(len(names), generator=generator).tolist()
@@ -87,14 +100,21 @@ def choose_distractors(
     return torch.tensor(rows, dtype=torch.int64).reshape(len(rows), count)
 
 
-def _first_wrong(item: int, order: list[int], names: Sequence[str], said: list[set[str]], count: int) -> list[int]:
-    """The first `count` items in `order` whose names are wrong for `item` and differ from one another."""
+def _first_wrong(
+    item: int, order: list[int], names: Sequence[str], said: list[set[str]], count: int
+) -> list[int]:
+    """The first `count` items in `order` whose names are wrong for `item` and differ from one
+    another.
+    """
     wrong: dict[str, int] = {}
     for other in order:
-        if not said[other] & said[item]:  # an item shares its captions with itself, so it is left out as well
+        if (
+            not said[other] & said[item]
+        ):  # an item shares its captions with itself, so it is left out as well
             wrong.setdefault(normalize(names[other]), other)
         if len(wrong) == count:
             return list(wrong.values())
     raise Dalle2EduError(
-        f"{names[item]!r} needs {count} wrong captions beside it; only {len(wrong)} others differ from it."
+        f"{names[item]!r} needs {count} wrong captions beside it; only {len(wrong)} others"
+        " differ from it."
     )

@@ -1,7 +1,9 @@
-"""The prior on trial: one decoder, and six answers to the question which image embedding it should paint from.
+"""The prior on trial: one decoder, and six answers to the question which image embedding it
+should paint from.
 
-The idea: does DALL·E 2 need a prior at all? Everything else stays as it is (captions, seeds, decoder, upsamplers,
-guidance); only what stands in the place of the image embedding changes, as in figure 8 of unCLIP (2204.06125):
+The idea: does DALL·E 2 need a prior at all? Everything else stays as it is (captions, seeds,
+decoder, upsamplers, guidance); only what stands in the place of the image embedding changes, as
+in figure 8 of unCLIP (2204.06125):
 
     (a) the caption only        the learned null embedding: what the text path alone can do
     (b) the text embedding      it lies in the same space, so why not? But where texts lie no pictures do
@@ -10,14 +12,16 @@ guidance); only what stands in the place of the image embedding changes, as in f
     (e) the diffusion prior     a draw, out of noise; of two the one nearer to the text
     (f) the true embedding      what CLIP says of a real picture of the caption: the best that any prior could do
 
-Each is judged by who took no part in the training: the oracle (shapes: share of pictures with everything right), the
-second CLIP (share with the right caption first of 100; Fréchet distance to real pictures), and
+Each is judged by who took no part in the training: the oracle (shapes: share of pictures with
+everything right), the second CLIP (share with the right caption first of 100; Fréchet distance
+to real pictures), and
 
     diversity     100 x the mean of 1 - cos(u, v) over all pairs of 4 pictures of one caption, u and v the judge's
                   embeddings, averaged over captions: 0 if a caption always gives the same picture
 
-More diversity is no merit by itself: noise is diverse. Read it beside the other columns. The same table follows for
-the strength of guidance on the prior (section 5.5: it hurts, so the paper guides only the decoder) and on the decoder.
+More diversity is no merit by itself: noise is diverse. Read it beside the other columns. The
+same table follows for the strength of guidance on the prior (section 5.5: it hurts, so the
+paper guides only the decoder) and on the decoder.
 
 Chapter 18 uses this file.
 """
@@ -48,7 +52,10 @@ from dalle2_edu.unclip.pipeline import Prior, UnCLIP
 from dalle2_edu.unclip.prior import nearest_to_text
 from dalle2_edu.zoo import check_same_clip
 
-EACH, DIVERSE = 4, 24  # pictures of one caption, and of how many captions, that diversity is measured on
+EACH, DIVERSE = (
+    4,
+    24,
+)  # pictures of one caption, and of how many captions, that diversity is measured on
 GUIDANCE = 2.0  # the decoder's, unless it is what is being tried
 SCALES = (1.0, 2.0, 4.0)
 STRANGERS = 150  # scenes that nobody asked for, to take wrong captions from
@@ -69,7 +76,7 @@ size.
   section 5.5   guidance on the prior made the results worse; only the decoder is guided."""
 
 
-# --- what is asked for ----------------------------------------------------------------------------------------------
+# --- what is asked for ------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -88,9 +95,9 @@ class Said:
 class Exam:
     """The captions, English first, and what a good answer looks like.
 
-    languages: which of `everyone` is asked for in which language. twins (n, 3, 128, 128) are real pictures of the same
-    captions, others further real pictures, scenes what the oracle should find (shapes only).
-    """
+    languages: which of `everyone` is asked for in which language. twins (n, 3, 128, 128) are
+    real pictures of the same captions, others further real pictures, scenes what the oracle
+    should find (shapes only)."""
 
     everyone: list[Any]
     languages: dict[str, list[int]]
@@ -100,25 +107,46 @@ class Exam:
 
     @property
     def prompts(self) -> list[str]:
-        return [getattr(self.everyone[i], language) for language, each in self.languages.items() for i in each]
+        return [
+            getattr(self.everyone[i], language)
+            for language, each in self.languages.items()
+            for i in each
+        ]
 
 
 def shapes_exam(n: int, seed: int) -> Exam:
-    """n scenes, seen and never seen compositions by turns, the first half asked for in English."""
-    both = report.join([report.sample_split(split, n // 2, seed) for split in ("seen", "held_out")])
+    """n scenes, seen and never seen compositions by turns, the first half asked for in
+    English.
+    """
+    both = report.join(
+        [report.sample_split(split, n // 2, seed) for split in ("seen", "held_out")]
+    )
     scenes = both[torch.arange(n).reshape(2, -1).T.flatten()]  # seen, held out, seen, ...
     fresh = report.sample_split("seen", max(STRANGERS, report.REFERENCE), seed + 1)
     everyone = report.join([scenes, fresh[:STRANGERS]])
-    names = [Said(en, zh) for en, zh in zip(*(shapes.captions(everyone, each) for each in ("en", "zh")), strict=True)]
+    names = [
+        Said(en, zh)
+        for en, zh in zip(
+            *(shapes.captions(everyone, each) for each in ("en", "zh")), strict=True
+        )
+    ]
     languages = {"en": list(range(n // 2)), "zh": list(range(n // 2, n))}
-    return Exam(names, languages, report.render_all(scenes), report.render_all(fresh[: report.REFERENCE]), scenes)
+    return Exam(
+        names,
+        languages,
+        report.render_all(scenes),
+        report.render_all(fresh[: report.REFERENCE]),
+        scenes,
+    )
 
 
 def emoji_exam(n: int, seed: int) -> Exam:
     """n emoji by name, the first half in English."""
     everyone = emoji.load()
     if n > len(everyone) // 2:
-        raise Dalle2EduError(f"There are {len(everyone)} emoji; ask for at most {len(everyone) // 2} of them.")
+        raise Dalle2EduError(
+            f"There are {len(everyone)} emoji; ask for at most {len(everyone) // 2} of them."
+        )
     order = torch.randperm(len(everyone), generator=torch.Generator().manual_seed(seed))
     chosen, rest = order[:n], order[n:][: report.REFERENCE]
     languages = {"en": chosen[: n // 2].tolist(), "zh": chosen[n // 2 :].tolist()}
@@ -126,9 +154,11 @@ def emoji_exam(n: int, seed: int) -> Exam:
     return Exam(everyone, languages, report.to_unit(real[chosen]), report.to_unit(real[rest]))
 
 
-# --- who answers ----------------------------------------------------------------------------------------------------
+# --- who answers ------------------------------------------------------------------------------
 
-Feed = Callable[[UnCLIP, TextEncoding, Tensor, Run, int], Tensor]  # text, true embeddings, run, prior steps -> (B, D)
+Feed = Callable[
+    [UnCLIP, TextEncoding, Tensor, Run, int], Tensor
+]  # text, true embeddings, run, prior steps -> (B, D)
 
 
 @dataclass(frozen=True)
@@ -146,8 +176,12 @@ def drawn_by(prior: Prior | None = None, scale: float = 1.0) -> Feed:
 
     def feed(unclip: UnCLIP, text: TextEncoding, true: Tensor, run: Run, steps: int) -> Tensor:
         if prior is not None:
-            unclip = UnCLIP(unclip.clip, prior, unclip.decoder, unclip.upsamplers, unclip.tokenizer)
-        return nearest_to_text(unclip.draw_embeddings(text, run, steps, guidance_scale=scale), text.text_emb)
+            unclip = UnCLIP(
+                unclip.clip, prior, unclip.decoder, unclip.upsamplers, unclip.tokenizer
+            )
+        return nearest_to_text(
+            unclip.draw_embeddings(text, run, steps, guidance_scale=scale), text.text_emb
+        )
 
     return feed
 
@@ -161,7 +195,10 @@ def find_rival(domain: str, part: str, device: str) -> Prior | str:
     """One of them."""
     if (domain, part) not in zoo.cards():
         recipe = f"{domain}-{part.replace('_', '-')}"
-        return f"the zoo has none yet: `dalle2-edu train {recipe}`, then `dalle2-edu zoo publish` the run."
+        return (
+            f"the zoo has none yet: `dalle2-edu train {recipe}`, then `dalle2-edu zoo publish`"
+            " the run."
+        )
     try:
         check_same_clip(domain, (part,))
         return zoo.load(domain, part, device)
@@ -174,10 +211,17 @@ def contenders(rivals: Mapping[str, Prior | str]) -> list[Answer]:
 
     def rival(name: str, part: str) -> Answer:
         prior = rivals[part]
-        return Answer(name, None, missing=prior) if isinstance(prior, str) else Answer(name, drawn_by(prior))
+        return (
+            Answer(name, None, missing=prior)
+            if isinstance(prior, str)
+            else Answer(name, drawn_by(prior))
+        )
 
     return [
-        Answer("(a) the caption only", lambda unclip, text, *_: unclip.decoder.null_image_emb.expand_as(text.text_emb)),
+        Answer(
+            "(a) the caption only",
+            lambda unclip, text, *_: unclip.decoder.null_image_emb.expand_as(text.text_emb),
+        ),
         Answer("(b) the text embedding", lambda unclip, text, *_: text.text_emb),
         rival("(c) a regression", "regression"),
         rival("(d) the AR prior", "ar_prior"),
@@ -187,16 +231,24 @@ def contenders(rivals: Mapping[str, Prior | str]) -> list[Answer]:
 
 
 def guided(unguided: Answer) -> dict[str, dict[str, Answer]]:
-    """Guidance on the diffusion prior and on the decoder, table by table; `unguided` is row (e), the usual scales."""
-    prior = {f"{scale:g}": Answer(f"prior guided by {scale:g}", drawn_by(scale=scale)) for scale in SCALES}
-    decoder = {f"{scale:g}": Answer(f"decoder guided by {scale:g}", drawn_by(), scale) for scale in SCALES}
+    """Guidance on the diffusion prior and on the decoder, table by table; `unguided` is row
+    (e), the usual scales.
+    """
+    prior = {
+        f"{scale:g}": Answer(f"prior guided by {scale:g}", drawn_by(scale=scale))
+        for scale in SCALES
+    }
+    decoder = {
+        f"{scale:g}": Answer(f"decoder guided by {scale:g}", drawn_by(), scale)
+        for scale in SCALES
+    }
     return {
         "guidance on the prior": prior | {"1": unguided},
         "guidance on the decoder": decoder | {f"{GUIDANCE:g}": unguided},
     }
 
 
-# --- drawing and marking --------------------------------------------------------------------------------------------
+# --- drawing and marking ----------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -212,9 +264,13 @@ class Plan:
 
     def __post_init__(self) -> None:
         if self.captions < 4 or self.captions % 2:
-            raise Dalle2EduError(f"n is the number of captions, even and at least 4, not {self.captions}.")
+            raise Dalle2EduError(
+                f"n is the number of captions, even and at least 4, not {self.captions}."
+            )
         if self.batch_size < 1:
-            raise Dalle2EduError(f"A batch size of {self.batch_size} draws nothing; use 1 or more.")
+            raise Dalle2EduError(
+                f"A batch size of {self.batch_size} draws nothing; use 1 or more."
+            )
 
     @property
     def diverse(self) -> list[int]:
@@ -223,7 +279,9 @@ class Plan:
 
 
 @torch.no_grad()
-def draw(models: Models, answer: Answer, exam: Exam, places: list[int], seeds: list[int], plan: Plan) -> Tensor:
+def draw(
+    models: Models, answer: Answer, exam: Exam, places: list[int], seeds: list[int], plan: Plan
+) -> Tensor:
     """Pictures of the captions at these places, (len(places), 3, S, S) on the CPU."""
     assert answer.feed is not None
     unclip, drawn, prompts = models.pipeline, [], exam.prompts
@@ -240,7 +298,9 @@ def draw(models: Models, answer: Answer, exam: Exam, places: list[int], seeds: l
 
 @dataclass(frozen=True)
 class Drawn:
-    """An answer's pictures: one a caption, (n, 3, S, S), and further ones of some captions, in EACH - 1 rounds."""
+    """An answer's pictures: one a caption, (n, 3, S, S), and further ones of some captions, in
+    EACH - 1 rounds.
+    """
 
     images: Tensor
     more: list[Tensor] = field(default_factory=list)
@@ -251,11 +311,17 @@ def draw_all(models: Models, answer: Answer, exam: Exam, plan: Plan) -> Drawn:
     n = plan.captions
     images = draw(models, answer, exam, list(range(n)), [plan.seed + i for i in range(n)], plan)
     rounds = [[plan.seed + k * n + i for i in plan.diverse] for k in range(1, EACH)]
-    return Drawn(images, [draw(models, answer, exam, plan.diverse, seeds, plan) for seeds in rounds])
+    return Drawn(
+        images, [draw(models, answer, exam, plan.diverse, seeds, plan) for seeds in rounds]
+    )
 
 
-def mark(models: Models, drawn: Drawn, exam: Exam, reference: Tensor, plan: Plan) -> dict[str, Measure | None]:
-    """All measures of an answer's pictures; reference: the judge's embeddings of other real pictures."""
+def mark(
+    models: Models, drawn: Drawn, exam: Exam, reference: Tensor, plan: Plan
+) -> dict[str, Measure | None]:
+    """All measures of an answer's pictures; reference: the judge's embeddings of other real
+    pictures.
+    """
     found = report.ranks(models, drawn.images, exam.everyone, exam.languages, plan.seed)
     emb = report.embed_images(models, drawn.images)
     measures: dict[str, Measure | None] = {
@@ -272,12 +338,14 @@ def mark(models: Models, drawn: Drawn, exam: Exam, reference: Tensor, plan: Plan
 
 
 def spread(emb: Tensor) -> Tensor:
-    """1 - cosine, averaged over all pairs of a caption's pictures: unit vectors (B, EACH, D) -> (B,)."""
+    """1 - cosine, averaged over all pairs of a caption's pictures: unit vectors (B, EACH, D) ->
+    (B,).
+    """
     pairs = combinations(range(emb.shape[1]), 2)
     return torch.stack([1 - (emb[:, i] * emb[:, j]).sum(dim=1) for i, j in pairs]).mean(dim=0)
 
 
-# --- the trial ------------------------------------------------------------------------------------------------------
+# --- the trial --------------------------------------------------------------------------------
 
 
 def trial(
@@ -291,10 +359,10 @@ def trial(
 ) -> dict[str, Any]:
     """Hold the trial and return it as JSON values; see `format_trial` and `markdown`.
 
-    sweep adds guidance on prior and decoder; out is the picture grid's PNG. models and rivals (the other priors by
-    part, or why there is none) replace the zoo's. A row whose weights are missing is in the table, empty, and under
-    "missing" with the reason. Raises Dalle2EduError for an unknown domain and too many captions.
-    """
+    sweep adds guidance on prior and decoder; out is the picture grid's PNG. models and rivals
+    (the other priors by part, or why there is none) replace the zoo's. A row whose weights are
+    missing is in the table, empty, and under "missing" with the reason. Raises Dalle2EduError
+    for an unknown domain and too many captions."""
     if domain not in DOMAINS:
         raise Dalle2EduError(f"Unknown domain {domain!r}; choose one of: {', '.join(DOMAINS)}.")
     models = models or report.load_models(domain, device)
@@ -306,7 +374,11 @@ def trial(
     pictures, marked = answer_all(models, exam, plan, tables)
     if out is not None:
         places = columns(plan.captions)
-        labelled_grid([exam.prompts[i] for i in places], {name: each[places] for name, each in pictures.items()}, out)
+        labelled_grid(
+            [exam.prompts[i] for i in places],
+            {name: each[places] for name, each in pictures.items()},
+            out,
+        )
     return {
         "domain": domain,
         **asdict(plan),
@@ -318,11 +390,15 @@ def trial(
 def answer_all(
     models: Models, exam: Exam, plan: Plan, tables: Mapping[str, Mapping[str, Answer]]
 ) -> tuple[dict[str, Tensor], dict[str, dict[str, Measure | None]]]:
-    """Pictures (n, 3, S, S) and measures of every answer that can be given, and of the real pictures, by name."""
+    """Pictures (n, 3, S, S) and measures of every answer that can be given, and of the real
+    pictures, by name.
+    """
     reference = report.embed_images(models, exam.others)
     drawn = {
         each.name: draw_all(models, each, exam, plan)
-        for each in {each.name: each for rows in tables.values() for each in rows.values()}.values()
+        for each in {
+            each.name: each for rows in tables.values() for each in rows.values()
+        }.values()
         if each.feed is not None
     }
     drawn[REAL] = Drawn(exam.twins)
@@ -331,22 +407,28 @@ def answer_all(
 
 
 def columns(n: int) -> list[int]:
-    """Which of n captions the grid shows: as many of the first half, English, as of the second, Chinese."""
+    """Which of n captions the grid shows: as many of the first half, English, as of the second,
+    Chinese.
+    """
     most = min(SHOWN, n) // 2
     return [*range(most), *range(n // 2, n // 2 + most)]
 
 
-# --- the table ------------------------------------------------------------------------------------------------------
+# --- the table --------------------------------------------------------------------------------
 
 
 def as_table(
     title: str, rows: Mapping[str, Answer], marked: Mapping[str, Mapping[str, Measure | None]]
 ) -> dict[str, Any]:
-    """`report.table` of these answers, and of the real pictures; an answer that could not be given is a row of gaps."""
+    """`report.table` of these answers, and of the real pictures; an answer that could not be
+    given is a row of gaps.
+    """
     names = list(marked[REAL])
     gaps: dict[str, Measure | None] = dict.fromkeys(names)
     cells = {
-        f"{label} [missing]" if each.feed is None else label: list(marked.get(each.name, gaps).values())
+        f"{label} [missing]" if each.feed is None else label: list(
+            marked.get(each.name, gaps).values()
+        )
         for label, each in rows.items()
     }
     return table(title, names, {**cells, REAL: list(marked[REAL].values())})
@@ -354,15 +436,24 @@ def as_table(
 
 def format_trial(result: dict[str, Any], markdown: bool = False) -> str:
     """The tables, what is missing and the paper's numbers, as plain text or as Markdown."""
-    head = f"{result['domain']}: {result['captions']} captions, half of them Chinese, seed {result['seed']}; "
+    head = (
+        f"{result['domain']}: {result['captions']} captions, half of them Chinese, seed"
+        f" {result['seed']}; "
+    )
     head += "each number with its [95% interval] and of how many it is"
     tables = [(markdown_table if markdown else format_table)(each) for each in result["tables"]]
-    missing = ["\n".join(["Missing:", *(f"  {line}" for line in result["missing"])])] if result["missing"] else []
+    missing = (
+        ["\n".join(["Missing:", *(f"  {line}" for line in result["missing"])])]
+        if result["missing"]
+        else []
+    )
     return "\n\n".join([head, *tables, *missing, PAPER])
 
 
 def markdown_table(one: dict[str, Any]) -> str:
     """One of the report's tables in Markdown."""
     lines = [[one["title"], *one["columns"]], ["---"] * (1 + len(one["columns"]))]
-    lines += [[name, *(report.format_cell(each) for each in row)] for name, row in one["rows"].items()]
+    lines += [
+        [name, *(report.format_cell(each) for each in row)] for name, row in one["rows"].items()
+    ]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)

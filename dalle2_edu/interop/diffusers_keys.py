@@ -1,7 +1,8 @@
-"""From diffusers' state dicts of Karlo to ours: the same networks a third time, under a third set of names.
+"""From diffusers' state dicts of Karlo to ours: the same networks a third time, under a third
+set of names.
 
-diffusers counts blocks by resolution (`down_blocks.1.resnets.0`) where ours count them one after the other, and keeps
-query, key and value apart where ours keep them in one matrix.
+diffusers counts blocks by resolution (`down_blocks.1.resnets.0`) where ours count them one
+after the other, and keeps query, key and value apart where ours keep them in one matrix.
 
 As in `keys`, each function yields our name and our tensor, and uses each of their keys once.
 """
@@ -47,32 +48,51 @@ def unet_tensors(official: Official, num_res_blocks: int, prefix: str = "unet.")
             yield f"{prefix}{UNET_OUTSIDE[where]}.{kind}", official[key]
             continue
         block, part = _block(where, num_res_blocks)
-        yield from _renamed(official, key, f"{prefix}{block}", part, kind, {**RES_PARTS, **ATTENTION_PARTS})
+        yield from _renamed(
+            official, key, f"{prefix}{block}", part, kind, {**RES_PARTS, **ATTENTION_PARTS}
+        )
 
 
 def _block(where: str, num_res_blocks: int) -> tuple[str, str]:
     """'down_blocks.1.resnets.0.norm1' -> ('down.4.res', 'norm1')."""
     match = re.fullmatch(
-        r"(down|up|mid)_blocks?(?:\.(\d+))?\.(resnets|attentions|downsamplers|upsamplers)\.(\d+)\.(.+)", where
+        r"(down|up|mid)_blocks?(?:\.(\d+))?\.(resnets|attentions|downsamplers|upsamplers)\.(\d+)\.(.+)",
+        where,
     )
     if match is None:
         raise Dalle2EduError(f"No place for diffusers' key {where!r} in our U-Net.")
     side, level, what, number, part = match.groups()
     if side == "mid":
-        return "middle.attention" if what == "attentions" else f"middle.res{int(number) + 1}", part
+        return (
+            "middle.attention" if what == "attentions" else f"middle.res{int(number) + 1}",
+            part,
+        )
     last = what in ("downsamplers", "upsamplers")  # at the end of a resolution's blocks
-    # going down the doubling of channels has a block of its own; going up it sits in the last one
+    # going down the doubling of channels has a block of its own; going up it sits in the last
+    # one
     place = int(level) * (num_res_blocks + 1) + (num_res_blocks if last else int(number))
-    kind = {"resnets": "res", "attentions": "attention", "downsamplers": "res", "upsamplers": "upsample"}[what]
+    kind = {
+        "resnets": "res",
+        "attentions": "attention",
+        "downsamplers": "res",
+        "upsamplers": "upsample",
+    }[what]
     return f"{side}.{place}.{kind}", part
 
 
-def _renamed(official: Official, key: str, block: str, part: str, kind: str, parts: dict[str, str]) -> Named:
-    """One tensor of a block; or, for the first of several that we keep in one, all of them one below the other."""
+def _renamed(
+    official: Official, key: str, block: str, part: str, kind: str, parts: dict[str, str]
+) -> Named:
+    """One tensor of a block; or, for the first of several that we keep in one, all of them one
+    below the other.
+    """
     if part in MERGED:
         ours, theirs = MERGED[part]
         stem = key.removesuffix(f"{part}.{kind}")
-        yield f"{block}.{ours}.{kind}", torch.cat([official[f"{stem}{each}.{kind}"] for each in theirs])
+        yield (
+            f"{block}.{ours}.{kind}",
+            torch.cat([official[f"{stem}{each}.{kind}"] for each in theirs]),
+        )
     elif part in parts:
         yield f"{block}.{parts[part]}.{kind}", official[key]
     elif part not in MERGED_AWAY:
@@ -115,7 +135,9 @@ def prior_tensors(official: Official) -> Named:
         elif match := re.fullmatch(r"transformer_blocks\.(\d+)\.(.+)\.(weight|bias)", key):
             number, part, kind = match.groups()
             block = f"transformer.blocks.{number}"
-            yield from _renamed(official, key, block, part.removeprefix("attn1."), kind, PRIOR_PARTS)
+            yield from _renamed(
+                official, key, block, part.removeprefix("attn1."), kind, PRIOR_PARTS
+            )
         else:
             raise Dalle2EduError(f"No place for diffusers' key {key!r} in our prior.")
 
@@ -135,7 +157,9 @@ def text_proj_tensors(official: Official) -> Named:
         where, _, kind = key.rpartition(".")
         if key == "learned_classifier_free_guidance_embeddings":
             yield "null_image_emb", official[key]
-        elif TEXT_PROJ.get(where) == "image_to_tokens":  # rows (width, tokens) => (tokens, width)
+        elif (
+            TEXT_PROJ.get(where) == "image_to_tokens"
+        ):  # rows (width, tokens) => (tokens, width)
             rows = official[key].unflatten(0, (-1, IMAGE_TOKENS))
             yield f"image_to_tokens.{kind}", rows.transpose(0, 1).flatten(0, 1)
         elif where in TEXT_PROJ:
@@ -171,13 +195,22 @@ CLIP_PARTS = {
 
 
 def clip_tensors(official: Official) -> Named:
-    """`CLIPTextModelWithProjection` or `CLIPVisionModelWithProjection` under open_clip's names."""
+    """`CLIPTextModelWithProjection` or `CLIPVisionModelWithProjection` under open_clip's
+    names.
+    """
     outside = CLIP_TEXT | CLIP_VISION
     for key in official:
         if key in outside:
             tensor = official[key]
-            yield outside[key], tensor.T if key in ("text_projection.weight", "visual_projection.weight") else tensor
-        elif match := re.fullmatch(r"(text|vision)_model\.encoder\.layers\.(\d+)\.(.+)\.(weight|bias)", key):
+            yield (
+                outside[key],
+                tensor.T
+                if key in ("text_projection.weight", "visual_projection.weight")
+                else tensor,
+            )
+        elif match := re.fullmatch(
+            r"(text|vision)_model\.encoder\.layers\.(\d+)\.(.+)\.(weight|bias)", key
+        ):
             tower, number, part, kind = match.groups()
             block = f"{'visual.' if tower == 'vision' else ''}transformer.resblocks.{number}"
             if part == "self_attn.q_proj":
@@ -187,5 +220,7 @@ def clip_tensors(official: Official) -> Named:
                 yield f"{block}.{CLIP_PARTS[part]}.{kind}", official[key]
             elif part not in ("self_attn.k_proj", "self_attn.v_proj"):
                 raise Dalle2EduError(f"No place for the key {key!r} in CLIP.")
-        elif not key.endswith("position_ids"):  # older files list the positions 0, 1, 2, ... as if they were learned
+        elif not key.endswith(
+            "position_ids"
+        ):  # older files list the positions 0, 1, 2, ... as if they were learned
             raise Dalle2EduError(f"No place for the key {key!r} in CLIP.")

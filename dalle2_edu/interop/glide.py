@@ -1,4 +1,5 @@
-"""GLIDE (filtered), the released one, from a prompt to 256 x 256 pixels, and its inpainting twins.
+"""GLIDE (filtered), the released one, from a prompt to 256 x 256 pixels, and its inpainting
+twins.
 
     from dalle2_edu.text2image.glide import Glide
     glide = Glide.from_released("weights/", dtype=torch.bfloat16, device="cuda")
@@ -10,7 +11,8 @@ As its authors' notebooks run it (openai/glide-text2im):
     upsampler     64 -> 256, 1000 linear steps, 27 of them by DDIM, from noise scaled by 0.997, no guidance
     inpainting    guidance 5; the known pixels are put in place at each step
 
-The text is read once per picture and not once per step: `Glide.denoise` takes what `Glide.read` found.
+The text is read once per picture and not once per step: `Glide.denoise` takes what `Glide.read`
+found.
 
 Chapter 24 uses this file.
 """
@@ -37,12 +39,15 @@ from dalle2_edu.interop.weights import Source, find_file
 from dalle2_edu.text2image.glide import Glide
 from dalle2_edu.text2image.inpainting import repaint
 
-TEMPERATURE = 0.997  # of the upsampler's first noise: "1.0 is sharper, but sometimes results in grainy artifacts"
+# of the upsampler's first noise: "1.0 is sharper, but sometimes results in grainy artifacts"
+TEMPERATURE = 0.997
 VOCABULARY = "hf download openai-community/gpt2 tokenizer.json --local-dir ."
 
 
 class GlidePipeline:
-    """GLIDE's networks and its tokenizer, put together. Any of the four networks may be missing."""
+    """GLIDE's networks and its tokenizer, put together. Any of the four networks may be
+    missing.
+    """
 
     def __init__(self, networks: dict[str, Glide], tokenizer: GlideTokenizer):
         self.networks, self.tokenizer = networks, tokenizer
@@ -61,7 +66,9 @@ class GlidePipeline:
         upsampler_steps: str | int = "fast27",
         progress: bool = True,
     ) -> Tensor:
-        """English prompts -> pictures (B, 3, 256, 256) in [-1, 1]; (B, 3, 64, 64) without an upsampler."""
+        """English prompts -> pictures (B, 3, 256, 256) in [-1, 1]; (B, 3, 64, 64) without an
+        upsampler.
+        """
         prompts = checked_prompts(prompts, self.tokenizer)  # type: ignore[arg-type]
         run = Run(checked_seeds(seed, len(prompts)), self.device, progress)
         network = self.network("base")
@@ -69,18 +76,34 @@ class GlidePipeline:
         small = ancestral_sample(
             self.guided(network, prompts, guidance_scale),
             self.base_process.respace(steps),
-            noise((len(prompts), 3, network.config.unet.image_size, network.config.unet.image_size)).to(self.dtype),
+            noise(
+                (
+                    len(prompts),
+                    3,
+                    network.config.unet.image_size,
+                    network.config.unet.image_size,
+                )
+            ).to(self.dtype),
             noise,
             progress=run.label("base"),
         )
-        return self.upsample(small, prompts, run, upsampler_steps) if "upsample" in self.networks else small
+        return (
+            self.upsample(small, prompts, run, upsampler_steps)
+            if "upsample" in self.networks
+            else small
+        )
 
     @torch.no_grad()
     def upsample(
-        self, small: Tensor, prompts: Sequence[str], run: Run, steps: str | int = "fast27", **seen: Tensor
+        self,
+        small: Tensor,
+        prompts: Sequence[str],
+        run: Run,
+        steps: str | int = "fast27",
+        **seen: Tensor,
     ) -> Tensor:
-        """Pictures (B, 3, 64, 64) in [-1, 1] and their prompts -> (B, 3, 256, 256). seen: what else an inpainting
-        upsampler looks at.
+        """Pictures (B, 3, 64, 64) in [-1, 1] and their prompts -> (B, 3, 256, 256). seen: what
+        else an inpainting upsampler looks at.
         """
         network = self.network("upsample-inpaint" if seen else "upsample")
         side = network.config.unet.image_size
@@ -109,50 +132,71 @@ class GlidePipeline:
         upsampler_steps: str | int = "fast27",
         progress: bool = True,
     ) -> Tensor:
-        """The picture with its masked part (True or white: where to paint) painted as the prompt says; every other
-        pixel stays. (1, 3, 256, 256), or the base network's size without an inpainting upsampler.
+        """The picture with its masked part (True or white: where to paint) painted as the
+        prompt says; every other pixel stays. (1, 3, 256, 256), or the base network's size
+        without an inpainting upsampler.
         """
         run = Run(checked_seeds(seed, 1), self.device, progress)
         base, large = self.network("base-inpaint"), self.networks.get("upsample-inpaint")
         side = (large or base).config.unet.image_size
-        known, hole = as_pictures(image, side).to(self.device, self.dtype), as_mask(mask, side).to(self.device)
+        known, hole = (
+            as_pictures(image, side).to(self.device, self.dtype),
+            as_mask(mask, side).to(self.device),
+        )
         small_side = base.config.unet.image_size
         small_known, small_hole = resize(known, small_side), cover(hole, small_side)
         prompts = checked_prompts([prompt], self.tokenizer)  # type: ignore[arg-type]
-        denoiser = self.guided(base, prompts, guidance_scale, known=small_known, hole=small_hole)
+        denoiser = self.guided(
+            base, prompts, guidance_scale, known=small_known, hole=small_hole
+        )
         process, noise = self.base_process.respace(steps), run.noise("base")
-        small = repaint(denoiser, process, small_known, small_hole, noise, resamples=1, progress=run.label("base"))
+        small = repaint(
+            denoiser,
+            process,
+            small_known,
+            small_hole,
+            noise,
+            resamples=1,
+            progress=run.label("base"),
+        )
         if large is None:
             return small
         drawn = self.upsample(small, prompts, run, upsampler_steps, known=known, hole=hole)
         return torch.where(hole, drawn, known)
 
-    def guided(self, network: Glide, prompts: Sequence[str], guidance_scale: float, **seen: Tensor) -> Denoiser:
+    def guided(
+        self, network: Glide, prompts: Sequence[str], guidance_scale: float, **seen: Tensor
+    ) -> Denoiser:
         """A network closed over its prompts and what it sees, guided against the empty text."""
 
         def read(texts: Sequence[str]) -> dict[str, Tensor]:
             return {**network.read(*self.tokenizer(texts, self.device)), **seen}
 
-        return classifier_free(network.denoise, guidance_scale, read([""] * len(prompts)), read(prompts))
+        return classifier_free(
+            network.denoise, guidance_scale, read([""] * len(prompts)), read(prompts)
+        )
 
     def network(self, kind: str) -> Glide:
         """One of the four; raises Dalle2EduError if it was not loaded."""
         if kind not in self.networks:
             raise Dalle2EduError(
-                f"This needs GLIDE's {kind} network ({GLIDE_FILES[kind]}); loaded: {', '.join(self.networks)}."
+                f"This needs GLIDE's {kind} network ({GLIDE_FILES[kind]}); loaded:"
+                f" {', '.join(self.networks)}."
             )
         return self.networks[kind]
 
 
 class GlideTokenizer:
-    """GPT-2's byte pairs, as GLIDE reads them: lower case (reported of its code), the last token of the vocabulary as
-    padding, and no token for start or end.
+    """GPT-2's byte pairs, as GLIDE reads them: lower case (reported of its code), the last
+    token of the vocabulary as padding, and no token for start or end.
     """
 
     def __init__(self, bpe: BytePairs, context_length: int, vocab_size: int):
         self.bpe, self.context_length, self.padding = bpe, context_length, vocab_size - 1
 
-    def __call__(self, texts: Sequence[str], device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:
+    def __call__(
+        self, texts: Sequence[str], device: torch.device | str = "cpu"
+    ) -> tuple[Tensor, Tensor]:
         """Ids int64 and mask bool, True where a token is real, both (B, context_length)."""
         rows = [self.bpe.encode(text.lower()).ids[: self.context_length] for text in texts]
         tokens = torch.full((len(rows), self.context_length), self.padding, dtype=torch.int64)
@@ -168,15 +212,21 @@ class GlideTokenizer:
 
 
 def load_pipeline(
-    source: Source, kinds: Sequence[str] = ("base", "upsample"), vocabulary: Source | None = None, **how: Any
+    source: Source,
+    kinds: Sequence[str] = ("base", "upsample"),
+    vocabulary: Source | None = None,
+    **how: Any,
 ) -> GlidePipeline:
-    """GLIDE from a folder with its released files, and GPT-2's `tokenizer.json` beside them (or `vocabulary`).
+    """GLIDE from a folder with its released files, and GPT-2's `tokenizer.json` beside them (or
+    `vocabulary`).
 
-    kinds: which of the four networks; how: as in `released.load_glide`, `config` as a dict of kind -> config.
-    """
+    kinds: which of the four networks; how: as in `released.load_glide`, `config` as a dict of
+    kind -> config."""
     configs = how.pop("config", {})
     path = find_file(vocabulary or Path(source), ["tokenizer.json"], VOCABULARY)
-    networks = {kind: load_glide(source, kind, config=configs.get(kind), **how) for kind in kinds}
+    networks = {
+        kind: load_glide(source, kind, config=configs.get(kind), **how) for kind in kinds
+    }
     config = next(iter(networks.values())).config
     tokenizer = GlideTokenizer(_byte_pairs(path), config.context_length, config.vocab_size)
     return GlidePipeline(networks, tokenizer)
@@ -185,5 +235,9 @@ def load_pipeline(
 def _byte_pairs(path: Path) -> BytePairs:
     try:
         return BytePairs.from_file(str(path))
-    except Exception as error:  # the library raises bare Exception for a file that is not a tokenizer
-        raise Dalle2EduError(f"{path} is no tokenizer ({error}). To get it by hand: {VOCABULARY}") from error
+    except (
+        Exception
+    ) as error:  # the library raises bare Exception for a file that is not a tokenizer
+        raise Dalle2EduError(
+            f"{path} is no tokenizer ({error}). To get it by hand: {VOCABULARY}"
+        ) from error

@@ -11,9 +11,9 @@ What it does otherwise than the miniature, all of it read in its code and its co
     decoder     64 x 64, predicts eps and the variance, 25 or 50 ancestral steps, guidance 8
     upsampler   64 -> 256 in 7 steps; the last one by a second network, fine-tuned to add the sharp detail
 
-It comes in two formats: Karlo's own checkpoints, and the folder that diffusers made of them. diffusers keeps the noise
-schedule in single precision, Karlo and we in double: one step then differs by up to 1e-3 (prior) and 5e-4 (decoder,
-upsampler).
+It comes in two formats: Karlo's own checkpoints, and the folder that diffusers made of them.
+diffusers keeps the noise schedule in single precision, Karlo and we in double: one step then
+differs by up to 1e-3 (prior) and 5e-4 (decoder, upsampler).
 
 Chapter 24 uses this file.
 """
@@ -42,7 +42,14 @@ from dalle2_edu.drawing.pictures import Picture, one_picture
 from dalle2_edu.drawing.run import Run, checked_count
 from dalle2_edu.errors import Dalle2EduError
 from dalle2_edu.interop import diffusers_keys, keys, presets
-from dalle2_edu.interop.weights import Selected, Source, find_file, is_hub_name, open_weights, pour
+from dalle2_edu.interop.weights import (
+    Selected,
+    Source,
+    find_file,
+    is_hub_name,
+    open_weights,
+    pour,
+)
 from dalle2_edu.text2image.clip import Clip, TextEncoding, without_padding, wrap_open_clip
 from dalle2_edu.unclip.decoder import Decoder, DecoderConfig
 from dalle2_edu.unclip.pipeline import UnCLIP
@@ -57,7 +64,13 @@ OWN_FILES = {
     "stats": "ViT-L-14_stats.th",
 }
 BY_HAND = "hf download kakaobrain/karlo-v1-alpha --local-dir karlo"
-RELEASED = {"guidance_scale": 8.0, "prior_steps": 25, "decoder_steps": 25, "upsampler_steps": 7, "prior_guidance": 4.0}
+RELEASED = {
+    "guidance_scale": 8.0,
+    "prior_steps": 25,
+    "decoder_steps": 25,
+    "upsampler_steps": 7,
+    "prior_guidance": 4.0,
+}
 TOKENIZER = "ViT-L-14-quickgelu"
 OWN_PRIOR_CLIP = 10.0  # Karlo's code; diffusers' scheduler has 5
 
@@ -75,7 +88,14 @@ class KarloConfig:
 class Karlo(UnCLIP):
     """The five networks: CLIP, prior, decoder, and two for the upsampling."""
 
-    def __init__(self, clip: Clip, prior: DiffusionPrior, decoder: Decoder, first: Upsampler, last: Upsampler):
+    def __init__(
+        self,
+        clip: Clip,
+        prior: DiffusionPrior,
+        decoder: Decoder,
+        first: Upsampler,
+        last: Upsampler,
+    ):
         tokenizer: Any = ClipTokenizer(clip.model.context_length)
         super().__init__(clip, prior, decoder, [first], tokenizer)
         self.last = last
@@ -87,8 +107,8 @@ class Karlo(UnCLIP):
     def text_to_image(  # type: ignore[override]
         self, prompts: Sequence[str], seed: int | Sequence[int] = 0, **how: Any
     ) -> Any:
-        """English prompts -> pictures (B, 3, 256, 256) in [-1, 1]; how: as `UnCLIP.text_to_image`, but with Karlo's
-        steps and guidance (`RELEASED`) unless given.
+        """English prompts -> pictures (B, 3, 256, 256) in [-1, 1]; how: as
+        `UnCLIP.text_to_image`, but with Karlo's steps and guidance (`RELEASED`) unless given.
         """
         return super().text_to_image(prompts, seed, **{**RELEASED, **how})
 
@@ -103,14 +123,19 @@ class Karlo(UnCLIP):
         upsampler_steps: int = 7,
         progress: bool = True,
     ) -> Tensor:
-        """n pictures of what this picture is of, (n, 3, 256, 256): its embedding, and new noise.
+        """n pictures of what this picture is of, (n, 3, 256, 256): its embedding, and new
+        noise.
 
-        Karlo's own way, which does not invert the picture; `UnCLIP.variations(karlo, image, n, eta)` does.
-        """
+        Karlo's own way, which does not invert the picture; `UnCLIP.variations(karlo, image, n,
+        eta)` does."""
         if not hasattr(self.clip.model, "visual"):
-            raise Dalle2EduError("This Karlo has no image encoder; karlo-v1-alpha-image-variations brings one.")
+            raise Dalle2EduError(
+                "This Karlo has no image encoder; karlo-v1-alpha-image-variations brings one."
+            )
         run = Run([seed + i for i in range(checked_count("n", n))], self.device, progress)
-        z_i = self.clip.encode_image(one_picture(image, self.image_size).to(self.dtype_and_device())).expand(n, -1)
+        z_i = self.clip.encode_image(
+            one_picture(image, self.image_size).to(self.dtype_and_device())
+        ).expand(n, -1)
         small = self.paint(z_i, self.encode_text([""] * n), run, decoder_steps, guidance_scale)
         return self.enlarge(small, run, upsampler_steps)[-1]
 
@@ -131,7 +156,9 @@ class Karlo(UnCLIP):
         text, null = without_padding(text, self.encode_text([""] * len(text.text_emb)))
         prior: Any = self.prior
         z = ancestral_sample(
-            classifier_free(prior, guidance_scale, null.as_conditioning(), text.as_conditioning()),
+            classifier_free(
+                prior, guidance_scale, null.as_conditioning(), text.as_conditioning()
+            ),
             process or self.prior_process.respace(steps),
             noise(text.text_emb.shape).to(text.text_emb.dtype),
             noise,
@@ -151,8 +178,8 @@ class Karlo(UnCLIP):
         x_T: Tensor | None = None,
         eta: float | None = None,
     ) -> Tensor:
-        """Embeddings (B, D) and texts -> (B, 3, 64, 64): ancestral with the learned variance, or by DDIM if an eta is
-        given, as the edits do.
+        """Embeddings (B, D) and texts -> (B, 3, 64, 64): ancestral with the learned variance,
+        or by DDIM if an eta is given, as the edits do.
         """
         if eta is not None:
             return super().paint(image_emb, text, run, steps, guidance_scale, x_T, eta)
@@ -168,9 +195,14 @@ class Karlo(UnCLIP):
         ).clamp(-1, 1)
 
     def upsample(self, upsampler: Upsampler, low_res: Tensor, run: Run, steps: int) -> Tensor:
-        """(B, 3, 64, 64) -> (B, 3, 256, 256) in [-1, 1]. The two networks take turns by the count of the steps."""
+        """(B, 3, 64, 64) -> (B, 3, 256, 256) in [-1, 1]. The two networks take turns by the
+        count of the steps.
+        """
         side = upsampler.config.unet.image_size
-        noise, turns = run.noise(f"upsampler_{side}"), iter([upsampler] * (steps - 1) + [self.last])
+        noise, turns = (
+            run.noise(f"upsampler_{side}"),
+            iter([upsampler] * (steps - 1) + [self.last]),
+        )
         x_T = noise((len(low_res), 3, side, side)).to(low_res.dtype)
         drawn = ancestral_sample(
             lambda x_t, t: next(turns)(x_t, t, low_res),
@@ -183,8 +215,12 @@ class Karlo(UnCLIP):
         return drawn.clamp(-1, 1)
 
     def inpaint(self, *_: Any, **__: Any) -> Any:  # type: ignore[override]
-        """Not there: the miniature's inpainting keeps known *detail*, and Karlo's upsampler draws pictures."""
-        raise Dalle2EduError("Karlo can't inpaint here: take the miniature, or GLIDE's inpainting networks.")
+        """Not there: the miniature's inpainting keeps known *detail*, and Karlo's upsampler
+        draws pictures.
+        """
+        raise Dalle2EduError(
+            "Karlo can't inpaint here: take the miniature, or GLIDE's inpainting networks."
+        )
 
 
 class ClipTokenizer:
@@ -207,7 +243,7 @@ class ClipTokenizer:
         return self.bpe.decode(self.bpe.encode(text)[self.context_length - 2 :]).strip()
 
 
-# --- loading ------------------------------------------------------------------------------------------------------
+# --- loading ----------------------------------------------------------------------------------
 
 
 def load_karlo(
@@ -217,12 +253,12 @@ def load_karlo(
     progress: bool = True,
     config: KarloConfig | None = None,
 ) -> Karlo:
-    """Karlo from a folder in either format, or from a Hugging Face repository in diffusers' ("owner/name").
+    """Karlo from a folder in either format, or from a Hugging Face repository in diffusers'
+    ("owner/name").
 
-    config: the sizes of Karlo's own checkpoints, which do not say them, if they are not the released ones. Raises
-    Dalle2EduError, naming file and key, for what is missing, cut off or another network; no half-loaded pipeline is
-    ever returned.
-    """
+    config: the sizes of Karlo's own checkpoints, which do not say them, if they are not the
+    released ones. Raises Dalle2EduError, naming file and key, for what is missing, cut off or
+    another network; no half-loaded pipeline is ever returned."""
     folder = find_folder(source)
     how = {"dtype": dtype, "device": device, "progress": progress}
     if (folder / "prior" / "config.json").is_file():
@@ -238,10 +274,16 @@ def find_folder(source: Source) -> Path:
     if not is_hub_name(source):
         raise Dalle2EduError(f"There is no folder {folder}. To get Karlo by hand: {BY_HAND}")
     try:
-        return Path(snapshot_download(str(source), allow_patterns=["*.json", "*.safetensors", "*.bin", "*.txt"]))
+        return Path(
+            snapshot_download(
+                str(source), allow_patterns=["*.json", "*.safetensors", "*.bin", "*.txt"]
+            )
+        )
     except (OSError, HFValidationError, ValueError) as error:
         reason = str(error).splitlines()[0]
-        raise Dalle2EduError(f"{source} could not be fetched ({reason}). To get it by hand: {BY_HAND}") from error
+        raise Dalle2EduError(
+            f"{source} could not be fetched ({reason}). To get it by hand: {BY_HAND}"
+        ) from error
 
 
 def _from_own(folder: Path, config: KarloConfig, how: dict[str, Any]) -> Karlo:
@@ -285,18 +327,25 @@ def _state_dict(path: Path) -> Any:
     checkpoint = open_weights(path)
     if "state_dict" not in checkpoint:
         raise Dalle2EduError(
-            f"{path} is no checkpoint of Karlo: it has no 'state_dict' but {', '.join(list(checkpoint)[:3])}, ..."
+            f"{path} is no checkpoint of Karlo: it has no 'state_dict' but"
+            f" {', '.join(list(checkpoint)[:3])}, ..."
         )
     return checkpoint["state_dict"]
 
 
 def _own_clip(path: Path, how: dict[str, Any]) -> Clip:
-    """OpenAI's ViT-L-14.pt, a TorchScript archive, or a plain state dict with its keys; the sizes are the shapes'."""
+    """OpenAI's ViT-L-14.pt, a TorchScript archive, or a plain state dict with its keys; the
+    sizes are the shapes'.
+    """
     try:
         official: Any = torch.jit.load(path, map_location="cpu").state_dict()
     except RuntimeError:
         official = open_weights(path)
-    sizes = ("input_resolution", "context_length", "vocab_size")  # stored beside the weights in OpenAI's archive
+    sizes = (
+        "input_resolution",
+        "context_length",
+        "vocab_size",
+    )  # stored beside the weights in OpenAI's archive
     named = {key: tensor for key, tensor in official.items() if key not in sizes}
     try:
         build = clip_from_shapes(named)
@@ -306,11 +355,18 @@ def _own_clip(path: Path, how: dict[str, Any]) -> Clip:
 
 
 def clip_from_shapes(state: dict[str, Tensor]) -> Any:
-    """What builds the CLIP with these tensors: OpenAI's transformers have 64 channels a head."""
+    """What builds the CLIP with these tensors: OpenAI's transformers have 64 channels a
+    head.
+    """
     width, patch = state["visual.conv1.weight"].shape[0], state["visual.conv1.weight"].shape[-1]
     side = patch * math.isqrt(len(state["visual.positional_embedding"]) - 1)
-    text_width, (vocabulary, _) = state["ln_final.weight"].shape[0], state["token_embedding.weight"].shape
-    vision = open_clip.CLIPVisionCfg(_depth(state, "visual."), width, min(64, width), patch_size=patch, image_size=side)
+    text_width, (vocabulary, _) = (
+        state["ln_final.weight"].shape[0],
+        state["token_embedding.weight"].shape,
+    )
+    vision = open_clip.CLIPVisionCfg(
+        _depth(state, "visual."), width, min(64, width), patch_size=patch, image_size=side
+    )
     text = open_clip.CLIPTextCfg(
         context_length=len(state["positional_embedding"]),
         vocab_size=vocabulary,
@@ -318,33 +374,43 @@ def clip_from_shapes(state: dict[str, Tensor]) -> Any:
         heads=max(1, text_width // 64),
         layers=_depth(state, ""),
     )
-    return lambda: open_clip.CLIP(state["text_projection"].shape[1], vision, text, quick_gelu=True)
+    return lambda: open_clip.CLIP(
+        state["text_projection"].shape[1], vision, text, quick_gelu=True
+    )
 
 
 def _depth(state: dict[str, Tensor], prefix: str) -> int:
     start = f"{prefix}transformer.resblocks."
-    return 1 + max(int(key.removeprefix(start).split(".")[0]) for key in state if key.startswith(start))
+    return 1 + max(
+        int(key.removeprefix(start).split(".")[0]) for key in state if key.startswith(start)
+    )
 
 
 def _clip(model: Any) -> Clip:
     length, device = model.context_length, model.positional_embedding.device
-    mask = torch.full((length, length), float("-inf"), device=device, dtype=model.positional_embedding.dtype)
+    mask = torch.full(
+        (length, length), float("-inf"), device=device, dtype=model.positional_embedding.dtype
+    )
     model.attn_mask = mask.triu(1)  # no weight, so no file holds it
     clip = wrap_open_clip(model)
     clip.normalize = False
     return clip.eval()
 
 
-# --- diffusers' folder ---------------------------------------------------------------------------------------------
+# --- diffusers' folder ------------------------------------------------------------------------
 
 WEIGHTS = ["diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin"]
 CLIP_WEIGHTS = ["model.safetensors", "pytorch_model.bin"]
 
 
 def _from_diffusers(folder: Path, how: dict[str, Any]) -> Karlo:
-    prior_config, text_proj, decoder_config = (_config(folder, part) for part in ("prior", "text_proj", "decoder"))
+    prior_config, text_proj, decoder_config = (
+        _config(folder, part) for part in ("prior", "text_proj", "decoder")
+    )
     unet = unet_config(decoder_config)
-    decoder = DecoderConfig(text_proj["clip_embeddings_dim"], text_proj["clip_embeddings_dim"], unet=unet)
+    decoder = DecoderConfig(
+        text_proj["clip_embeddings_dim"], text_proj["clip_embeddings_dim"], unet=unet
+    )
     width = prior_config["num_attention_heads"] * prior_config["attention_head_dim"]
     prior = PriorConfig(
         clip_dim=prior_config["embedding_dim"],
@@ -367,20 +433,26 @@ def _from_diffusers(folder: Path, how: dict[str, Any]) -> Karlo:
     painter = part(
         "decoder",
         lambda: Decoder(decoder),
-        lambda official: _both(official, unet, diffusers_keys.text_proj_tensors(open_weights(proj_path))),
+        lambda official: _both(
+            official, unet, diffusers_keys.text_proj_tensors(open_weights(proj_path))
+        ),
     )
     first, last = (
         part(
             f"super_res_{which}",
             lambda: Upsampler(upsampler),
-            lambda official: diffusers_keys.unet_tensors(official, upsampler.unet.num_res_blocks),
+            lambda official: diffusers_keys.unet_tensors(
+                official, upsampler.unet.num_res_blocks
+            ),
         )
         for which in ("first", "last")
     )
     karlo = Karlo(clip, filled, painter, first, last)
     scheduler = folder / "prior_scheduler" / "scheduler_config.json"
     if scheduler.is_file():
-        karlo.prior_clip = json.loads(scheduler.read_text()).get("clip_sample_range", OWN_PRIOR_CLIP)
+        karlo.prior_clip = json.loads(scheduler.read_text()).get(
+            "clip_sample_range", OWN_PRIOR_CLIP
+        )
     return karlo
 
 
@@ -392,11 +464,15 @@ def _both(official: Any, unet: UNetConfig, outside: Any) -> Any:
 def _config(folder: Path, part: str) -> dict[str, Any]:
     path = folder / part / "config.json"
     if not path.is_file():
-        raise Dalle2EduError(f"There is no {path}; the folder is not complete. To get it by hand: {BY_HAND}")
+        raise Dalle2EduError(
+            f"There is no {path}; the folder is not complete. To get it by hand: {BY_HAND}"
+        )
     try:
         return json.loads(path.read_text())
     except ValueError as error:
-        raise Dalle2EduError(f"{path} can't be read ({error}); fetch it again: {BY_HAND}") from error
+        raise Dalle2EduError(
+            f"{path} can't be read ({error}); fetch it again: {BY_HAND}"
+        ) from error
 
 
 def unet_config(theirs: dict[str, Any]) -> UNetConfig:
@@ -421,9 +497,15 @@ def unet_config(theirs: dict[str, Any]) -> UNetConfig:
 
 def _diffusers_clip(folder: Path, how: dict[str, Any]) -> Clip:
     """The text tower and, if the folder has one, the image tower, in one open_clip model."""
-    text, sees = _config(folder, "text_encoder"), (folder / "image_encoder" / "config.json").is_file()
+    text, sees = (
+        _config(folder, "text_encoder"),
+        (folder / "image_encoder" / "config.json").is_file(),
+    )
     vision = _config(folder, "image_encoder") if sees else None
-    paths = [find_file(folder / part, CLIP_WEIGHTS, BY_HAND) for part in ("text_encoder", "image_encoder")[: 1 + sees]]
+    paths = [
+        find_file(folder / part, CLIP_WEIGHTS, BY_HAND)
+        for part in ("text_encoder", "image_encoder")[: 1 + sees]
+    ]
     files = [open_weights(path) for path in paths]
     tensors = (pair for file in files for pair in diffusers_keys.clip_tensors(file))
     model = pour(
@@ -431,14 +513,22 @@ def _diffusers_clip(folder: Path, how: dict[str, Any]) -> Clip:
         tensors,
         paths[0],
         sum(map(len, files)),
-        extra={"logit_scale": torch.tensor(math.log(100))},  # used in training only, and not in these files
+        extra={
+            "logit_scale": torch.tensor(math.log(100))
+        },  # used in training only, and not in these files
         **how,
     )
     return _clip(model)
 
 
 def _towers(text: dict[str, Any], vision: dict[str, Any] | None) -> Any:
-    seen = vision or {"num_hidden_layers": 1, "hidden_size": 64, "patch_size": 8, "image_size": 8, "heads": 1}
+    seen = vision or {
+        "num_hidden_layers": 1,
+        "hidden_size": 64,
+        "patch_size": 8,
+        "image_size": 8,
+        "heads": 1,
+    }
     heads = seen.get("num_attention_heads", 1)
     model = open_clip.CLIP(
         text["projection_dim"],
@@ -446,7 +536,8 @@ def _towers(text: dict[str, Any], vision: dict[str, Any] | None) -> Any:
             seen["num_hidden_layers"],
             seen["hidden_size"],
             seen["hidden_size"] // heads,
-            mlp_ratio=seen.get("intermediate_size", 4 * seen["hidden_size"]) / seen["hidden_size"],
+            mlp_ratio=seen.get("intermediate_size", 4 * seen["hidden_size"])
+            / seen["hidden_size"],
             patch_size=seen["patch_size"],
             image_size=seen["image_size"],
         ),
@@ -456,7 +547,8 @@ def _towers(text: dict[str, Any], vision: dict[str, Any] | None) -> Any:
             width=text["hidden_size"],
             heads=text["num_attention_heads"],
             layers=text["num_hidden_layers"],
-            mlp_ratio=text.get("intermediate_size", 4 * text["hidden_size"]) / text["hidden_size"],
+            mlp_ratio=text.get("intermediate_size", 4 * text["hidden_size"])
+            / text["hidden_size"],
         ),
         quick_gelu=text.get("hidden_act", "quick_gelu") == "quick_gelu",
     )

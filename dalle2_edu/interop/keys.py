@@ -1,15 +1,17 @@
 """From the official state dicts of ADM, GLIDE and Karlo to ours.
 
-The released networks are the ones that this book builds, under other field names and with two differences of layout:
+The released networks are the ones that this book builds, under other field names and with two
+differences of layout:
 
-- ADM's blocks number their parts (`in_layers.0`, `out_layers.3`); ours name them (`norm1`, `conv2`).
-- Their attention keeps query, key and value of one head side by side, [q|k|v] per head ("legacy order"); ours keeps all
-  queries, then all keys, then all values, which is also ADM's `use_new_attention_order`. `heads_last` reorders.
+- ADM's blocks number their parts (`in_layers.0`, `out_layers.3`); ours name them (`norm1`,
+  `conv2`).
+- Their attention keeps query, key and value of one head side by side, [q|k|v] per head ("legacy
+  order"); ours keeps all queries, then all keys, then all values, which is also ADM's
+  `use_new_attention_order`. `heads_last` reorders.
 
-Each function takes an official state dict and yields our name and our tensor for one official key after the other:
-each key is used exactly once, and only one tensor is in memory at a time if the dict reads its tensors when asked.
-`weights.pour` puts them into a module.
-"""
+Each function takes an official state dict and yields our name and our tensor for one official
+key after the other: each key is used exactly once, and only one tensor is in memory at a time
+if the dict reads its tensors when asked. `weights.pour` puts them into a module."""
 
 from __future__ import annotations
 
@@ -58,7 +60,9 @@ def unet_tensors(official: Official, config: UNetConfig, legacy_order: bool = Tr
         yield unet_tensor(key, official[key], config, legacy_order)
 
 
-def unet_tensor(key: str, tensor: Tensor, config: UNetConfig, legacy_order: bool = True) -> tuple[str, Tensor]:
+def unet_tensor(
+    key: str, tensor: Tensor, config: UNetConfig, legacy_order: bool = True
+) -> tuple[str, Tensor]:
     """One of them."""
     name, heads_of = unet_key(key), {"qkv": 3, "context_kv": 2}
     part = name.rsplit(".", 2)[-2]
@@ -78,7 +82,9 @@ def unet_key(key: str) -> str:
         side, number, rest = match.groups()
         if side == "middle_block":
             kind, name = _part(rest)
-            place = "attention" if kind == "attention" else ("res1" if number == "0" else "res2")
+            place = (
+                "attention" if kind == "attention" else ("res1" if number == "0" else "res2")
+            )
             return f"middle.{place}.{name}"
         child, rest = rest.split(".", 1)
         kind, name = _part(rest)
@@ -90,7 +96,9 @@ def unet_key(key: str) -> str:
 
 
 def _part(rest: str) -> tuple[str, str]:
-    """'in_layers.0.weight' -> ('res', 'norm1.weight'), 'qkv.bias' -> ('attention', 'qkv.bias')."""
+    """'in_layers.0.weight' -> ('res', 'norm1.weight'), 'qkv.bias' -> ('attention',
+    'qkv.bias').
+    """
     part, kind = rest.rsplit(".", 1)
     if part in RES_PARTS:
         return "res", f"{RES_PARTS[part]}.{kind}"
@@ -100,8 +108,8 @@ def _part(rest: str) -> tuple[str, str]:
 
 
 def heads_last(tensor: Tensor, parts: int, head_channels: int) -> Tensor:
-    """Reorder rows from [q|k|v] per head to all q, all k, all v: (heads * parts * c, ...) -> (parts * heads * c,
-    ...).
+    """Reorder rows from [q|k|v] per head to all q, all k, all v: (heads * parts * c, ...) ->
+    (parts * heads * c, ...).
     """
     per_head = tensor.unflatten(0, (-1, parts, head_channels))  # (heads, parts, c, ...)
     return per_head.transpose(0, 1).flatten(0, 2)
@@ -126,7 +134,10 @@ def classifier_tensors(official: Official, config: UNetConfig) -> Named:
         if key == "out.2.positional_embedding":
             yield pool[key], official[key].T  # (C, 1 + H*W) => (1 + H*W, C)
         elif key in pool:
-            yield pool[key], official[key].squeeze(-1) if official[key].ndim == 3 else official[key]
+            yield (
+                pool[key],
+                official[key].squeeze(-1) if official[key].ndim == 3 else official[key],
+            )
         else:
             yield unet_tensor(key, official[key], config)
 
@@ -143,7 +154,9 @@ GLIDE_OUTSIDE = {
 
 
 def glide_tensors(official: Official, config: UNetConfig, heads: int) -> Named:
-    """GLIDE's `Text2ImUNet` and its three relatives: text side and U-Net stand in one flat dict."""
+    """GLIDE's `Text2ImUNet` and its three relatives: text side and U-Net stand in one flat
+    dict.
+    """
     return _assembled(official, GLIDE_OUTSIDE, "text.", config, heads)
 
 
@@ -167,7 +180,9 @@ KARLO_PRIOR_OUTSIDE = {
 
 
 def karlo_prior_tensors(official: Official, heads: int) -> Named:
-    """Karlo's `PriorTransformer`. Its statistics come in a file of their own: they go to `mean` and `std`."""
+    """Karlo's `PriorTransformer`. Its statistics come in a file of their own: they go to `mean`
+    and `std`.
+    """
     return _assembled(official, KARLO_PRIOR_OUTSIDE, "", None, heads)
 
 
@@ -188,7 +203,9 @@ KARLO_DECODER_OUTSIDE = {
 
 
 def karlo_decoder_tensors(official: Official, config: UNetConfig) -> Named:
-    """Karlo's decoder, `PLMImUNet`. Its extra tokens count the token index fastest; ours slowest."""
+    """Karlo's decoder, `PLMImUNet`. Its extra tokens count the token index fastest; ours
+    slowest.
+    """
     for name, tensor in _assembled(official, KARLO_DECODER_OUTSIDE, "", config, 0):
         if name.startswith("image_to_tokens."):  # rows (width, tokens) => (tokens, width)
             tensor = tensor.unflatten(0, (-1, IMAGE_TOKENS)).transpose(0, 1).flatten(0, 1)
@@ -201,14 +218,22 @@ def upsampler_tensors(official: Official, config: UNetConfig) -> Named:
 
 
 def _assembled(
-    official: Official, outside: Mapping[str, str], text: str, config: UNetConfig | None, heads: int
+    official: Official,
+    outside: Mapping[str, str],
+    text: str,
+    config: UNetConfig | None,
+    heads: int,
 ) -> Named:
-    """A network made of a transformer (`text` is the prefix of ours), a U-Net and parts that stand outside of both."""
+    """A network made of a transformer (`text` is the prefix of ours), a U-Net and parts that
+    stand outside of both.
+    """
     for key in official:
         if key in outside:
             yield outside[key], official[key]
         elif key.startswith("transformer."):
-            name, tensor = transformer_tensor(key.removeprefix("transformer."), official[key], heads)
+            name, tensor = transformer_tensor(
+                key.removeprefix("transformer."), official[key], heads
+            )
             yield f"{text}transformer.{name}", tensor
         elif config is not None:
             name, tensor = unet_tensor(key, official[key], config)
@@ -225,9 +250,13 @@ def dvae_tensors(official: Official) -> Named:
     """OpenAI's dVAE encoder or decoder; its convolutions call their tensors w and b."""
     for key in official:
         where, _, kind = key.removeprefix("blocks.").rpartition(".")
-        if match := re.fullmatch(r"group_(\d+)\.block_(\d+)\.(id_path|res_path\.conv_(\d+))", where):
+        if match := re.fullmatch(
+            r"group_(\d+)\.block_(\d+)\.(id_path|res_path\.conv_(\d+))", where
+        ):
             block = f"groups.{int(match[1]) - 1}.{int(match[2]) - 1}"
-            where = f"{block}.skip" if match[4] is None else f"{block}.convs.{int(match[4]) - 1}"
+            where = (
+                f"{block}.skip" if match[4] is None else f"{block}.convs.{int(match[4]) - 1}"
+            )
         elif where in DVAE_PARTS:
             where = DVAE_PARTS[where]
         else:
@@ -235,8 +264,12 @@ def dvae_tensors(official: Official) -> Named:
         yield f"{where}.{DVAE_KINDS[kind]}", official[key]
 
 
-def unet_config(official: Mapping, in_channels: int | None = None, context_dim: int | None = None) -> UNetConfig:
-    """Our config from an official constructor's arguments. `attention_resolutions` there are downsampling factors."""
+def unet_config(
+    official: Mapping, in_channels: int | None = None, context_dim: int | None = None
+) -> UNetConfig:
+    """Our config from an official constructor's arguments. `attention_resolutions` there are
+    downsampling factors.
+    """
     factors = official.get("attention_resolutions", ())
     return UNetConfig(
         image_size=official["image_size"],

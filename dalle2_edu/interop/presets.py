@@ -1,4 +1,5 @@
-"""The sizes of the released networks, with which our classes have exactly their parameters; and of the papers'.
+"""The sizes of the released networks, with which our classes have exactly their parameters; and
+of the papers'.
 
     network                   parameters      source
     GLIDE base               385,030,726      openai/glide-text2im, model_creation.py
@@ -59,18 +60,31 @@ ADM_64_CLASSIFIER = UNetConfig(
     head_channels=64,
 )
 
-GLIDE_TEXT = {"vocab_size": 50257, "context_length": 128, "width": 512, "layers": 16, "heads": 8}
+GLIDE_TEXT = {
+    "vocab_size": 50257,
+    "context_length": 128,
+    "width": 512,
+    "layers": 16,
+    "heads": 8,
+}
 GLIDE = {
     "base": GlideConfig(replace(ADM_64, num_classes=None, context_dim=512), **GLIDE_TEXT),
     "upsample": GlideConfig(
-        replace(ADM_256, channels=192, dropout=0.1, num_classes=None, context_dim=512, in_channels=6), **GLIDE_TEXT
+        replace(
+            ADM_256, channels=192, dropout=0.1, num_classes=None, context_dim=512, in_channels=6
+        ),
+        **GLIDE_TEXT,
     ),
 }
 for _kind in ("base", "upsample"):  # four more input channels: the known picture and the mask
     _unet = GLIDE[_kind].unet
-    GLIDE[f"{_kind}-inpaint"] = replace(GLIDE[_kind], unet=replace(_unet, in_channels=_unet.in_channels + 4))
+    GLIDE[f"{_kind}-inpaint"] = replace(
+        GLIDE[_kind], unet=replace(_unet, in_channels=_unet.in_channels + 4)
+    )
 
-KARLO_PRIOR = PriorConfig(clip_dim=768, text_width=768, context_length=77, width=2048, layers=20, heads=32)
+KARLO_PRIOR = PriorConfig(
+    clip_dim=768, text_width=768, context_length=77, width=2048, layers=20, heads=32
+)
 KARLO_DECODER = DecoderConfig(
     clip_dim=768,
     text_width=768,
@@ -90,18 +104,34 @@ KARLO_UPSAMPLER = UpsamplerConfig(
     ),
 )
 
-# --- the sizes that papers give, whose weights nobody released -----------------------------------------------------
+# --- the sizes that papers give, whose weights nobody released --------------------------------
 # What a paper leaves open stands in `PAPER`'s notes, which `benchmarks/sizes.py` prints beside the counts.
 
 _WIDE = replace(ADM_64, channels=512, num_classes=None, context_dim=2048)
-UNCLIP_PRIOR = PriorConfig(clip_dim=1024, text_width=1024, context_length=256, width=2048, layers=24, heads=32)
+UNCLIP_PRIOR = PriorConfig(
+    clip_dim=1024, text_width=1024, context_length=256, width=2048, layers=24, heads=32
+)
 UNCLIP_DECODER = DecoderConfig(clip_dim=1024, text_width=2048, unet=_WIDE)
-UNCLIP_UPSAMPLER_256 = KARLO_UPSAMPLER  # 320 channels, depth 3, multiples 1, 2, 3, 4: Karlo took them over
+UNCLIP_UPSAMPLER_256 = (
+    KARLO_UPSAMPLER  # 320 channels, depth 3, multiples 1, 2, 3, 4: Karlo took them over
+)
 UNCLIP_UPSAMPLER_1024 = UpsamplerConfig(
     "linear",
-    replace(KARLO_UPSAMPLER.unet, image_size=1024, channels=192, num_res_blocks=2, channel_mult=(1, 1, 2, 2, 4, 4)),
+    replace(
+        KARLO_UPSAMPLER.unet,
+        image_size=1024,
+        channels=192,
+        num_res_blocks=2,
+        channel_mult=(1, 1, 2, 2, 4, 4),
+    ),
 )
-PAPER_TEXT = {"vocab_size": 50257, "context_length": 128, "width": 2048, "layers": 24, "heads": 32}
+PAPER_TEXT = {
+    "vocab_size": 50257,
+    "context_length": 128,
+    "width": 2048,
+    "layers": 24,
+    "heads": 32,
+}
 GLIDE_3B = GlideConfig(_WIDE, **PAPER_TEXT)
 GLIDE_3B_UPSAMPLER = GlideConfig(
     replace(ADM_256, channels=384, num_classes=None, context_dim=1024, in_channels=6),
@@ -112,7 +142,9 @@ IMAGEN_BASE = replace(_WIDE, out_channels=3, context_dim=4096)
 
 @dataclass(frozen=True)
 class PaperSize:
-    """A network of a paper: what builds ours, the paper's count, its input side, and what the paper leaves open."""
+    """A network of a paper: what builds ours, the paper's count, its input side, and what the
+    paper leaves open.
+    """
 
     name: str
     build: Callable[[], nn.Module]
@@ -121,23 +153,34 @@ class PaperSize:
 
 
 PAPER = (
-    PaperSize("unCLIP, diffusion prior", lambda: DiffusionPrior(UNCLIP_PRIOR), "1B", "24 blocks of width 2048"),
+    PaperSize(
+        "unCLIP, diffusion prior",
+        lambda: DiffusionPrior(UNCLIP_PRIOR),
+        "1B",
+        "24 blocks of width 2048",
+    ),
     PaperSize(
         "unCLIP, autoregressive prior",
         lambda: ARPrior(ar_prior.PAPER),
         "1B",
-        "the latent decoder alone; Table 3 also lists a text encoder of 24 blocks of width 2048, which is 1.2B more: "
-        "both together would be 2B",
+        "the latent decoder alone; Table 3 also lists a text encoder of 24 blocks of width"
+        " 2048, which is 1.2B more: both together would be 2B",
     ),
     PaperSize(
         "unCLIP, decoder",
         lambda: Decoder(UNCLIP_DECODER),
         "3.5B",
-        "without the text transformer of 24 blocks of width 2048 (1.2B), which ours leaves out as Karlo does",
+        "without the text transformer of 24 blocks of width 2048 (1.2B), which ours leaves out"
+        " as Karlo does",
     ),
     PaperSize("unCLIP, 64 -> 256", lambda: Upsampler(UNCLIP_UPSAMPLER_256), "700M", ""),
     PaperSize("unCLIP, 256 -> 1024", lambda: Upsampler(UNCLIP_UPSAMPLER_1024), "300M", ""),
-    PaperSize("GLIDE, base", lambda: Glide(GLIDE_3B), "3.5B", "about 2.3B of pictures and 1.2B of text"),
+    PaperSize(
+        "GLIDE, base",
+        lambda: Glide(GLIDE_3B),
+        "3.5B",
+        "about 2.3B of pictures and 1.2B of text",
+    ),
     PaperSize(
         "GLIDE, upsampler",
         lambda: Glide(GLIDE_3B_UPSAMPLER),
@@ -148,7 +191,7 @@ PAPER = (
         "Imagen, base",
         lambda: UNet(IMAGEN_BASE),
         "2B",
-        "its text goes through cross-attention of its own and its pooling is not given; ours adds T5's tokens to the "
-        "self-attention",
+        "its text goes through cross-attention of its own and its pooling is not given; ours"
+        " adds T5's tokens to the self-attention",
     ),
 )

@@ -1,12 +1,13 @@
-"""One function for each released network: where its file is, in; our module with its weights, out.
+"""One function for each released network: where its file is, in; our module with its weights,
+out.
 
     from dalle2_edu.interop.released import load_glide
     base = load_glide("base.pt")                                     # GLIDE (filtered), 385 million numbers
     upsampler = load_glide("upsample.pt", "upsample", dtype=torch.bfloat16, device="cuda")
 
-`source` is a file, a folder that holds it under its released name, or a Hugging Face repository ("owner/name") that
-does. Weights go straight to the wanted type and device (`weights.pour`). Karlo's networks, which need their CLIP and
-their statistics beside them, are in `karlo`.
+`source` is a file, a folder that holds it under its released name, or a Hugging Face repository
+("owner/name") that does. Weights go straight to the wanted type and device (`weights.pour`).
+Karlo's networks, which need their CLIP and their statistics beside them, are in `karlo`.
 
 Chapter 24 uses this file.
 """
@@ -39,34 +40,54 @@ ADM_FILES = {
 NEW_ORDER = ("64",)  # the one released network whose attention keeps all queries together
 
 
-def load_glide(source: Source = ".", kind: str = "base", config: GlideConfig | None = None, **how: Any) -> Glide:
+def load_glide(
+    source: Source = ".", kind: str = "base", config: GlideConfig | None = None, **how: Any
+) -> Glide:
     """GLIDE (filtered): kind is "base", "upsample", "base-inpaint" or "upsample-inpaint".
 
-    config is the released one unless another is given. how: `dtype`, `device` and `progress` of `weights.pour`.
-    """
+    config is the released one unless another is given. how: `dtype`, `device` and `progress` of
+    `weights.pour`."""
     name = _known(kind, GLIDE_FILES, "GLIDE network")
     config = config or presets.GLIDE[kind]
-    path = find_file(source, [name, name.replace(".pt", ".safetensors")], f"curl -LO {OPENAI}/dec-2021/{name}")
+    path = find_file(
+        source,
+        [name, name.replace(".pt", ".safetensors")],
+        f"curl -LO {OPENAI}/dec-2021/{name}",
+    )
     official = open_weights(path)
     tensors = keys.glide_tensors(official, config.unet, config.heads)
     return pour(lambda: Glide(config), tensors, path, len(official), **how)
 
 
-def load_adm(source: Source = ".", kind: str = "64", config: UNetConfig | None = None, **how: Any) -> UNet:
+def load_adm(
+    source: Source = ".", kind: str = "64", config: UNetConfig | None = None, **how: Any
+) -> UNet:
     """ADM's class-conditional ImageNet network: kind is "64" or "256"."""
-    name, released = _known(kind, {k: v for k, v in ADM_FILES.items() if k.isdigit()}, "ADM network")
+    name, released = _known(
+        kind, {k: v for k, v in ADM_FILES.items() if k.isdigit()}, "ADM network"
+    )
     config = config or released
-    path = find_file(source, [name, name.replace(".pt", ".safetensors")], f"curl -LO {OPENAI}/jul-2021/{name}")
+    path = find_file(
+        source,
+        [name, name.replace(".pt", ".safetensors")],
+        f"curl -LO {OPENAI}/jul-2021/{name}",
+    )
     official = open_weights(path)
     tensors = keys.unet_tensors(official, config, legacy_order=kind not in NEW_ORDER)
     return pour(lambda: UNet(config), tensors, path, len(official), **how)
 
 
-def load_adm_classifier(source: Source = ".", config: UNetConfig | None = None, **how: Any) -> NoisyClassifier:
+def load_adm_classifier(
+    source: Source = ".", config: UNetConfig | None = None, **how: Any
+) -> NoisyClassifier:
     """ADM's noised classifier at 64 x 64."""
     name, released = ADM_FILES["64-classifier"]
     config = config or released
-    path = find_file(source, [name, name.replace(".pt", ".safetensors")], f"curl -LO {OPENAI}/jul-2021/{name}")
+    path = find_file(
+        source,
+        [name, name.replace(".pt", ".safetensors")],
+        f"curl -LO {OPENAI}/jul-2021/{name}",
+    )
     official = open_weights(path)
     tensors = keys.classifier_tensors(official, config)
     return pour(lambda: NoisyClassifier(config), tensors, path, len(official), **how)
@@ -75,14 +96,18 @@ def load_adm_classifier(source: Source = ".", config: UNetConfig | None = None, 
 def load_dvae(
     encoder: Source = ".", decoder: Source = ".", config: DvaeConfig | None = None, **how: Any
 ) -> tuple[DvaeEncoder, DvaeDecoder]:
-    """DALL·E 1's dVAE. The released files are pickled modules: `dalle2-edu convert` makes safetensors of them, once
-    you trust them.
+    """DALL·E 1's dVAE. The released files are pickled modules: `dalle2-edu convert` makes
+    safetensors of them, once you trust them.
     """
     config = config or DvaeConfig()
-    return _dvae(encoder, "encoder", DvaeEncoder, config, how), _dvae(decoder, "decoder", DvaeDecoder, config, how)
+    return _dvae(encoder, "encoder", DvaeEncoder, config, how), _dvae(
+        decoder, "decoder", DvaeDecoder, config, how
+    )
 
 
-def _dvae(source: Source, part: str, module: type, config: DvaeConfig, how: dict[str, Any]) -> Any:
+def _dvae(
+    source: Source, part: str, module: type, config: DvaeConfig, how: dict[str, Any]
+) -> Any:
     by_hand = f"curl -LO {DVAE}/{part}.pkl && dalle2-edu convert {part}.pkl"
     path = find_file(source, [f"{part}.safetensors", f"{part}.pkl"], by_hand)
     official = open_weights(path)

@@ -1,12 +1,15 @@
-"""Files of released weights, and how they get into a module: one tensor at a time, all of it or nothing.
+"""Files of released weights, and how they get into a module: one tensor at a time, all of it or
+nothing.
 
 A released network has hundreds of millions of numbers. Three habits keep that cheap and safe:
 
-1. The file is mapped, not read: a tensor comes off the disk when it is asked for (`open_weights`).
-2. The module is built on the meta device, where tensors have a shape and no memory. Each official tensor is moved
-   straight to its device and type and becomes the module's own (`pour`), so nothing is ever twice in memory.
-3. Safetensors, or `.pt` files that hold tensors only (`weights_only=True`). A pickle that holds objects can run any
-   code when it is read: it is refused.
+1. The file is mapped, not read: a tensor comes off the disk when it is asked for
+   (`open_weights`).
+2. The module is built on the meta device, where tensors have a shape and no memory. Each
+   official tensor is moved straight to its device and type and becomes the module's own
+   (`pour`), so nothing is ever twice in memory.
+3. Safetensors, or `.pt` files that hold tensors only (`weights_only=True`). A pickle that holds
+   objects can run any code when it is read: it is refused.
 
 Chapter 24 uses this file.
 """
@@ -70,12 +73,12 @@ class Selected(Mapping[str, Tensor]):
         return len(self._keys)
 
 
-# --- finding and opening ------------------------------------------------------------------------------------------
+# --- finding and opening ----------------------------------------------------------------------
 
 
 def find_file(source: Source, names: Iterable[str], by_hand: str = "") -> Path:
-    """The file that `source` means: a file itself, a folder that holds one of `names`, or a Hugging Face repository
-    ("owner/name") that does.
+    """The file that `source` means: a file itself, a folder that holds one of `names`, or a
+    Hugging Face repository ("owner/name") that does.
 
     Raises Dalle2EduError if there is none, with the command `by_hand` that fetches it.
     """
@@ -95,7 +98,9 @@ def find_file(source: Source, names: Iterable[str], by_hand: str = "") -> Path:
 def is_hub_name(source: Source) -> bool:
     """Whether this reads like "owner/name" and not like a path."""
     text = str(source)
-    return text.count("/") == 1 and not text.startswith((".", "/", "~")) and not Path(text).suffix
+    return (
+        text.count("/") == 1 and not text.startswith((".", "/", "~")) and not Path(text).suffix
+    )
 
 
 def _download(repository: str, names: list[str], by_hand: str) -> Path:
@@ -103,7 +108,11 @@ def _download(repository: str, names: list[str], by_hand: str) -> Path:
     for name in names:
         try:
             return Path(hf_hub_download(repository, name))
-        except (OSError, HFValidationError, ValueError) as error:  # no network, no such repository, no such file
+        except (
+            OSError,
+            HFValidationError,
+            ValueError,
+        ) as error:  # no network, no such repository, no such file
             problem = error
     by_hand = by_hand or f"hf download {repository} --local-dir {repository.split('/')[1]}"
     reason = str(problem).splitlines()[0] if problem else "it names no file"
@@ -117,23 +126,25 @@ def _hint(by_hand: str) -> str:
 def open_weights(path: Path) -> Mapping[str, Any]:
     """A file's tensors, mapped into memory: safetensors, or a `.pt` of tensors.
 
-    Raises Dalle2EduError for a file that was cut off, and for one that would have to be unpickled.
-    """
+    Raises Dalle2EduError for a file that was cut off, and for one that would have to be
+    unpickled."""
     try:
         if path.suffix == ".safetensors":
             return MappedTensors(path)
         return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except UnpicklingError as error:
         raise Dalle2EduError(
-            f"{path} holds pickled Python objects, which can run any code when they are read, so it was not opened. "
-            f"If you trust it: dalle2-edu convert {path}"
+            f"{path} holds pickled Python objects, which can run any code when they are read,"
+            f" so it was not opened. If you trust it: dalle2-edu convert {path}"
         ) from error
     except (SafetensorError, RuntimeError, EOFError, OSError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise Dalle2EduError(f"{path} can't be read; it was cut off or is no weights file ({reason[:120]}).") from error
+        raise Dalle2EduError(
+            f"{path} can't be read; it was cut off or is no weights file ({reason[:120]})."
+        ) from error
 
 
-# --- pouring ------------------------------------------------------------------------------------------------------
+# --- pouring ----------------------------------------------------------------------------------
 
 
 def pour(
@@ -146,55 +157,74 @@ def pour(
     progress: bool = False,
     extra: Mapping[str, Tensor] | None = None,
 ) -> Module:
-    """A module built by `build` and filled with `tensors`, (our name, tensor) one after the other.
+    """A module built by `build` and filled with `tensors`, (our name, tensor) one after the
+    other.
 
-    Tensors of floating point get `dtype`. `extra` are tensors that the file lacks, such as statistics from elsewhere.
-    Raises Dalle2EduError, naming the file, the key and both shapes, unless every tensor of the module comes exactly
-    once; then no module is returned. It also says before it allocates how much memory is missing.
-    """
+    Tensors of floating point get `dtype`. `extra` are tensors that the file lacks, such as
+    statistics from elsewhere. Raises Dalle2EduError, naming the file, the key and both shapes,
+    unless every tensor of the module comes exactly once; then no module is returned. It also
+    says before it allocates how much memory is missing."""
     with torch.device("meta"):
         module = build()
     wanted = module.state_dict()
     check_memory(wanted, dtype, device, source)
     state: dict[str, Tensor] = {}
-    for name, tensor in tqdm(_with(tensors, extra), total=count, desc=Path(source).name, disable=not progress):
+    for name, tensor in tqdm(
+        _with(tensors, extra), total=count, desc=Path(source).name, disable=not progress
+    ):
         _check(name, tensor, wanted, state, source)
         state[name] = tensor.to(device, dtype if tensor.is_floating_point() else None)
     missing = [name for name in wanted if name not in state]
     if missing:
         raise Dalle2EduError(
-            f"{source} does not hold this network: {len(missing)} of its {len(wanted)} tensors are not there, the "
-            f"first {missing[0]!r} {list(wanted[missing[0]].shape)}."
+            f"{source} does not hold this network: {len(missing)} of its {len(wanted)} tensors"
+            f" are not there, the first {missing[0]!r} {list(wanted[missing[0]].shape)}."
         )
     module.load_state_dict(state, assign=True)  # the tensors themselves, not copies
     return module.eval()
 
 
-def _with(tensors: Iterable[tuple[str, Tensor]], extra: Mapping[str, Tensor] | None) -> Iterator[tuple[str, Tensor]]:
+def _with(
+    tensors: Iterable[tuple[str, Tensor]], extra: Mapping[str, Tensor] | None
+) -> Iterator[tuple[str, Tensor]]:
     yield from tensors
     yield from (extra or {}).items()
 
 
-def _check(name: str, tensor: Tensor, wanted: Mapping[str, Tensor], state: Mapping[str, Tensor], source: Source):
+def _check(
+    name: str,
+    tensor: Tensor,
+    wanted: Mapping[str, Tensor],
+    state: Mapping[str, Tensor],
+    source: Source,
+):
     if name not in wanted:
-        raise Dalle2EduError(f"{source} holds another network: ours has no place for {name!r} {list(tensor.shape)}.")
+        raise Dalle2EduError(
+            f"{source} holds another network: ours has no place for {name!r}"
+            f" {list(tensor.shape)}."
+        )
     if name in state:
         raise Dalle2EduError(f"{source} holds another network: {name!r} comes twice.")
     if tensor.shape != wanted[name].shape:
         raise Dalle2EduError(
-            f"{source} holds another network: {name!r} should be {list(wanted[name].shape)} but is "
-            f"{list(tensor.shape)}."
+            f"{source} holds another network: {name!r} should be {list(wanted[name].shape)} but"
+            f" is {list(tensor.shape)}."
         )
 
 
-def check_memory(wanted: Mapping[str, Tensor], dtype: torch.dtype, device: str | torch.device, source: Source) -> None:
+def check_memory(
+    wanted: Mapping[str, Tensor], dtype: torch.dtype, device: str | torch.device, source: Source
+) -> None:
     """Raise Dalle2EduError unless the device has room for these tensors in this type."""
-    needed = sum(prod(t.shape) * (dtype if t.is_floating_point() else t.dtype).itemsize for t in wanted.values())
+    needed = sum(
+        prod(t.shape) * (dtype if t.is_floating_point() else t.dtype).itemsize
+        for t in wanted.values()
+    )
     free = free_memory(torch.device(device))
     if needed > free:
         raise Dalle2EduError(
-            f"{source} needs {needed / GIB:.1f} GiB on {device} and {free / GIB:.1f} GiB are free: take "
-            f"dtype=torch.bfloat16, or another device."
+            f"{source} needs {needed / GIB:.1f} GiB on {device} and {free / GIB:.1f} GiB are"
+            " free: take dtype=torch.bfloat16, or another device."
         )
 
 

@@ -1,7 +1,8 @@
 """Exercises that answer: `check("ddpm.q_sample", my_function)`.
 
-An exercise is a reference solution, some cases to try it on, and the mistakes that students make, each with its
-diagnosis. A chapter's exercises are the names in `dalle2_edu/teaching/exercises/<module>.py` that hold one:
+An exercise is a reference solution, some cases to try it on, and the mistakes that students
+make, each with its diagnosis. A chapter's exercises are the names in
+`dalle2_edu/teaching/exercises/<module>.py` that hold one:
 
     q_sample = Exercise(
         reference=...,                            # the right function (or, for a number, one that returns it)
@@ -10,10 +11,10 @@ diagnosis. A chapter's exercises are the names in `dalle2_edu/teaching/exercises
         hint=Words(en="...", zh="..."),
     )
 
-`check` runs the answer on every case and prints one of: right; not answered yet; what is wrong. An answer that
-equals a known mistake's on all cases gets that mistake's diagnosis. Whatever a student's function does, `check` does
-not raise. Random numbers are seeded alike for answer and reference, so a function that draws noise can be checked too.
-"""
+`check` runs the answer on every case and prints one of: right; not answered yet; what is wrong.
+An answer that equals a known mistake's on all cases gets that mistake's diagnosis. Whatever a
+student's function does, `check` does not raise. Random numbers are seeded alike for answer and
+reference, so a function that draws noise can be checked too."""
 
 from __future__ import annotations
 
@@ -47,8 +48,8 @@ class Mistake:
 class Exercise:
     """A task with its reference solution, the cases to try, known mistakes, and a hint.
 
-    tolerance: how far a number may be off, relative to the largest expected one (and absolute below 1).
-    """
+    tolerance: how far a number may be off, relative to the largest expected one (and absolute
+    below 1)."""
 
     reference: Callable[..., Any]
     cases: Callable[[], Sequence[Case]]
@@ -60,30 +61,37 @@ class Exercise:
 def check(name: str, answer: Any) -> None:
     """Says in the reader's language whether an answer is right, and if not, what is wrong.
 
-    name: "module.exercise". answer: a function, or for an exercise that asks for a value, the value. Raises
-    Dalle2EduError for a name that no exercise has, and for nothing else.
-    """
+    name: "module.exercise". answer: a function, or for an exercise that asks for a value, the
+    value. Raises Dalle2EduError for a name that no exercise has, and for nothing else."""
     print(verdict(find(name), answer))
 
 
 def find(name: str) -> Exercise:
-    """The exercise of that name; raises Dalle2EduError, with the known names, where there is none."""
+    """The exercise of that name; raises Dalle2EduError, with the known names, where there is
+    none.
+    """
     module_name, _, exercise_name = name.partition(".")
     try:
         module = import_module(f"{EXERCISES}.{module_name}")
     except ModuleNotFoundError as error:
         if error.name and not error.name.startswith(EXERCISES):
             raise  # the module is there, and something that it needs isn't
-        said = words(f"there are no exercises '{module_name}'", f"没有名为“{module_name}”的练习")
+        said = words(
+            f"there are no exercises '{module_name}'", f"没有名为“{module_name}”的练习"
+        )
         raise Dalle2EduError(said) from None
     known = {key: value for key, value in vars(module).items() if isinstance(value, Exercise)}
     if exercise_name not in known:
         listed = ", ".join(f"{module_name}.{key}" for key in known)
-        raise Dalle2EduError(words(f"there is no exercise '{name}': {listed}", f"没有练习“{name}”，已有：{listed}"))
+        raise Dalle2EduError(
+            words(
+                f"there is no exercise '{name}': {listed}", f"没有练习“{name}”，已有：{listed}"
+            )
+        )
     return known[exercise_name]
 
 
-# --- The verdict ----------------------------------------------------------------------------------
+# --- The verdict ------------------------------------------------------------------------------
 
 
 def verdict(exercise: Exercise, answer: Any) -> str:
@@ -105,7 +113,9 @@ def verdict(exercise: Exercise, answer: Any) -> str:
 
 
 def run(function: Any, case: Case, seed: int) -> Any:
-    """The function's value for copies of the arguments, with random numbers of its own; a plain value is itself."""
+    """The function's value for copies of the arguments, with random numbers of its own; a plain
+    value is itself.
+    """
     if not callable(function):
         return function
     with torch.random.fork_rng(devices=[]):
@@ -115,7 +125,10 @@ def run(function: Any, case: Case, seed: int) -> Any:
 
 def fresh(case: Case) -> Case:
     """Copies of the arguments, so that nobody finds what another has left in them."""
-    return tuple(arg.clone_state() if isinstance(arg, torch.Generator) else copy.deepcopy(arg) for arg in case)
+    return tuple(
+        arg.clone_state() if isinstance(arg, torch.Generator) else copy.deepcopy(arg)
+        for arg in case
+    )
 
 
 def unanswered(given: Sequence[Any], expected: Sequence[Any]) -> bool:
@@ -128,9 +141,14 @@ def broken(error: Exception, case: Case) -> str:
     """What to say of an answer that stopped with an error."""
     message = " ".join(str(error).split())[:300]
     if "ellipsis" in message:  # the stub's `...` was used as if it were a number
-        return words("Not answered yet: there is still a `...` in it.", "还没有作答完：里面还留着 `...`。")
+        return words(
+            "Not answered yet: there is still a `...` in it.",
+            "还没有作答完：里面还留着 `...`。",
+        )
     kind = type(error).__name__
-    said = words(f"Your function stopped with {kind}: {message}", f"你的函数抛出异常 {kind}：{message}")
+    said = words(
+        f"Your function stopped with {kind}: {message}", f"你的函数抛出异常 {kind}：{message}"
+    )
     return f"✗ {said}{for_case(case)}"
 
 
@@ -138,10 +156,14 @@ def right(answer: Any, cases: Sequence[Case]) -> str:
     """Praise; and a warning to a function that changes the tensors that it was given."""
     if callable(answer) and any(changes_arguments(answer, case) for case in cases):
         return words(
-            "✓ Right. But your function changes its arguments in place: whoever calls it twice gets something else.",
+            "✓ Right. But your function changes its arguments in place: whoever calls it twice"
+            " gets something else.",
             "✓ 正确。但你的函数就地修改了传入的参数：用同一个参数再调用一次，结果就变了。",
         )
-    return words(f"✓ Right ({len(cases)} of {len(cases)} cases).", f"✓ 正确（{len(cases)} 组数据全部通过）。")
+    return words(
+        f"✓ Right ({len(cases)} of {len(cases)} cases).",
+        f"✓ 正确（{len(cases)} 组数据全部通过）。",
+    )
 
 
 def changes_arguments(answer: Callable[..., Any], case: Case) -> bool:
@@ -153,7 +175,9 @@ def changes_arguments(answer: Callable[..., Any], case: Case) -> bool:
 
 
 def plain(value: Any) -> Any:
-    """What can be compared of a value: numbers, tensors and texts, and lists of them; of other objects nothing."""
+    """What can be compared of a value: numbers, tensors and texts, and lists of them; of other
+    objects nothing.
+    """
     if isinstance(value, Mapping):
         return {key: plain(part) for key, part in value.items()}
     if isinstance(value, list | tuple):
@@ -161,21 +185,32 @@ def plain(value: Any) -> Any:
     return value if is_numeric(value) or isinstance(value, str) else None
 
 
-def known_mistake(exercise: Exercise, cases: Sequence[Case], given: Sequence[Any]) -> str | None:
-    """The diagnosis of the first known mistake that gives these very values; None if no one does."""
+def known_mistake(
+    exercise: Exercise, cases: Sequence[Case], given: Sequence[Any]
+) -> str | None:
+    """The diagnosis of the first known mistake that gives these very values; None if no one
+    does.
+    """
     for mistake in exercise.mistakes:
         try:
             wrong = [run(mistake.wrong, case, seed) for seed, case in enumerate(cases)]
-        except Exception:  # a mistake that stops on some case is not this one: the answer did not
+        except (
+            Exception
+        ):  # a mistake that stops on some case is not this one: the answer did not
             continue
-        if all(difference(a, b, exercise.tolerance) is None for a, b in zip(given, wrong, strict=True)):
+        if all(
+            difference(a, b, exercise.tolerance) is None
+            for a, b in zip(given, wrong, strict=True)
+        ):
             return str(mistake.says)
     return None
 
 
 def hinted(text: str, exercise: Exercise) -> str:
     """The difference, and the exercise's hint if it has one."""
-    hint = f" {words('Hint:', '提示：')}{words(' ', '')}{exercise.hint}" if exercise.hint else ""
+    hint = (
+        f" {words('Hint:', '提示：')}{words(' ', '')}{exercise.hint}" if exercise.hint else ""
+    )
     return f"{text}{hint}"
 
 
@@ -198,14 +233,18 @@ def brief(value: Any) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
-# --- Comparing ------------------------------------------------------------------------------------
+# --- Comparing --------------------------------------------------------------------------------
 
 
 def difference(given: Any, expected: Any, tolerance: float) -> str | None:
     """None if the two are the same, otherwise what differs, in the reader's language."""
     if dataclasses.is_dataclass(expected) and type(given) is type(expected):
         names = [field.name for field in dataclasses.fields(expected)]
-        return in_parts({n: getattr(given, n) for n in names}, {n: getattr(expected, n) for n in names}, tolerance)
+        return in_parts(
+            {n: getattr(given, n) for n in names},
+            {n: getattr(expected, n) for n in names},
+            tolerance,
+        )
     if isinstance(expected, Mapping) and isinstance(given, Mapping):
         return in_parts(given, expected, tolerance)
     if isinstance(expected, list | tuple) and isinstance(given, list | tuple):
@@ -225,16 +264,21 @@ def difference(given: Any, expected: Any, tolerance: float) -> str | None:
     if bool(given == expected):
         return None
     return words(
-        f"{brief(given)} came back, not {brief(expected)}.", f"返回的是 {brief(given)}，应为 {brief(expected)}。"
+        f"{brief(given)} came back, not {brief(expected)}.",
+        f"返回的是 {brief(given)}，应为 {brief(expected)}。",
     )
 
 
-def in_parts(given: Mapping[Any, Any], expected: Mapping[Any, Any], tolerance: float) -> str | None:
+def in_parts(
+    given: Mapping[Any, Any], expected: Mapping[Any, Any], tolerance: float
+) -> str | None:
     """The first part that differs."""
     if set(given) != set(expected):
         return words(
-            f"The names are {brief(sorted(map(str, given)))}, not {brief(sorted(map(str, expected)))}.",
-            f"各项的名字是 {brief(sorted(map(str, given)))}，应为 {brief(sorted(map(str, expected)))}。",
+            f"The names are {brief(sorted(map(str, given)))}, not"
+            f" {brief(sorted(map(str, expected)))}.",
+            f"各项的名字是 {brief(sorted(map(str, given)))}，应为"
+            f" {brief(sorted(map(str, expected)))}。",
         )
     for name, value in expected.items():
         if text := difference(given[name], value, tolerance):
@@ -266,7 +310,9 @@ def number_kind(value: Tensor) -> Words:
 
 
 def in_numbers(given: Tensor, expected: Tensor, tolerance: float) -> str | None:
-    """How two tensors differ: in shape, in kind, or in value. Float32 and float64 count as the same kind."""
+    """How two tensors differ: in shape, in kind, or in value. Float32 and float64 count as the
+    same kind.
+    """
     if given.shape != expected.shape:
         return words(
             f"The shape is {tuple(given.shape)}, not {tuple(expected.shape)}.",
@@ -274,12 +320,15 @@ def in_numbers(given: Tensor, expected: Tensor, tolerance: float) -> str | None:
         )
     kinds = number_kind(given), number_kind(expected)
     if kinds[0] != kinds[1] and (given.ndim or torch.bool in (given.dtype, expected.dtype)):
-        return words(f"These are {kinds[0]} ({given.dtype}); {kinds[1]} ({expected.dtype}) are wanted.",
-                     f"这些是{kinds[0]}（{given.dtype}），应为{kinds[1]}（{expected.dtype}）。")  # fmt: skip
+        return words(
+            f"These are {kinds[0]} ({given.dtype}); {kinds[1]} ({expected.dtype}) are wanted.",  # fmt: skip
+            f"这些是{kinds[0]}（{given.dtype}），应为{kinds[1]}（{expected.dtype}）。",
+        )
     given, expected = given.detach().cpu().double(), expected.detach().cpu().double()
     off = (given - expected).abs()
     allowed = tolerance * max(
-        1.0, float(expected[expected.isfinite()].abs().max()) if expected.isfinite().any() else 1.0
+        1.0,
+        float(expected[expected.isfinite()].abs().max()) if expected.isfinite().any() else 1.0,
     )
     same = (off <= allowed) | (given == expected) | (given.isnan() & expected.isnan())
     return None if bool(same.all()) else in_values(given, expected, off.masked_fill(same, 0))
@@ -289,26 +338,37 @@ def in_values(given: Tensor, expected: Tensor, off: Tensor) -> str:
     """What to say of wrong values: a pattern if there is one, and the worst place."""
     if bool((~given.isfinite() & expected.isfinite()).any()):
         return words(
-            "There is nan or inf in it: a division by zero, a root or logarithm of a negative number?",
+            "There is nan or inf in it: a division by zero, a root or logarithm of a negative"
+            " number?",
             "结果里有 nan 或 inf：是不是除以了零，或对负数开方、取对数？",
         )
     place = int(off.flatten().nan_to_num(nan=torch.inf).argmax())
     index = [int(i) for i in np.unravel_index(place, given.shape)]
     where = words(f" at {index}", f"（位置 {index}）") if given.ndim else ""
     a, b = f"{float(given.flatten()[place]):.6g}", f"{float(expected.flatten()[place]):.6g}"
-    return pattern(given, expected) + words(f"{a} came back{where}, {b} is right.", f"得到 {a}{where}，应为 {b}。")
+    return pattern(given, expected) + words(
+        f"{a} came back{where}, {b} is right.", f"得到 {a}{where}，应为 {b}。"
+    )
 
 
 def pattern(given: Tensor, expected: Tensor) -> str:
-    """A sentence if all values are off by one sign, one factor or one difference; "" otherwise."""
+    """A sentence if all values are off by one sign, one factor or one difference; ""
+    otherwise.
+    """
     if given.numel() < 2:
         return ""
     scale = float(expected.abs().max()) or 1.0
     if bool(((given + expected).abs() <= 1e-4 * scale).all()):
         return words("The sign is the wrong way round. ", "正负号反了。")
     factor = float((given * expected).sum() / expected.square().sum().clamp(min=1e-30))
-    if bool(((given - factor * expected).abs() <= 1e-4 * scale * max(1.0, abs(factor))).all()) and abs(factor) > 1e-6:
-        return words(f"All values are {factor:.4g} times too large. ", f"所有值都是正确值的 {factor:.4g} 倍。")
+    if (
+        bool(((given - factor * expected).abs() <= 1e-4 * scale * max(1.0, abs(factor))).all())
+        and abs(factor) > 1e-6
+    ):
+        return words(
+            f"All values are {factor:.4g} times too large. ",
+            f"所有值都是正确值的 {factor:.4g} 倍。",
+        )
     shift = given - expected
     if bool(((shift - shift.mean()).abs() <= 1e-4 * scale).all()):
         amount = float(shift.mean())

@@ -1,8 +1,9 @@
 """Figures in one style: readable in print, by colour-blind readers, and in Chinese.
 
-Eight colours that stay apart for the common kinds of colour blindness (after Okabe and Ito) come with line styles, so
-that curves stay apart on a black-and-white print as well. Words are set in the package's own font, which has
-Latin, Greek and Chinese. A figure made here is shown once, at the end of the cell, and is small on disk.
+Eight colours that stay apart for the common kinds of colour blindness (after Okabe and Ito)
+come with line styles, so that curves stay apart on a black-and-white print as well. Words are
+set in the package's own font, which has Latin, Greek and Chinese. A figure made here is shown
+once, at the end of the cell, and is small on disk.
 
     figure()   an empty figure with axes, as plt.subplots, in the book's sizes
     grid()     pictures in rows
@@ -29,7 +30,9 @@ from torch import Tensor
 from dalle2_edu.teaching.words import words
 
 FONT = Path(__file__).parents[1] / "data" / "fonts" / "NotoSansSC-subset.otf"
-FAMILY = "dalle2_edu Sans"  # a name of our own, so that no other Noto of the machine is taken for it
+FAMILY = (  # a name of our own, so that no other Noto of the machine is taken for it
+    "dalle2_edu Sans"
+)
 DPI = 90
 WIDTH = 7.6  # inches: 684 pixels, the width of the page's text
 
@@ -51,7 +54,7 @@ COLOURS = Palette()
 LINES = ("-", "--", "-.", ":", (0, (6, 1.5)), (0, (3, 1, 1, 1, 1, 1)), "-", "--")
 
 
-# --- Style ----------------------------------------------------------------------------------------
+# --- Style ------------------------------------------------------------------------------------
 
 
 def use_style() -> None:
@@ -95,14 +98,21 @@ def families() -> list[str]:
     except (OSError, RuntimeError):  # not there, or not a font
         print(
             words(
-                f"The font {FONT.name} is missing from dalle2_edu/data/fonts, so Chinese labels will be empty boxes: "
-                "restore the file, or install the package again.",
-                f"dalle2_edu/data/fonts 中缺少字体 {FONT.name}，图中的汉字会显示成方框：请恢复该文件，或重新安装本包。",
+                f"The font {FONT.name} is missing from dalle2_edu/data/fonts, so Chinese labels"
+                " will be empty boxes: restore the file, or install the package again.",
+                f"dalle2_edu/data/fonts 中缺少字体 {FONT.name}，"
+                "图中的汉字会显示成方框：请恢复该文件，或重新安装本包。",
             )
         )
         return [fallback]
     entry = font_manager.FontEntry(
-        fname=str(FONT), name=FAMILY, style="normal", variant="normal", weight=400, stretch="normal", size="scalable"
+        fname=str(FONT),
+        name=FAMILY,
+        style="normal",
+        variant="normal",
+        weight=400,
+        stretch="normal",
+        size="scalable",
     )
     font_manager.fontManager.ttflist.append(entry)
     return [FAMILY, fallback]
@@ -111,8 +121,8 @@ def families() -> list[str]:
 class BookFigure(Figure):
     """A figure that a notebook shows once.
 
-    matplotlib shows every open figure at the end of a cell, and IPython shows the cell's last value: a figure that is
-    both would come twice. This one is closed when it is first shown.
+    matplotlib shows every open figure at the end of a cell, and IPython shows the cell's last
+    value: a figure that is both would come twice. This one is closed when it is first shown.
     """
 
     def _ipython_display_(self) -> None:
@@ -125,7 +135,9 @@ class BookFigure(Figure):
 def png(drawn: Figure) -> bytes:
     """The figure as the bytes of a PNG file, with no empty border."""
     file = io.BytesIO()
-    drawn.savefig(file, format="png", bbox_inches="tight", pad_inches=0.06, pil_kwargs={"optimize": True})
+    drawn.savefig(
+        file, format="png", bbox_inches="tight", pad_inches=0.06, pil_kwargs={"optimize": True}
+    )
     return file.getvalue()
 
 
@@ -137,21 +149,27 @@ def close(drawn: Figure) -> None:
 
 
 def figure(
-    rows: int = 1, columns: int = 1, width: float | None = None, height: float | None = None, **options: Any
+    rows: int = 1,
+    columns: int = 1,
+    width: float | None = None,
+    height: float | None = None,
+    **options: Any,
 ) -> tuple[Figure, Any]:
     """A figure and its axes, as plt.subplots gives them, in the book's sizes.
 
-    width, height: of the whole figure in inches; by default as wide as the text (three quarters of it for a single
-    panel) and 2.6 inches a row. options: for plt.subplots, such as sharey=True.
-    """
+    width, height: of the whole figure in inches; by default as wide as the text (three quarters
+    of it for a single panel) and 2.6 inches a row. options: for plt.subplots, such as
+    sharey=True."""
     import matplotlib.pyplot as plt
 
     width = width or (WIDTH * 0.75 if columns == 1 else WIDTH)
     height = height or 2.6 * rows + 0.4
-    return plt.subplots(rows, columns, figsize=(width, height), FigureClass=BookFigure, **options)
+    return plt.subplots(
+        rows, columns, figsize=(width, height), FigureClass=BookFigure, **options
+    )
 
 
-# --- Pictures -------------------------------------------------------------------------------------
+# --- Pictures ---------------------------------------------------------------------------------
 
 
 def grid(
@@ -164,19 +182,23 @@ def grid(
 ) -> Figure:
     """Pictures in rows, nearest neighbour, so that every pixel is seen.
 
-    images: (N, 3, H, W) or (N, 1, H, W) in [-1, 1], or uint8; or a list of N such pictures, sizes may differ. titles:
-    N, above the pictures. columns: pictures a row. row_titles: one for each row, at its left. scale: 1 fits 8
-    columns into the width of the text.
-    """
+    images: (N, 3, H, W) or (N, 1, H, W) in [-1, 1], or uint8; or a list of N such pictures,
+    sizes may differ. titles: N, above the pictures. columns: pictures a row. row_titles: one
+    for each row, at its left. scale: 1 fits 8 columns into the width of the text."""
     pictures = list(images)
     columns = min(columns, len(pictures))
     rows = math.ceil(len(pictures) / columns)
     room = WIDTH - (0.9 if row_titles else 0)  # inches for the pictures
     panel = min(room / max(columns, 4.5), 1.7) * scale
     texts = [wrapped(text, round(panel * 14)) for text in titles or ()]
-    lines = [max((t.count("\n") + 1 for t in texts[row * columns :][:columns]), default=0) for row in range(rows)]
+    lines = [
+        max((t.count("\n") + 1 for t in texts[row * columns :][:columns]), default=0)
+        for row in range(rows)
+    ]
     height = rows * (panel + 0.04) + 0.155 * sum(lines) + (0.3 if heading else 0)
-    drawn, panels = figure(rows, columns, panel * columns + (0.9 if row_titles else 0), height, squeeze=False)
+    drawn, panels = figure(
+        rows, columns, panel * columns + (0.9 if row_titles else 0), height, squeeze=False
+    )
     drawn.set_layout_engine("constrained", w_pad=0.02, h_pad=0.02, wspace=0.02, hspace=0.02)
     for place, axes in enumerate(panels.ravel()):
         blank(axes)
@@ -185,14 +207,18 @@ def grid(
         if place < len(texts):
             axes.set_title(texts[place], fontsize=8, pad=2.5)
     for axes, text in zip(panels[:, 0], row_titles or (), strict=False):
-        axes.set_ylabel(wrapped(text, 14), fontsize=8.5, rotation=0, ha="right", va="center", labelpad=6)
+        axes.set_ylabel(
+            wrapped(text, 14), fontsize=8.5, rotation=0, ha="right", va="center", labelpad=6
+        )
     if heading:
         drawn.suptitle(heading, fontsize=10.5)
     return drawn
 
 
 def blank(axes: Axes) -> None:
-    """No ticks, no frame, no lines: a place for a picture (its label stays, unlike with axis("off"))."""
+    """No ticks, no frame, no lines: a place for a picture (its label stays, unlike with
+    axis("off")).
+    """
     axes.set(xticks=[], yticks=[])
     axes.grid(False)
     for spine in axes.spines.values():
@@ -200,16 +226,22 @@ def blank(axes: Axes) -> None:
 
 
 def pixels(picture: Tensor) -> np.ndarray:
-    """One picture, (3, H, W) or (1, H, W) in [-1, 1] or uint8, as matplotlib and Pillow want it: uint8 (H, W, 3)."""
+    """One picture, (3, H, W) or (1, H, W) in [-1, 1] or uint8, as matplotlib and Pillow want
+    it: uint8 (H, W, 3).
+    """
     if picture.dtype != torch.uint8:
         picture = ((picture.detach().float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
     if picture.ndim == 2:
         picture = picture.unsqueeze(0)  # (H, W) -> (1, H, W)
-    return picture.expand(3, -1, -1).permute(1, 2, 0).cpu().numpy()  # (1 or 3, H, W) -> (H, W, 3)
+    return (
+        picture.expand(3, -1, -1).permute(1, 2, 0).cpu().numpy()
+    )  # (1 or 3, H, W) -> (H, W, 3)
 
 
 def wrapped(text: str, width: int) -> str:
-    """Breaks a line after about `width` columns; a Chinese character takes two, and may stand at any line's end."""
+    """Breaks a line after about `width` columns; a Chinese character takes two, and may stand
+    at any line's end.
+    """
     if not any(unicodedata.east_asian_width(char) in "WF" for char in text):
         return "\n".join(textwrap.fill(line, width) for line in text.split("\n"))
     lines, used = [""], 0
@@ -223,7 +255,7 @@ def wrapped(text: str, width: int) -> str:
     return "\n".join(lines)
 
 
-# --- Curves ---------------------------------------------------------------------------------------
+# --- Curves -----------------------------------------------------------------------------------
 
 
 def curves(
@@ -238,8 +270,8 @@ def curves(
 ) -> Figure:
     """One line for each name in `lines` (name -> numbers), with a legend.
 
-    x: what they are drawn over, 0, 1, 2, ... by default. log: a logarithmic y axis. smooth: each point is the mean of
-    this many neighbours. axes: draws there and not into a new figure.
+    x: what they are drawn over, 0, 1, 2, ... by default. log: a logarithmic y axis. smooth:
+    each point is the mean of this many neighbours. axes: draws there and not into a new figure.
     """
     if axes is None:
         _, axes = figure()
@@ -258,11 +290,15 @@ def curves(
 
 def as_array(numbers: Any) -> np.ndarray:
     """Numbers of any kind (a tensor on any device, a list) as a NumPy array."""
-    return numbers.detach().cpu().numpy() if isinstance(numbers, Tensor) else np.asarray(numbers)
+    return (
+        numbers.detach().cpu().numpy() if isinstance(numbers, Tensor) else np.asarray(numbers)
+    )
 
 
 def moving_mean(numbers: np.ndarray, width: int) -> np.ndarray:
-    """The mean of each `width` neighbours: N numbers become N - width + 1; fewer than `width` stay as they are."""
+    """The mean of each `width` neighbours: N numbers become N - width + 1; fewer than `width`
+    stay as they are.
+    """
     if width <= 1 or len(numbers) < width:
         return numbers
     return np.convolve(numbers, np.ones(width) / width, mode="valid")

@@ -1,8 +1,7 @@
 """The package's own source in the page: `show(GaussianDiffusion.q_sample)`.
 
-A chapter shows the code it speaks of from the file itself, so that page and code can't part. In a notebook it comes
-highlighted, with a link to the file; in a terminal as plain text.
-"""
+A chapter shows the code it speaks of from the file itself, so that page and code can't part. In
+a notebook it comes highlighted, with a link to the file; in a terminal as plain text."""
 
 import ast
 import html
@@ -30,7 +29,9 @@ DARK_PAGES = ("html[data-theme=dark]", "body[data-jp-theme-light=false]")
 
 
 class Passage(NamedTuple):
-    """Some lines of a file of the package: its path in the repository, the first line's number, and the text."""
+    """Some lines of a file of the package: its path in the repository, the first line's number,
+    and the text.
+    """
 
     path: str
     line: int
@@ -38,11 +39,11 @@ class Passage(NamedTuple):
 
 
 def show(thing: Any, name: str | None = None, docstring: bool = True) -> None:
-    """Shows the source of a function, method, class or module; with `name`, of one constant of a module.
+    """Shows the source of a function, method, class or module; with `name`, of one constant of
+    a module.
 
-    docstring=False leaves docstrings out, where the chapter says the same. Raises Dalle2EduError for what has no source
-    in the package.
-    """
+    docstring=False leaves docstrings out, where the chapter says the same. Raises
+    Dalle2EduError for what has no source in the package."""
     found = constant(thing, name) if name else passage(thing)
     text = found.text if docstring else without_docstrings(found.text)
     found = found._replace(text=textwrap.dedent(text).strip("\n"))
@@ -54,7 +55,7 @@ def show(thing: Any, name: str | None = None, docstring: bool = True) -> None:
     display(HTML(as_html(found)))
 
 
-# --- Finding it -----------------------------------------------------------------------------------
+# --- Finding it -------------------------------------------------------------------------------
 
 
 def passage(thing: Any) -> Passage:
@@ -67,7 +68,9 @@ def passage(thing: Any) -> Passage:
         file, lines, line = None, [], 0
     path = repository_path(file)
     if path is None:
-        raise Dalle2EduError(f"can't show {thing!r:.60}: give a function, class or module of dalle2_edu")
+        raise Dalle2EduError(
+            f"can't show {thing!r:.60}: give a function, class or module of dalle2_edu"
+        )
     return Passage(path, max(line, 1), "".join(lines))
 
 
@@ -83,7 +86,9 @@ def constant(module: ModuleType, name: str) -> Passage:
     whole = passage(module)
     lines = whole.text.splitlines(keepends=True)
     for node in ast.parse(whole.text).body:
-        targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
+        targets = (
+            node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
+        )
         if any(isinstance(target, ast.Name) and target.id == name for target in targets):
             first = node.lineno
             while first > 1 and lines[first - 2].startswith("#"):
@@ -100,7 +105,9 @@ def without_docstrings(text: str) -> str:
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, homes) and ast.get_docstring(node) and len(node.body) > 1:
             first, last = node.body[0].lineno - 1, node.body[0].end_lineno
-            following = node.body[1].lineno - 1 if isinstance(node, ast.Module | ast.ClassDef) else last
+            following = (
+                node.body[1].lineno - 1 if isinstance(node, ast.Module | ast.ClassDef) else last
+            )
             assert last is not None and following is not None
             blank = [place for place in range(last, following) if not lines[place].strip()]
             for place in [*range(first, last), *blank]:
@@ -108,11 +115,13 @@ def without_docstrings(text: str) -> str:
     return "\n".join(line for line in lines if line != "\0")
 
 
-# --- Showing it -----------------------------------------------------------------------------------
+# --- Showing it -------------------------------------------------------------------------------
 
 
 def as_html(found: Passage) -> str:
-    """The passage highlighted, under a link to its file (relative to notebooks/en or notebooks/zh)."""
+    """The passage highlighted, under a link to its file (relative to notebooks/en or
+    notebooks/zh).
+    """
     address = f"../../{found.path}#L{found.line}"
     label = words(f"{found.path}, line {found.line}", f"{found.path}，第 {found.line} 行")
     return (
@@ -135,16 +144,24 @@ def highlighted(text: str) -> str:
 
 
 def style() -> str:
-    """The style sheet of one listing: it takes the page's own background and follows its dark mode."""
+    """The style sheet of one listing: it takes the page's own background and follows its dark
+    mode.
+    """
     box = ".dalle2-source"
     rules = [
         f"{box}{{background:transparent;color:inherit;font-size:.88em}}",
-        f"{box} pre{{background:transparent;color:inherit;border-left:3px solid #8a8a8a;margin:.2em 0;"
-        "padding:.2em .8em;overflow-x:auto;line-height:1.4;white-space:pre}",
+        (
+            f"{box} pre{{background:transparent;color:inherit;border-left:3px solid"
+            " #8a8a8a;margin:.2em 0;padding:.2em"
+            " .8em;overflow-x:auto;line-height:1.4;white-space:pre}"
+        ),
         f"{box} pre span{{color:inherit;background:none}}",
         # the book's theme would put an output on a light sheet on a dark page
-        f"html[data-theme=dark] .text_html:has({box}){{background:none!important;padding:0!important;"
-        "color:var(--pst-color-text-base)!important}",
+        (
+            "html[data-theme=dark]"
+            f" .text_html:has({box}){{background:none!important;padding:0!important;"
+            "color:var(--pst-color-text-base)!important}"
+        ),
     ]
     for page, colours in [("", LIGHT), *[(f"{page} ", DARK) for page in DARK_PAGES]]:
         for kind, colour in colours.items():

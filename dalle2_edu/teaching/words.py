@@ -1,8 +1,7 @@
 """The reader's language.
 
-Both notebooks of a chapter hold the same code, so every word that a cell shows is given in both languages:
-`words("step t", "步 t")` is the reader's one.
-"""
+Both notebooks of a chapter hold the same code, so every word that a cell shows is given in both
+languages: `words("step t", "步 t")` is the reader's one."""
 
 import os
 from dataclasses import dataclass
@@ -14,7 +13,9 @@ LANGUAGES = ("en", "zh")
 
 
 def language() -> str:
-    """ "en" or "zh": from DALLE2_EDU_LANG, else from the notebook's folder (.../zh or .../en), else English."""
+    """ "en" or "zh": from DALLE2_EDU_LANG, else from the notebook's folder (.../zh or .../en),
+    else English.
+    """
     chosen = os.environ.get("DALLE2_EDU_LANG", "").strip().lower()
     if not chosen:
         folder = Path.cwd().name

@@ -1,11 +1,13 @@
 """GLIDE: a U-Net that draws from text directly, the direct ancestor of DALL·E 2's decoder.
 
-The idea: a transformer reads the tokens. Its last output stands where ADM has the class embedding (it is added to the
-timestep's), and all its outputs become extra keys and values in every attention layer of the U-Net.
+The idea: a transformer reads the tokens. Its last output stands where ADM has the class
+embedding (it is added to the timestep's), and all its outputs become extra keys and values in
+every attention layer of the U-Net.
 
     GLIDE, arXiv 2112.10741, section 3.1 (text conditioning), 3.2 (inpainting: four extra input channels)
 
-Padding is not masked away: a padded position reads a learned padding embedding of that position.
+Padding is not masked away: a padded position reads a learned padding embedding of that
+position.
 
 Chapter 13 uses this file.
 """
@@ -26,9 +28,13 @@ from dalle2_edu.diffusion.unet import TIME_EMB_MULT, UNet, UNetConfig
 
 @dataclass(frozen=True)
 class GlideConfig:
-    """The U-Net, and the text transformer's vocabulary, context length, width, layers and heads."""
+    """The U-Net, and the text transformer's vocabulary, context length, width, layers and
+    heads.
+    """
 
-    unet: UNetConfig = field(default_factory=lambda: UNetConfig(out_channels=6, context_dim=128))
+    unet: UNetConfig = field(
+        default_factory=lambda: UNetConfig(out_channels=6, context_dim=128)
+    )
     vocab_size: int = 4096
     context_length: int = 32
     width: int = 128
@@ -37,11 +43,11 @@ class GlideConfig:
 
 
 class Glide(nn.Module):
-    """x_t (B, 3, H, W), t (B,), tokens (B, L) -> (B, 6, H, W): eps in the first three channels, variance in the
-    rest.
+    """x_t (B, 3, H, W), t (B,), tokens (B, L) -> (B, 6, H, W): eps in the first three channels,
+    variance in the rest.
 
-    One class for the four released networks. What they see beside the noisy picture are more input channels, which
-    `unet.in_channels` counts:
+    One class for the four released networks. What they see beside the noisy picture are more
+    input channels, which `unet.in_channels` counts:
 
         base               3          upsampler             3 + 3
         base, inpainting   3 + 4      upsampler, inpainting 3 + 4 + 3
@@ -56,7 +62,9 @@ class Glide(nn.Module):
     @staticmethod
     def from_released(source: str | Path, **how: Any) -> Any:
         """The released GLIDE, ready to draw: see `interop.glide.load_pipeline`."""
-        from dalle2_edu.interop.glide import load_pipeline  # here, since interop knows the models and not they it
+        from dalle2_edu.interop.glide import (
+            load_pipeline,
+        )  # here, since interop knows the models and not they it
 
         return load_pipeline(source, **how)
 
@@ -72,10 +80,11 @@ class Glide(nn.Module):
     ) -> Tensor:
         """mask (B, L) is True where a token is real.
 
-        known (B, 3, H, W) and hole, bool (B, 1, H, W), True where to paint: for a network that inpaints. low_res
-        (B, 3, h, w), of any size: for an upsampler.
-        """
-        return self.denoise(x_t, t, **self.read(tokens, mask), known=known, hole=hole, low_res=low_res)
+        known (B, 3, H, W) and hole, bool (B, 1, H, W), True where to paint: for a network that
+        inpaints. low_res (B, 3, h, w), of any size: for an upsampler."""
+        return self.denoise(
+            x_t, t, **self.read(tokens, mask), known=known, hole=hole, low_res=low_res
+        )
 
     def read(self, tokens: Tensor, mask: Tensor) -> dict[str, Tensor]:
         """What the U-Net is told of B texts: `denoise`'s conditioning."""
@@ -103,7 +112,9 @@ class Glide(nn.Module):
 
 
 class GlideText(nn.Module):
-    """Tokens (B, L), mask (B, L) -> the vector for the timestep embedding (B, 4 channels), and tokens (B, L, width)."""
+    """Tokens (B, L), mask (B, L) -> the vector for the timestep embedding (B, 4 channels), and
+    tokens (B, L, width).
+    """
 
     def __init__(self, config: GlideConfig):
         super().__init__()
@@ -115,6 +126,8 @@ class GlideText(nn.Module):
         self.pooled_proj = nn.Linear(config.width, config.unet.channels * TIME_EMB_MULT)
 
     def forward(self, tokens: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        x = torch.where(mask[..., None], self.token(tokens) + self.position, self.padding)  # (B, L, width)
+        x = torch.where(
+            mask[..., None], self.token(tokens) + self.position, self.padding
+        )  # (B, L, width)
         x = self.norm(self.transformer(x))
         return self.pooled_proj(x[:, -1]), x

@@ -1,24 +1,27 @@
-r"""Inpainting: paint a hole anew so that it fits what is around it, with a network that never learned to.
+r"""Inpainting: paint a hole anew so that it fits what is around it, with a network that never
+learned to.
 
-The idea: the known part needs no guess. At each level of noise we know what it should look like, the picture noised
-to that level; so it is put in place of what the sampler made of it, and the network sees the true surroundings of the
-hole while it paints.
+The idea: the known part needs no guess. At each level of noise we know what it should look
+like, the picture noised to that level; so it is put in place of what the sampler made of it,
+and the network sees the true surroundings of the hole while it paints.
 
     known part    x_(t-1) = sqrt(abar_(t-1)) x_0 + sqrt(1 - abar_(t-1)) eps          RePaint (arXiv 2201.09865), Eq. 8a
     hole          x_(t-1) = one step of the sampler from x_t                         Eq. 8b
     both          x_(t-1) = mask * hole + (1 - mask) * known                         Eq. 8c
     going back    x_t     = sqrt(1 - beta_t) x_(t-1) + sqrt(beta_t) eps              Algorithm 1, line 9
 
-The trap: a step looks at the surroundings as they were noised one level higher. What it paints fits their *old*
-noise, and the surroundings never hear of the hole: nobody makes the two agree. RePaint goes back up a few levels
-(`jump`), which mixes both parts into one noise, and comes down again, several times (`resamples`). Each time the
-network harmonises them a little more. The walk up and down is `repaint_walk`.
+The trap: a step looks at the surroundings as they were noised one level higher. What it paints
+fits their *old* noise, and the surroundings never hear of the hole: nobody makes the two agree.
+RePaint goes back up a few levels (`jump`), which mixes both parts into one noise, and comes
+down again, several times (`resamples`). Each time the network harmonises them a little more.
+The walk up and down is `repaint_walk`.
 
 Here mask is True where to PAINT; RePaint's m is 1 where the picture is known.
 
-The other way is to teach the network: GLIDE (arXiv 2112.10741, section 3) feeds the known picture and the mask as four
-more input channels whose weights start at zero. Such a denoiser is closed over both, `lambda x_t, t: model(cat(x_t,
-known, mask), t)`, and can be given to `repaint` with resamples=1, which then only keeps the known pixels in place.
+The other way is to teach the network: GLIDE (arXiv 2112.10741, section 3) feeds the known
+picture and the mask as four more input channels whose weights start at zero. Such a denoiser is
+closed over both, `lambda x_t, t: model(cat(x_t, known, mask), t)`, and can be given to
+`repaint` with resamples=1, which then only keeps the known pixels in place.
 
 Chapter 14 (GLIDE) uses this file; chapter 19 has unCLIP inpaint.
 """
@@ -40,14 +43,17 @@ GREY_LEVEL = 2 / 255  # one step of a byte, in [-1, 1]
 
 
 def repaint_walk(steps: int, jump: int, resamples: int) -> list[int]:
-    """The levels of noise that RePaint visits, from `steps` (noise) to 0 (clean), each beside the one before.
+    """The levels of noise that RePaint visits, from `steps` (noise) to 0 (clean), each beside
+    the one before.
 
-    On its way down the walk comes to level 1, 1 + jump, 1 + 2 jump, ... `resamples` times each: it climbs `jump` levels
-    again after all but the last visit. resamples=1 goes straight down. 250 steps with RePaint's jump and resamples of
-    10 make 4,570 moves. Raises Dalle2EduError unless all three are 1 or more.
-    """
+    On its way down the walk comes to level 1, 1 + jump, 1 + 2 jump, ... `resamples` times each:
+    it climbs `jump` levels again after all but the last visit. resamples=1 goes straight down.
+    250 steps with RePaint's jump and resamples of 10 make 4,570 moves. Raises Dalle2EduError
+    unless all three are 1 or more."""
     if min(steps, jump, resamples) < 1:
-        raise Dalle2EduError(f"steps, jump and resamples must be 1 or more, not {steps}, {jump} and {resamples}.")
+        raise Dalle2EduError(
+            f"steps, jump and resamples must be 1 or more, not {steps}, {jump} and {resamples}."
+        )
     climbs_left = dict.fromkeys(range(1, steps - jump + 1, jump), resamples - 1)
     level, walk = steps, [steps]
     while level > 0:
@@ -76,18 +82,23 @@ def repaint(
 ) -> Tensor:
     """Paint what the mask marks, keep the rest exactly; RePaint, Algorithm 1.
 
-    known: (B, C, H, W), its numbers under the mask are not looked at. mask: bool, True where to paint, any shape that
-    broadcasts to it. eta is the share of fresh noise in a step down, as in `ddim_sample`: RePaint's ancestral
-    sampling is 1. The other arguments are those of the samplers; callback(move, x, pred_x0) is called after each move
-    down. Returns (B, C, H, W), equal to known, bit by bit, where the mask is False. Raises Dalle2EduError for a mask
-    that is not bool or of another size.
-    """
+    known: (B, C, H, W), its numbers under the mask are not looked at. mask: bool, True where to
+    paint, any shape that broadcasts to it. eta is the share of fresh noise in a step down, as
+    in `ddim_sample`: RePaint's ancestral sampling is 1. The other arguments are those of the
+    samplers; callback(move, x, pred_x0) is called after each move down. Returns (B, C, H, W),
+    equal to known, bit by bit, where the mask is False. Raises Dalle2EduError for a mask that
+    is not bool or of another size."""
     _check_mask(mask, known)
-    sigmas, walk = ddim_sigmas(diffusion, eta).tolist(), repaint_walk(diffusion.num_timesteps, jump, resamples)
+    sigmas, walk = (
+        ddim_sigmas(diffusion, eta).tolist(),
+        repaint_walk(diffusion.num_timesteps, jump, resamples),
+    )
     x = noise(known.shape).to(known.dtype)
     known = torch.where(mask, torch.zeros_like(known), known)  # nothing under the mask can leak
     moves = list(pairwise(walk))
-    for move, (level, goal) in enumerate(moves if progress is None else tqdm(moves, desc=progress)):
+    for move, (level, goal) in enumerate(
+        moves if progress is None else tqdm(moves, desc=progress)
+    ):
         if goal > level:
             x = _noised_once(diffusion, x, level, noise)
             continue
@@ -99,11 +110,19 @@ def repaint(
 
 
 def _denoised_once(
-    model: Denoiser, diffusion: GaussianDiffusion, x: Tensor, level: int, sigma: float, noise: Noise, clip: float | None
+    model: Denoiser,
+    diffusion: GaussianDiffusion,
+    x: Tensor,
+    level: int,
+    sigma: float,
+    noise: Noise,
+    clip: float | None,
 ) -> tuple[Tensor, Tensor]:
     """One level down, and the guessed x_0. Level 1 is the process's step 0."""
     index = torch.full((len(x),), level - 1, dtype=torch.int64, device=x.device)
-    pred_x0 = diffusion.predict_start(model(x, diffusion.original_timesteps(index)), x, index, clip)
+    pred_x0 = diffusion.predict_start(
+        model(x, diffusion.original_timesteps(index)), x, index, clip
+    )
     eps = diffusion.predict_noise_from_start(x, index, pred_x0)
     x = ddim_move(pred_x0, eps, diffusion.alphas_cumprod_prev[level - 1].item(), sigma)
     return (x + sigma * noise(x.shape).to(x.dtype) if sigma > 0 else x), pred_x0
@@ -130,20 +149,21 @@ def _check_mask(mask: Tensor, known: Tensor) -> None:
         fits = False
     if mask.dtype != torch.bool or not fits:
         raise Dalle2EduError(
-            f"The mask must be bool and fit pictures {tuple(known.shape)}: it is {mask.dtype} {tuple(mask.shape)}."
+            f"The mask must be bool and fit pictures {tuple(known.shape)}: it is {mask.dtype}"
+            f" {tuple(mask.shape)}."
         )
 
 
-# --- the seam -----------------------------------------------------------------------------------------------------
+# --- the seam ---------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Seam:
-    """How much neighbouring pixels differ on average, (B,) each: across the mask's edge, and inside what was painted.
+    """How much neighbouring pixels differ on average, (B,) each: across the mask's edge, and
+    inside what was painted.
 
-    ratio is 1 where the edge looks like any other place, more where a seam shows. A hole that is flatter than a step
-    of a byte counts as one step.
-    """
+    ratio is 1 where the edge looks like any other place, more where a seam shows. A hole that
+    is flatter than a step of a byte counts as one step."""
 
     across: Tensor
     inside: Tensor
@@ -154,7 +174,8 @@ class Seam:
 
 
 def seam(images: Tensor, mask: Tensor) -> Seam:
-    """Measure the seam of painted pictures (B, C, H, W) along the edge of a bool mask (B or 1, 1, H, W).
+    """Measure the seam of painted pictures (B, C, H, W) along the edge of a bool mask (B or 1,
+    1, H, W).
 
     nan where there is no edge, or where no two painted pixels are neighbours.
     """
@@ -162,8 +183,13 @@ def seam(images: Tensor, mask: Tensor) -> Seam:
     across, inside, edges, inner = (images.new_zeros(len(images)) for _ in range(4))
     for dim in (-2, -1):  # down, then to the right
         length = images.shape[dim] - 1
-        difference = images.diff(dim=dim).abs().mean(dim=1)  # (B, C, H, W) => (B, H - 1, W) or (B, H, W - 1)
-        one, other = mask.narrow(dim, 0, length)[:, 0], mask.narrow(dim, 1, length)[:, 0]  # the two neighbours
+        difference = (
+            images.diff(dim=dim).abs().mean(dim=1)
+        )  # (B, C, H, W) => (B, H - 1, W) or (B, H, W - 1)
+        one, other = (
+            mask.narrow(dim, 0, length)[:, 0],
+            mask.narrow(dim, 1, length)[:, 0],
+        )  # the two neighbours
         across += (difference * (one ^ other)).sum(dim=(1, 2))
         edges += (one ^ other).sum(dim=(1, 2))
         inside += (difference * (one & other)).sum(dim=(1, 2))

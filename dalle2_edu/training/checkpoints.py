@@ -2,16 +2,17 @@
 
 A training run of hours is worth a few careful lines. The idea in five:
 
-1. Each checkpoint is a folder of its own, `checkpoint/step-00000500/`. It is written under a temporary name,
-   forced onto the disk with `fsync`, and then *renamed*. A rename is atomic: after a crash the folder is
-   there whole, or not at all, never half.
-2. An old checkpoint goes only after the new one has its name: at every moment at least one is whole.
-3. Tensors are safetensors, everything else is JSON. Python's `pickle`, which `torch.save` uses, runs code
-   when it is read; a checkpoint from a stranger must not be able to do that.
-4. `state.json` holds each file's SHA-256. A file that was cut off or altered is refused by name, and the
-   checkpoint before it is used.
-5. There is no random state in here, because there is none to keep: the loop draws every random number from
-   (seed, step), see `loop.py`.
+1. Each checkpoint is a folder of its own, `checkpoint/step-00000500/`. It is written under a
+   temporary name, forced onto the disk with `fsync`, and then *renamed*. A rename is atomic:
+   after a crash the folder is there whole, or not at all, never half.
+2. An old checkpoint goes only after the new one has its name: at every moment at least one is
+   whole.
+3. Tensors are safetensors, everything else is JSON. Python's `pickle`, which `torch.save` uses,
+   runs code when it is read; a checkpoint from a stranger must not be able to do that.
+4. `state.json` holds each file's SHA-256. A file that was cut off or altered is refused by
+   name, and the checkpoint before it is used.
+5. There is no random state in here, because there is none to keep: the loop draws every random
+   number from (seed, step), see `loop.py`.
 
     step-00000500/
         model.safetensors       the weights as trained
@@ -52,7 +53,9 @@ Tensors = dict[str, Tensor]
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """One checkpoint, read back and verified: its folder, the JSON state, and its tensors (on the CPU)."""
+    """One checkpoint, read back and verified: its folder, the JSON state, and its tensors (on
+    the CPU).
+    """
 
     path: Path
     state: dict[str, Any]
@@ -65,25 +68,29 @@ class Checkpoint:
 
     @property
     def weights(self) -> Tensors:
-        """The weights to sample from: the moving average, or the plain weights of a run that kept none."""
+        """The weights to sample from: the moving average, or the plain weights of a run that
+        kept none.
+        """
         return self.tensors.get("ema") or self.tensors["model"]
 
 
-# --- writing -----------------------------------------------------------------------------------------------
+# --- writing ----------------------------------------------------------------------------------
 
 
 def save_checkpoint(folder: Path, state: dict[str, Any], tensors: dict[str, Tensors]) -> Path:
-    """Write `folder/step-<state["step"]>/`, return its path. A crash at any moment leaves a whole checkpoint.
+    """Write `folder/step-<state["step"]>/`, return its path. A crash at any moment leaves a
+    whole checkpoint.
 
-    Raises `Dalle2EduError` in one line when it can't be written (a full disk, say). Older checkpoints are
-    then untouched, and what was half written is removed.
-    """
+    Raises `Dalle2EduError` in one line when it can't be written (a full disk, say). Older
+    checkpoints are then untouched, and what was half written is removed."""
     final = folder / f"{PREFIX}{state['step']:08d}"
     unfinished = folder / f"{UNFINISHED}{final.name}"
     with disk_errors(f"the checkpoint {final}", "Older checkpoints are untouched."):
         try:
             _write_files(unfinished, state, tensors)
-            _discard(final)  # only there if it was damaged, and the run fell back and came here again
+            _discard(
+                final
+            )  # only there if it was damaged, and the run fell back and came here again
             unfinished.rename(final)
         except BaseException:
             shutil.rmtree(unfinished, ignore_errors=True)  # a full disk needs the room
@@ -99,24 +106,34 @@ def _write_files(folder: Path, state: dict[str, Any], tensors: dict[str, Tensors
     hashes = {}
     for part, named in tensors.items():
         file = folder / f"{part}.safetensors"
-        # A copy of each tensor: safetensors refuses tied weights (two names, one storage) and odd strides.
-        save_file({name: t.detach().to("cpu", copy=True).contiguous() for name, t in named.items()}, file)
+        # A copy of each tensor: safetensors refuses tied weights (two names, one storage) and
+        # odd strides.
+        save_file(
+            {name: t.detach().to("cpu", copy=True).contiguous() for name, t in named.items()},
+            file,
+        )
         hashes[file.name] = _sha256(file)
         _sync(file)
-    (folder / "state.json").write_text(json.dumps({**state, "sha256": hashes}, indent=1), encoding="utf-8")
+    (folder / "state.json").write_text(
+        json.dumps({**state, "sha256": hashes}, indent=1), encoding="utf-8"
+    )
     _sync(folder / "state.json")
     _sync(folder)
 
 
 def _prune(folder: Path, newest: int) -> None:
-    """Keep `newest` and the `KEPT` - 1 before it. A later step can only be a damaged one, left behind."""
+    """Keep `newest` and the `KEPT` - 1 before it. A later step can only be a damaged one, left
+    behind.
+    """
     earlier = [path for path in _listed(folder) if _step_of(path) <= newest]
     for path in set(_listed(folder)) - set(earlier[:KEPT]):
         _discard(path)
 
 
 def _discard(path: Path) -> None:
-    """Remove a checkpoint. Its name goes first, in one atomic rename: no half-removed one is ever read."""
+    """Remove a checkpoint. Its name goes first, in one atomic rename: no half-removed one is
+    ever read.
+    """
     if path.exists():
         doomed = path.with_name(f"{UNFINISHED}old-{path.name}")
         shutil.rmtree(doomed, ignore_errors=True)
@@ -131,7 +148,9 @@ def remove_unfinished(folder: Path) -> None:
 
 
 def _sync(path: Path) -> None:
-    """Wait until `path` (a file, or a folder's list of names) is on the disk and not only in memory."""
+    """Wait until `path` (a file, or a folder's list of names) is on the disk and not only in
+    memory.
+    """
     if path.is_dir() and os.name == "nt":
         return  # Windows has no handle of a folder to sync; its file system journals the names
     descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
@@ -143,22 +162,27 @@ def _sync(path: Path) -> None:
 
 @contextmanager
 def disk_errors(what: str, then: str = "") -> Iterator[None]:
-    """Turn the system's errors while writing `what` into one clear line; `then` says what remains."""
+    """Turn the system's errors while writing `what` into one clear line; `then` says what
+    remains.
+    """
     try:
         yield
     except (OSError, SafetensorError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
-        raise Dalle2EduError(f"Could not save {what}: {reason}. {then} Mend that, then go on with --resume.") from error
+        raise Dalle2EduError(
+            f"Could not save {what}: {reason}. {then} Mend that, then go on with --resume."
+        ) from error
 
 
-# --- reading -----------------------------------------------------------------------------------------------
+# --- reading ----------------------------------------------------------------------------------
 
 
 def latest_checkpoint(folder: Path) -> Checkpoint | None:
-    """The newest whole checkpoint of a run's `checkpoint/` folder, or None if there is none yet.
+    """The newest whole checkpoint of a run's `checkpoint/` folder, or None if there is none
+    yet.
 
-    A damaged one is passed over with a warning that names the file. Raises `Dalle2EduError` if all are.
-    """
+    A damaged one is passed over with a warning that names the file. Raises `Dalle2EduError` if
+    all are."""
     damage: Dalle2EduError | None = None
     for path in _listed(folder):
         try:
@@ -172,7 +196,9 @@ def latest_checkpoint(folder: Path) -> Checkpoint | None:
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
-    """Read one checkpoint folder. Raises `Dalle2EduError`, naming the file, if one is missing or altered."""
+    """Read one checkpoint folder. Raises `Dalle2EduError`, naming the file, if one is missing
+    or altered.
+    """
     state = _read_state(path / "state.json")
     tensors = {}
     for name, expected in state["sha256"].items():
@@ -180,7 +206,9 @@ def load_checkpoint(path: Path) -> Checkpoint:
         if not file.is_file():
             raise Dalle2EduError(f"The checkpoint file {file} is missing.")
         if (found := _sha256(file)) != expected:
-            raise Dalle2EduError(f"The checkpoint file {file} is damaged: SHA-256 {found}, not {expected}.")
+            raise Dalle2EduError(
+                f"The checkpoint file {file} is damaged: SHA-256 {found}, not {expected}."
+            )
         tensors[file.stem] = load_file(file)
     return Checkpoint(path, state, tensors)
 
@@ -212,11 +240,13 @@ def _sha256(file: Path) -> str:
     return digest.hexdigest()
 
 
-# --- the optimizer as plain tensors ------------------------------------------------------------------------
+# --- the optimizer as plain tensors -----------------------------------------------------------
 
 
 def optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> Tensors:
-    """Adam's state, named by parameter: `"conv.weight/exp_avg"` and so on. A frozen parameter has none."""
+    """Adam's state, named by parameter: `"conv.weight/exp_avg"` and so on. A frozen parameter
+    has none.
+    """
     return {
         f"{name}/{key}": value
         for name, parameter in model.named_parameters()
@@ -224,13 +254,21 @@ def optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> Ten
     }
 
 
-def restore_optimizer(model: nn.Module, optimizer: torch.optim.Optimizer, tensors: Tensors) -> None:
-    """Put back what `optimizer_tensors` took out: each moment in its parameter's device and memory layout."""
+def restore_optimizer(
+    model: nn.Module, optimizer: torch.optim.Optimizer, tensors: Tensors
+) -> None:
+    """Put back what `optimizer_tensors` took out: each moment in its parameter's device and
+    memory layout.
+    """
     parameters = dict(model.named_parameters())
     for full_name, value in tensors.items():
         name, key = full_name.rsplit("/", 1)
         parameter = parameters[name]
         moment = value.shape == parameter.shape  # the step count has no shape
-        like = torch.empty_like(parameter, requires_grad=False) if moment else value.to(parameter.device, copy=True)
+        like = (
+            torch.empty_like(parameter, requires_grad=False)
+            if moment
+            else value.to(parameter.device, copy=True)
+        )
         fill(like, value)
         optimizer.state[parameter][key] = like

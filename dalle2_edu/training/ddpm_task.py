@@ -3,7 +3,8 @@
     published    L_simple, and with a learned variance L_simple + 0.001 L_vlb      the recipes ddpm and iddpm
     bound        L_vlb alone: the best likelihoods, the noisiest gradient          what importance sampling is for
 
-Pictures and labels come as tensors: `shapes.single_objects`, or pictures of your own without labels.
+Pictures and labels come as tensors: `shapes.single_objects`, or pictures of your own without
+labels.
 
 Chapter 08 uses this file; chapter 09 trains on the bound.
 """
@@ -29,9 +30,9 @@ Objective = Literal["published", "bound"]
 class DdpmTask:
     """Noised pictures -> the noise, and the variance of the step back if the model learns it.
 
-    images: uint8 (N, 3, S, S). labels: int64 (N,), used if the U-Net has classes. With `importance` the timesteps are
-    drawn by `ImportanceSampler`, which is then this task's `state`.
-    """
+    images: uint8 (N, 3, S, S). labels: int64 (N,), used if the U-Net has classes. With
+    `importance` the timesteps are drawn by `ImportanceSampler`, which is then this task's
+    `state`."""
 
     about: dict[str, Any] = {}  # what else makes this run this run; `recipes.run` fills it in
 
@@ -46,14 +47,18 @@ class DdpmTask:
         importance: bool = False,
     ):
         if model.unet.num_classes and labels is None:
-            raise Dalle2EduError("A class-conditional model learns from labels: give the task `labels`.")
+            raise Dalle2EduError(
+                "A class-conditional model learns from labels: give the task `labels`."
+            )
         self.name, self.config, self.model_config = name, config, model
         self.images, self.labels, self.size = images, labels, len(images)
         self.objective, self.importance = objective, importance
         ddpm = Ddpm(model)
         self.model: nn.Module = ddpm
         self.diffusion = ddpm.diffusion
-        self.state: nn.Module | None = ImportanceSampler(model.timesteps) if importance else None
+        self.state: nn.Module | None = (
+            ImportanceSampler(model.timesteps) if importance else None
+        )
 
     def batch(self, indices: Tensor) -> dict[str, Tensor]:
         batch = {"images": shrink(self.images[indices], self.model_config.unet.image_size)}
@@ -66,7 +71,11 @@ class DdpmTask:
     ) -> tuple[Tensor, dict[str, Tensor]]:
         x0 = to_float(batch.pop("images"))
         index, weights = self.draw_timesteps(len(x0), generator)
-        kind = self.diffusion.vlb_losses if self.objective == "bound" else self.diffusion.training_losses
+        kind = (
+            self.diffusion.vlb_losses
+            if self.objective == "bound"
+            else self.diffusion.training_losses
+        )
         losses = kind(model, x0, index, noise_like(x0, generator), **batch)
         if isinstance(self.state, ImportanceSampler):
             self.state.record(index, losses["loss"])
@@ -77,7 +86,9 @@ class DdpmTask:
         """n timesteps and the weights of their losses: all alike, or by importance."""
         if isinstance(self.state, ImportanceSampler):
             return self.state.draw(n, generator)
-        return index_timesteps(n, self.diffusion, generator), torch.ones(n, device=generator.device)
+        return index_timesteps(n, self.diffusion, generator), torch.ones(
+            n, device=generator.device
+        )
 
     def sample(self, model: nn.Module) -> Tensor | None:
         """A grid in 50 steps, (GRID, 3, S, S)."""

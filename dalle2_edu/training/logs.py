@@ -1,11 +1,13 @@
-"""What a run leaves for you to look at: one row of numbers every few steps, and grids of pictures.
+"""What a run leaves for you to look at: one row of numbers every few steps, and grids of
+pictures.
 
     out/log.csv                     step, minutes, learning rate, loss, ...: open it in anything
     out/tensorboard/                the same numbers, if you asked for logger="tensorboard"
     out/samples/step-00000500.png   what the averaged weights drew at that step
 
-The numbers survive a crash as the checkpoints do: each row is on the disk before the checkpoint of its step,
-and a resumed run first drops the rows beyond the step it goes on from. So no row is lost or doubled.
+The numbers survive a crash as the checkpoints do: each row is on the disk before the checkpoint
+of its step, and a resumed run first drops the rows beyond the step it goes on from. So no row
+is lost or doubled.
 
 Chapter 08 plots such a file.
 """
@@ -26,21 +28,28 @@ LOGGERS = ("csv", "tensorboard")
 
 
 class Logs:
-    """The log of one run: CSV always, TensorBoard too if asked. `step`: where the run goes on from, or 0."""
+    """The log of one run: CSV always, TensorBoard too if asked. `step`: where the run goes on
+    from, or 0.
+    """
 
     def __init__(self, out: Path, logger: str, step: int) -> None:
         self.file = out / "log.csv"
         with disk_errors(str(self.file)):
             out.mkdir(parents=True, exist_ok=True)
             self.columns = cut_csv(self.file, step)
-        self.board: Any = _tensorboard(out / "tensorboard", step) if logger == "tensorboard" else None
+        self.board: Any = (
+            _tensorboard(out / "tensorboard", step) if logger == "tensorboard" else None
+        )
 
     def write(self, row: dict[str, float]) -> None:
-        """Append one row; its first entry is the step. The names must be those of the first row."""
+        """Append one row; its first entry is the step. The names must be those of the first
+        row.
+        """
         self.columns = self.columns or list(row)
         if self.columns != list(row):
             raise Dalle2EduError(
-                f"{self.file} has the columns {self.columns}, the new row {list(row)}: log the same names."
+                f"{self.file} has the columns {self.columns}, the new row {list(row)}: log the"
+                " same names."
             )
         with disk_errors(str(self.file)):
             _append(self.file, row)
@@ -60,13 +69,16 @@ def _append(file: Path, row: dict[str, float]) -> None:
         writer = csv.writer(stream, lineterminator="\n")
         if new:
             writer.writerow(row)
-        writer.writerow(f"{value:.6g}" if isinstance(value, float) else value for value in row.values())
+        writer.writerow(
+            f"{value:.6g}" if isinstance(value, float) else value for value in row.values()
+        )
         stream.flush()
         os.fsync(stream.fileno())
 
 
 def cut_csv(file: Path, step: int) -> list[str]:
-    """Drop the rows of `file` beyond `step`, and a last line that a crash cut off; return the column names.
+    """Drop the rows of `file` beyond `step`, and a last line that a crash cut off; return the
+    column names.
 
     With nothing to keep the file is removed and the list is empty.
     """
@@ -88,8 +100,12 @@ def _tensorboard(folder: Path, step: int) -> Any:
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
-        raise Dalle2EduError('TensorBoard is missing: pip install tensorboard, or use logger="csv".') from error
-    return SummaryWriter(str(folder), purge_step=step + 1)  # hides what a killed run logged beyond `step`
+        raise Dalle2EduError(
+            'TensorBoard is missing: pip install tensorboard, or use logger="csv".'
+        ) from error
+    return SummaryWriter(
+        str(folder), purge_step=step + 1
+    )  # hides what a killed run logged beyond `step`
 
 
 def save_grid(pictures: Tensor, file: Path) -> None:
@@ -99,5 +115,7 @@ def save_grid(pictures: Tensor, file: Path) -> None:
     with disk_errors(str(file)):
         file.parent.mkdir(parents=True, exist_ok=True)
         unfinished = file.with_name(f"unfinished-{file.name}")
-        save_image(pictures.float().cpu(), unfinished, nrow=8, normalize=True, value_range=(-1, 1))
+        save_image(
+            pictures.float().cpu(), unfinished, nrow=8, normalize=True, value_range=(-1, 1)
+        )
         unfinished.replace(file)

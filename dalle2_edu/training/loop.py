@@ -1,28 +1,31 @@
 """One training loop for every model of the book.
 
-A CLIP, a prior and a decoder differ in what they learn from and in what they call a loss. All the rest is the
-same: draw a batch, take the gradient, clip it, let Adam step, average the weights, write down how it goes. A
-recipe says the first in a `Task`; this file does the rest, on one CPU, one GPU or many (`accelerate`).
+A CLIP, a prior and a decoder differ in what they learn from and in what they call a loss. All
+the rest is the same: draw a batch, take the gradient, clip it, let Adam step, average the
+weights, write down how it goes. A recipe says the first in a `Task`; this file does the rest,
+on one CPU, one GPU or many (`accelerate`).
 
-The one idea worth a chapter is **randomness as a function**. A usual loop pulls random numbers from one long
-stream, so step 1000 depends on all that was drawn before it. Here every random number of a step is a function
-of the run's seed, the step and the rank (the number of the process) alone:
+The one idea worth a chapter is **randomness as a function**. A usual loop pulls random numbers
+from one long stream, so step 1000 depends on all that was drawn before it. Here every random
+number of a step is a function of the run's seed, the step and the rank (the number of the
+process) alone:
 
     picture order of epoch e      permutation seeded by (seed, e); of shards, see `data/stream.py`
     pictures of step s            places s B ... (s + 1) B - 1 of the epochs' permutations laid end to end
     noise, timesteps, dropout     generators seeded by (seed, s, rank), anew at each step
     learning rate, EMA decay      functions of s
 
-What a task remembers from one step to the next, if anything (`Task.state`), is saved with the weights. So a
-checkpoint needs no random state. On the CPU a run that was killed and resumed ends with the same bits as
-one that was never interrupted (given as many threads), and two processes see the same global batches as one.
+What a task remembers from one step to the next, if anything (`Task.state`), is saved with the
+weights. So a checkpoint needs no random state. On the CPU a run that was killed and resumed
+ends with the same bits as one that was never interrupted (given as many threads), and two
+processes see the same global batches as one.
 
 Several processes, on CPUs or GPUs:    torchrun --nproc-per-node 2 your_script.py
 On GPUs as well:                       accelerate launch --num_processes 2 your_script.py
 A model too large for one GPU:         accelerate launch --use_fsdp ...; see `sharding.py`
 
-Chapter 08 writes this loop in fifteen lines and then reads this file; chapter 24 launches it on many GPUs.
-"""
+Chapter 08 writes this loop in fifteen lines and then reads this file; chapter 24 launches it on
+many GPUs."""
 
 from __future__ import annotations
 
@@ -59,19 +62,21 @@ from dalle2_edu.training.ema import EMA
 from dalle2_edu.training.logs import LOGGERS, Logs, save_grid
 from dalle2_edu.training.sharding import fill_module, gathered, shard, whole
 
-# --- what a recipe hands over ------------------------------------------------------------------------------
+# --- what a recipe hands over -----------------------------------------------------------------
 
 
-COOLDOWN = 0.2  # the share of the steps in which the learning rate falls; the steps before do not depend on how many
+# the share of the steps in which the learning rate falls; the steps before do not depend on how
+# many
+COOLDOWN = 0.2
 
 
 @dataclass(frozen=True)
 class TrainConfig:
     """How to train. `batch_size` is the global one: all processes together.
 
-    `clip_norm` and `ema` are off at 0. With `decay="cosine"` the learning rate falls to 0 at the last step; with
-    "cooldown" it stays as it is and falls to 0 in the last fifth, so that a run may still be made longer until then.
-    Raises `Dalle2EduError` for a value that can't be.
+    `clip_norm` and `ema` are off at 0. With `decay="cosine"` the learning rate falls to 0 at
+    the last step; with "cooldown" it stays as it is and falls to 0 in the last fifth, so that a
+    run may still be made longer until then. Raises `Dalle2EduError` for a value that can't be.
     """
 
     steps: int
@@ -97,7 +102,11 @@ class TrainConfig:
             self._require(name, getattr(self, name) >= 0, "at least 0")
         self._require("learning_rate", self.learning_rate > 0, "above 0")
         self._require("ema", 0 <= self.ema < 1, "in [0, 1)")
-        self._require("decay", self.decay in ("constant", "cosine", "cooldown"), "constant, cosine or cooldown")
+        self._require(
+            "decay",
+            self.decay in ("constant", "cosine", "cooldown"),
+            "constant, cosine or cooldown",
+        )
         self._require("mixed_precision", self.mixed_precision in ("no", "bf16"), "no or bf16")
 
     def _require(self, name: str, holds: bool, rule: str) -> None:
@@ -108,25 +117,29 @@ class TrainConfig:
 class Task(Protocol):
     """What to train: a model, its examples and its loss. Any object with these members will do.
 
-    In `loss`, call the model as `model(...)`: what arrives is `accelerate`'s wrapper, and only its `forward`
-    averages gradients over the processes and runs in mixed precision. Draw noise from `generator`, which
-    lives on the model's device, or from the global generators of torch, numpy and Python: all are seeded for
-    the step. Return the same names at every step.
+    In `loss`, call the model as `model(...)`: what arrives is `accelerate`'s wrapper, and only
+    its `forward` averages gradients over the processes and runs in mixed precision. Draw noise
+    from `generator`, which lives on the model's device, or from the global generators of torch,
+    numpy and Python: all are seeded for the step. Return the same names at every step.
 
-    A task whose loss depends on what earlier steps gave (`ImportanceSampler` does) keeps that in the buffers of a
-    module, its attribute `state`: the loop moves it to the device, and a checkpoint holds it. A task whose examples
-    come from shards has them as its attribute `stream` (`Stream` or `Embedded`): it says how many samples each shard
-    has, and is told which ones the next step will want. Other tasks need no such attributes.
-    """
+    A task whose loss depends on what earlier steps gave (`ImportanceSampler` does) keeps that
+    in the buffers of a module, its attribute `state`: the loop moves it to the device, and a
+    checkpoint holds it. A task whose examples come from shards has them as its attribute
+    `stream` (`Stream` or `Embedded`): it says how many samples each shard has, and is told
+    which ones the next step will want. Other tasks need no such attributes."""
 
     name: str
     model: nn.Module
     config: TrainConfig
-    about: dict[str, Any]  # what else makes this run this run, such as its recipe and data; `metadata` includes it
+    about: dict[
+        str, Any
+    ]  # what else makes this run this run, such as its recipe and data; `metadata` includes it
     size: int  # how many examples there are; an endless world picks a number, say a million
 
     def batch(self, indices: Tensor) -> dict[str, Tensor]:
-        """The examples with these indices, int64 (B,) in 0..size-1 on the CPU; tensors on any device."""
+        """The examples with these indices, int64 (B,) in 0..size-1 on the CPU; tensors on any
+        device.
+        """
 
     def loss(
         self, model: nn.Module, batch: dict[str, Tensor], generator: torch.Generator
@@ -134,22 +147,30 @@ class Task(Protocol):
         """The scalar loss (mean over the batch), and other scalars to log under their names."""
 
     def sample(self, model: nn.Module) -> Tensor | None:
-        """Pictures, float (N, 3, H, W) in [-1, 1], by the averaged model; None if it draws none."""
+        """Pictures, float (N, 3, H, W) in [-1, 1], by the averaged model; None if it draws
+        none.
+        """
 
     def metadata(self) -> dict[str, Any]:
-        """What it takes to build the model again, as JSON can hold it; the same whenever the run resumes."""
+        """What it takes to build the model again, as JSON can hold it; the same whenever the
+        run resumes.
+        """
 
 
-# --- everything that depends on the step is a function of it -----------------------------------------------
+# --- everything that depends on the step is a function of it ----------------------------------
 
 
 def seed_for(*parts: object) -> int:
-    """A 32-bit seed that depends on all the parts, and looks unrelated for parts that differ in one bit."""
+    """A 32-bit seed that depends on all the parts, and looks unrelated for parts that differ in
+    one bit.
+    """
     return int.from_bytes(hashlib.blake2b(repr(parts).encode(), digest_size=4).digest(), "big")
 
 
 def learning_rate(step: int, config: TrainConfig) -> float:
-    """The learning rate of update `step` (0 for the first): a linear warm-up, then what `decay` says."""
+    """The learning rate of update `step` (0 for the first): a linear warm-up, then what `decay`
+    says.
+    """
     warm = min(1.0, (step + 1) / max(1, config.warmup))
     share = {
         "constant": 1.0,
@@ -167,35 +188,48 @@ class Order:
         self._epoch, self._permutation = -1, torch.empty(0, dtype=torch.int64)
 
     def __call__(self, step: int) -> Tensor:
-        """The indices of step `step`'s global batch, int64 (batch_size,); may reach into the next epoch."""
+        """The indices of step `step`'s global batch, int64 (batch_size,); may reach into the
+        next epoch.
+        """
         places = torch.arange(step * self.batch_size, (step + 1) * self.batch_size)  # (B,)
         epochs = places // self.size  # (B,)
-        parts = [self._of_epoch(int(e))[places[epochs == e] % self.size] for e in epochs.unique()]
+        parts = [
+            self._of_epoch(int(e))[places[epochs == e] % self.size] for e in epochs.unique()
+        ]
         return torch.cat(parts)  # (B,)
 
     def _of_epoch(self, epoch: int) -> Tensor:
         if epoch != self._epoch:  # the last one is kept: an epoch has many steps
             generator = torch.Generator().manual_seed(seed_for("order", self.seed, epoch))
-            self._epoch, self._permutation = epoch, torch.randperm(self.size, generator=generator)
+            self._epoch, self._permutation = (
+                epoch,
+                torch.randperm(self.size, generator=generator),
+            )
         return self._permutation
 
 
-# --- the run -----------------------------------------------------------------------------------------------
+# --- the run ----------------------------------------------------------------------------------
 
 
 class Meter:
-    """Means of the last steps' numbers, added up on the device so that the CPU need not wait for a GPU."""
+    """Means of the last steps' numbers, added up on the device so that the CPU need not wait
+    for a GPU.
+    """
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
         self.names: list[str] = []
         self.count = 0
         self.sums = torch.zeros(0, device=device)
-        self.bad_step = torch.tensor(-1, device=device)  # the first with a loss or gradient not finite
+        self.bad_step = torch.tensor(
+            -1, device=device
+        )  # the first with a loss or gradient not finite
 
     def add(self, step: int, values: dict[str, Tensor]) -> None:
         """Take in one step's scalars; the first two, loss and gradient norm, must be finite."""
-        scalars = [torch.as_tensor(value, device=self.device).detach() for value in values.values()]
+        scalars = [
+            torch.as_tensor(value, device=self.device).detach() for value in values.values()
+        ]
         row = torch.stack([scalar.float().reshape(()) for scalar in scalars])  # (names,)
         if not self.count:
             self.names, self.sums = list(values), torch.zeros_like(row)
@@ -222,10 +256,17 @@ class Meter:
 
 
 class Run:
-    """A task under way: the model and its optimizer on their device, the average, and how far it has come."""
+    """A task under way: the model and its optimizer on their device, the average, and how far
+    it has come.
+    """
 
     def __init__(self, task: Task, accelerator: Accelerator, fsdp: bool = False) -> None:
-        self.task, self.config, self.accelerator, self.fsdp = task, task.config, accelerator, fsdp
+        self.task, self.config, self.accelerator, self.fsdp = (
+            task,
+            task.config,
+            accelerator,
+            fsdp,
+        )
         self.inner = task.model  # the bare module; `self.model` is the wrapper around it
         self.ema = EMA(task.model, self.config.ema) if self.config.ema else None
         self.state: nn.Module | None = getattr(task, "state", None)
@@ -233,15 +274,23 @@ class Run:
             self.state.to(accelerator.device)
         if fsdp:
             shard(task.model, accelerator)
-            self.model = accelerator.prepare_model(task.model, evaluation_mode=True)  # for its mixed precision alone
-            self.optimizer = accelerator.prepare_optimizer(make_optimizer(task, accelerator.device))
+            self.model = accelerator.prepare_model(
+                task.model, evaluation_mode=True
+            )  # for its mixed precision alone
+            self.optimizer = accelerator.prepare_optimizer(
+                make_optimizer(task, accelerator.device)
+            )
         else:
-            self.model, self.optimizer = accelerator.prepare(task.model, make_optimizer(task, accelerator.device))
+            self.model, self.optimizer = accelerator.prepare(
+                task.model, make_optimizer(task, accelerator.device)
+            )
         if self.ema and fsdp:
             shard(self.ema.module, accelerator)
         elif self.ema:
             self.ema.module.to(accelerator.device)
-            self.ema.copy_from(self.inner)  # several processes: they all start from the first one's weights
+            self.ema.copy_from(
+                self.inner
+            )  # several processes: they all start from the first one's weights
         self.stream: Any = getattr(task, "stream", None)
         self.order = make_order(task)
         self.meter = Meter(accelerator.device)
@@ -258,14 +307,22 @@ class Run:
             self.state.load_state_dict(tensors["task"])
         restore_optimizer(self.inner, self.optimizer.optimizer, tensors["optimizer"])
         self.meter.restore(state["meter"])
-        self.step, self.minutes, self.last_row = state["step"], state["minutes"], state["numbers"]
+        self.step, self.minutes, self.last_row = (
+            state["step"],
+            state["minutes"],
+            state["numbers"],
+        )
 
     def update(self) -> None:
         """One step of training."""
         self.model.train()
         loss, numbers = self.task.loss(self.model, self.next_batch(), self.seeded())
         self.accelerator.backward(loss)
-        norm = whole(self.accelerator.clip_grad_norm_(self.model.parameters(), self.config.clip_norm or math.inf))
+        norm = whole(
+            self.accelerator.clip_grad_norm_(
+                self.model.parameters(), self.config.clip_norm or math.inf
+            )
+        )
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(self.step, self.config)
         self.optimizer.step()
@@ -278,15 +335,24 @@ class Run:
     def next_batch(self) -> dict[str, Tensor]:
         """This process's share of the step's global batch, on the device."""
         rank = self.accelerator.process_index
-        set_seed(seed_for("global", self.config.seed, self.step, rank))  # dropout, and what the batch draws
+        set_seed(
+            seed_for("global", self.config.seed, self.step, rank)
+        )  # dropout, and what the batch draws
         batch = self.task.batch(self.share(self.step))
         if self.stream and self.step + 1 < self.config.steps:
             self.stream.prefetch(self.share(self.step + 1))
-        return {name: tensor.to(self.accelerator.device, non_blocking=True) for name, tensor in batch.items()}
+        return {
+            name: tensor.to(self.accelerator.device, non_blocking=True)
+            for name, tensor in batch.items()
+        }
 
     def share(self, step: int) -> Tensor:
-        """Which examples of a step's global batch are this process's: (B,) => (B / processes,)."""
-        return self.order(step).chunk(self.accelerator.num_processes)[self.accelerator.process_index]
+        """Which examples of a step's global batch are this process's: (B,) => (B /
+        processes,).
+        """
+        return self.order(step).chunk(self.accelerator.num_processes)[
+            self.accelerator.process_index
+        ]
 
     def seeded(self) -> torch.Generator:
         """The generator of this step's noise and timesteps, on the device."""
@@ -298,21 +364,33 @@ class Run:
         return self.step == self.config.steps or self.step % every == 0
 
     def check_finite(self, folder: Path) -> None:
-        """Raise `Dalle2EduError` if any process met a loss or gradient that was not a finite number."""
-        bad = [step for step in self.accelerator.gather(self.meter.bad_step.reshape(1)).tolist() if step >= 0]
+        """Raise `Dalle2EduError` if any process met a loss or gradient that was not a finite
+        number.
+        """
+        bad = [
+            step
+            for step in self.accelerator.gather(self.meter.bad_step.reshape(1)).tolist()
+            if step >= 0
+        ]
         if bad:
             kept = max(folder.glob("step-*"), default=None)
             raise Dalle2EduError(
-                f"{self.task.name}: the loss was not finite at step {min(bad) + 1}, so the run stopped; "
-                f"{f'the last good checkpoint is {kept}' if kept else 'there is no checkpoint yet'}. "
-                f"Try a learning rate below {self.config.learning_rate:g} in a new folder."
+                f"{self.task.name}: the loss was not finite at step {min(bad) + 1}, so the run"
+                " stopped;"
+                f" {f'the last good checkpoint is {kept}' if kept else 'there is no checkpoint yet'}."
+                f" Try a learning rate below {self.config.learning_rate:g} in a new folder."
             )
 
     def log(self, logs: Logs | None) -> dict[str, float]:
         """Write one row of means since the last one, and return them."""
         means = self.meter.means(self.accelerator)
         rate = learning_rate(self.step - 1, self.config)
-        self.last_row = {"step": self.step, "minutes": self.minutes, "learning_rate": rate, **means}
+        self.last_row = {
+            "step": self.step,
+            "minutes": self.minutes,
+            "learning_rate": rate,
+            **means,
+        }
         self.meter.clear()
         if logs:
             logs.write(self.last_row)
@@ -328,7 +406,9 @@ class Run:
             save_grid(pictures, file)
 
     def save(self, folder: Path) -> None:
-        """Write a checkpoint; of a sharded model every process must call this, and the main one writes."""
+        """Write a checkpoint; of a sharded model every process must call this, and the main one
+        writes.
+        """
         tensors = {"model": self.inner.state_dict()}
         if self.ema:
             tensors["ema"] = self.ema.module.state_dict()
@@ -352,11 +432,12 @@ class Run:
 
 
 def make_optimizer(task: Task, device: torch.device) -> torch.optim.AdamW:
-    """Adam with decoupled weight decay (arXiv 1711.05101) on the parameters that are not frozen.
+    """Adam with decoupled weight decay (arXiv 1711.05101) on the parameters that are not
+    frozen.
 
-    Biases and the gains of normalisations, all that is not a matrix or a kernel, are not decayed: pulling a
-    gain towards 0 regularises nothing, it only mutes a layer. CLIP does the same (arXiv 2103.00020, 2.5).
-    """
+    Biases and the gains of normalisations, all that is not a matrix or a kernel, are not
+    decayed: pulling a gain towards 0 regularises nothing, it only mutes a layer. CLIP does the
+    same (arXiv 2103.00020, 2.5)."""
     config = task.config
     trained = [parameter for parameter in task.model.parameters() if parameter.requires_grad]
     groups = [
@@ -384,27 +465,33 @@ def make_order(task: Task) -> Order | ShardOrder:
     return ShardOrder(stream.counts, task.config.batch_size, seeded)
 
 
-# --- starting, and starting again --------------------------------------------------------------------------
+# --- starting, and starting again -------------------------------------------------------------
 
 
 def make_accelerator(config: TrainConfig, device: str | None) -> Accelerator:
     """`accelerate`'s handle on the hardware: "cpu", "cuda", or None for the best there is."""
     if device not in (None, "cpu", "cuda", "mps"):
-        raise Dalle2EduError(f"Unknown device {device!r}; known: cpu, cuda, mps, none for the best there is.")
+        raise Dalle2EduError(
+            f"Unknown device {device!r}; known: cpu, cuda, mps, none for the best there is."
+        )
     if device == "cuda" and not torch.cuda.is_available():
         raise Dalle2EduError("There is no CUDA GPU here: leave the device out, or use cpu.")
-    os.environ.pop("ACCELERATE_USE_FSDP", None)  # `wants_fsdp` has read it, and `sharding.py` does it
-    # accelerate keeps its first answer for the life of the process; a notebook trains many models.
+    os.environ.pop(
+        "ACCELERATE_USE_FSDP", None
+    )  # `wants_fsdp` has read it, and `sharding.py` does it
+    # accelerate keeps its first answer for the life of the process; a notebook trains many
+    # models.
     AcceleratorState._reset_state()
     if PartialState._shared_state and not torch.distributed.is_initialized():
         PartialState._reset_state()
-    # Several processes talk to each other on a machine without a GPU only if accelerate is told that it is one.
+    # Several processes talk to each other on a machine without a GPU only if accelerate is told
+    # that it is one.
     on_cpu = device == "cpu" or (device is None and only_cpu())
     accelerator = Accelerator(cpu=on_cpu, mixed_precision=config.mixed_precision)
     if config.batch_size % accelerator.num_processes:
         raise Dalle2EduError(
-            f"A batch of {config.batch_size} can't be shared by {accelerator.num_processes} processes: "
-            "choose a multiple."
+            f"A batch of {config.batch_size} can't be shared by {accelerator.num_processes}"
+            " processes: choose a multiple."
         )
     return accelerator
 
@@ -433,31 +520,40 @@ def identity(task: Task) -> dict[str, Any]:
 def find_start(task: Task, out: Path, resume: bool) -> Checkpoint | None:
     """The checkpoint to go on from, None to start anew.
 
-    Raises `Dalle2EduError` if the folder holds a run and `resume` is False, or if it holds another run.
-    """
+    Raises `Dalle2EduError` if the folder holds a run and `resume` is False, or if it holds
+    another run."""
     checkpoint = latest_checkpoint(out / "checkpoint")
     if checkpoint is None:
         return None
     if not resume:
         raise Dalle2EduError(
-            f"{out} already holds a run of {checkpoint.step} steps: add --resume, or choose another folder."
+            f"{out} already holds a run of {checkpoint.step} steps: add --resume, or choose"
+            " another folder."
         )
     different = _differences(checkpoint.state, identity(task), checkpoint.step)
     different += _shape_differences(checkpoint, task.model)
     if different:
-        raise Dalle2EduError(f"{checkpoint.path} is of another run; it differs in {'; '.join(different[:5])}.")
+        raise Dalle2EduError(
+            f"{checkpoint.path} is of another run; it differs in {'; '.join(different[:5])}."
+        )
     return checkpoint
 
 
-def _differences(old: dict[str, Any], new: dict[str, Any], done: int, prefix: str = "") -> list[str]:
-    """What differs after `done` steps, as "config.seed (was 0, now 1)". What does not touch the training may differ."""
+def _differences(
+    old: dict[str, Any], new: dict[str, Any], done: int, prefix: str = ""
+) -> list[str]:
+    """What differs after `done` steps, as "config.seed (was 0, now 1)". What does not touch the
+    training may differ.
+    """
     found = []
     for key, value in new.items():
         name, before = f"{prefix}{key}", old.get(key)
         if isinstance(value, dict) and isinstance(before, dict):
             missing = dict.fromkeys(before.keys() - value.keys())
             found += _differences(before, {**value, **missing}, done, f"{name}.")
-        elif before != value and not (name in FREE or (name == "config.steps" and _still_open(old, new, done))):
+        elif before != value and not (
+            name in FREE or (name == "config.steps" and _still_open(old, new, done))
+        ):
             found.append(f"{name} (was {before}, now {value})")
     return found
 
@@ -466,7 +562,9 @@ FREE = ("config.save_every", "config.sample_every")  # how often to save or samp
 
 
 def _still_open(old: dict[str, Any], new: dict[str, Any], done: int) -> bool:
-    """Whether the first `done` steps are the same in both configs, which differ in how many steps there are."""
+    """Whether the first `done` steps are the same in both configs, which differ in how many
+    steps there are.
+    """
     cooling_from = (1 - COOLDOWN) * min(old["steps"], new["steps"])
     return old["decay"] == "constant" or (old["decay"] == "cooldown" and done <= cooling_from)
 
@@ -475,10 +573,12 @@ def _shape_differences(checkpoint: Checkpoint, model: nn.Module) -> list[str]:
     old = {name: list(tensor.shape) for name, tensor in checkpoint.tensors["model"].items()}
     new = {name: list(tensor.shape) for name, tensor in model.state_dict().items()}
     names = sorted(old.keys() | new.keys())
-    return [f"{n} (was {old.get(n)}, now {new.get(n)})" for n in names if old.get(n) != new.get(n)]
+    return [
+        f"{n} (was {old.get(n)}, now {new.get(n)})" for n in names if old.get(n) != new.get(n)
+    ]
 
 
-# --- the loop ----------------------------------------------------------------------------------------------
+# --- the loop ---------------------------------------------------------------------------------
 
 
 def train(
@@ -493,15 +593,15 @@ def train(
 ) -> Path:
     """Train `task` in the folder `out`; return the path of the last checkpoint.
 
-    `fsdp` splits the model among the processes (`sharding.py`); its weights are then whole in the checkpoint only.
-    `resume` goes on from the folder's last checkpoint, or starts if there is none. `max_minutes` stops early
-    with a checkpoint, whose `state.json` says how many steps were done. Afterwards `task.model` holds the
-    trained weights (not the average). Under `accelerate launch` or `torchrun`, call it in every process, with
-    a shared `out`.
+    `fsdp` splits the model among the processes (`sharding.py`); its weights are then whole in
+    the checkpoint only. `resume` goes on from the folder's last checkpoint, or starts if there
+    is none. `max_minutes` stops early with a checkpoint, whose `state.json` says how many steps
+    were done. Afterwards `task.model` holds the trained weights (not the average). Under
+    `accelerate launch` or `torchrun`, call it in every process, with a shared `out`.
 
-    Raises `Dalle2EduError`, with the last good checkpoint intact, for a loss that is not finite, a full disk,
-    a folder that holds another run, a damaged checkpoint with none before it.
-    """
+    Raises `Dalle2EduError`, with the last good checkpoint intact, for a loss that is not
+    finite, a full disk, a folder that holds another run, a damaged checkpoint with none before
+    it."""
     if logger not in LOGGERS:
         raise Dalle2EduError(f"Unknown logger {logger!r}; known: {', '.join(LOGGERS)}.")
     out, fsdp = Path(out), fsdp or wants_fsdp()
@@ -520,11 +620,15 @@ def train(
     finally:
         if logs:
             logs.close()
-        accelerator.unwrap_model(run.model, keep_fp32_wrapper=False)  # the task gets its bare model back
+        accelerator.unwrap_model(
+            run.model, keep_fp32_wrapper=False
+        )  # the task gets its bare model back
 
 
 def _clock(run: Run, max_minutes: float | None) -> Callable[[], bool]:
-    """A function that keeps `run.minutes` and says whether the time is up, alike in every process."""
+    """A function that keeps `run.minutes` and says whether the time is up, alike in every
+    process.
+    """
     began, before = time.monotonic(), run.minutes
 
     def time_is_up() -> bool:
@@ -538,13 +642,21 @@ def _clock(run: Run, max_minutes: float | None) -> Callable[[], bool]:
     return time_is_up
 
 
-def _run_to_the_end(run: Run, out: Path, logs: Logs | None, progress: bool, time_is_up: Callable[[], bool]) -> Path:
+def _run_to_the_end(
+    run: Run, out: Path, logs: Logs | None, progress: bool, time_is_up: Callable[[], bool]
+) -> Path:
     config, folder = run.config, out / "checkpoint"
     main = run.accelerator.is_main_process
-    # Looking at the numbers makes a GPU wait, and processes wait for each other; alone on a CPU it is free.
+    # Looking at the numbers makes a GPU wait, and processes wait for each other; alone on a CPU
+    # it is free.
     alone_on_cpu = run.accelerator.num_processes == 1 and run.accelerator.device.type == "cpu"
     stop = False
-    bar = tqdm(total=config.steps, initial=run.step, desc=run.task.name, disable=not (progress and main))
+    bar = tqdm(
+        total=config.steps,
+        initial=run.step,
+        desc=run.task.name,
+        disable=not (progress and main),
+    )
     with bar:
         while run.step < config.steps and not stop:
             run.update()

@@ -1,4 +1,5 @@
-"""What the two rivals of the diffusion prior learn from: the same embeddings and captions, other questions.
+"""What the two rivals of the diffusion prior learn from: the same embeddings and captions,
+other questions.
 
     ARPriorTask       captions, an embedding's first codes   -> the next code
     RegressionTask    captions                               -> the mean embedding
@@ -30,7 +31,9 @@ class ARPriorTask:
 
     about: dict[str, Any] = {}  # what else makes this run this run; `recipes.run` fills it in
 
-    def __init__(self, name: str, data: Data, config: TrainConfig, model: ARPriorConfig, pca: PCA):
+    def __init__(
+        self, name: str, data: Data, config: TrainConfig, model: ARPriorConfig, pca: PCA
+    ):
         self.name, self.config, self.model_config = name, config, model
         self.data, self.size, self.pca = data, len(data), pca
         self.prior = ARPrior(model)
@@ -47,8 +50,13 @@ class ARPriorTask:
         self, model: nn.Module, batch: dict[str, Tensor], generator: torch.Generator
     ) -> tuple[Tensor, dict[str, Tensor]]:
         z, empty = batch.pop("image_emb"), batch.pop("empty")
-        codes, dot = self.prior.encode(z), self.prior.encode_dot((z * batch["text_emb"]).sum(dim=1))
-        logits = model(codes[:, :-1], dot=torch.where(empty, self.prior.no_text, dot), **batch)  # (B, rank, buckets)
+        codes, dot = (
+            self.prior.encode(z),
+            self.prior.encode_dot((z * batch["text_emb"]).sum(dim=1)),
+        )
+        logits = model(
+            codes[:, :-1], dot=torch.where(empty, self.prior.no_text, dot), **batch
+        )  # (B, rank, buckets)
         loss = F.cross_entropy(logits.flatten(0, 1).float(), codes.flatten())
         return loss, {"right": (logits.argmax(dim=2) == codes).float().mean()}
 
@@ -56,7 +64,10 @@ class ARPriorTask:
         return None  # an embedding is no picture; `dalle2-edu trial` shows what it is worth
 
     def metadata(self) -> dict[str, Any]:
-        kept = {"rank": self.model_config.rank, "error": float(self.pca.error()[self.model_config.rank])}
+        kept = {
+            "rank": self.model_config.rank,
+            "error": float(self.pca.error()[self.model_config.rank]),
+        }
         return {"model": asdict(self.model_config), "pca": kept, **self.about}
 
 

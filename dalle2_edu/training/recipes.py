@@ -1,8 +1,9 @@
 """The recipes: which model learns from what, how large, for how long.
 
-`dalle2-edu train <recipe> --tier smoke|cpu|gpu` runs one. The order in which a whole zoo is trained is the order of
-`RECIPES`: first CLIP, since the priors and the decoders read its embeddings, and the decoder and the upsamplers before
-their fine-tuning; the judge and the oracle can be trained at any time.
+`dalle2-edu train <recipe> --tier smoke|cpu|gpu` runs one. The order in which a whole zoo is
+trained is the order of `RECIPES`: first CLIP, since the priors and the decoders read its
+embeddings, and the decoder and the upsamplers before their fine-tuning; the judge and the
+oracle can be trained at any time.
 
     smoke  seconds; shows that the code runs, not what it can do
     cpu    two cores; what the shipped zoo was trained with unless a card says otherwise
@@ -59,10 +60,20 @@ from dalle2_edu.unclip.upsampler import UpsamplerConfig
 from dalle2_edu.zoo import check_same_clip
 
 TIERS = ("smoke", "cpu", "gpu")
-Own = Pairs | Stream | Path | None  # the reader's data; a path is that of a folder of embeddings
+Own = (
+    Pairs | Stream | Path | None
+)  # the reader's data; a path is that of a folder of embeddings
 CLIP_SIZE = 64  # pictures for CLIP, and for what learns from CLIP's embeddings
-SCENES = {"smoke": 64, "cpu": 60_000, "gpu": 200_000}  # rendered scenes a recipe keeps in memory
-LARGE_SCENES = {"smoke": 16, "cpu": 6_000, "gpu": 30_000}  # the same at 128 x 128, for the upsamplers
+SCENES = {
+    "smoke": 64,
+    "cpu": 60_000,
+    "gpu": 200_000,
+}  # rendered scenes a recipe keeps in memory
+LARGE_SCENES = {
+    "smoke": 16,
+    "cpu": 6_000,
+    "gpu": 30_000,
+}  # the same at 128 x 128, for the upsamplers
 LICENCES = {
     "emoji": "Noto Color Emoji, OFL 1.1 / Apache 2.0 (dalle2_edu/data/emoji.LICENSE.txt)",
     "shapes": "rendered by this package, MIT",
@@ -72,8 +83,8 @@ LICENCES["shared"] = f"{LICENCES['shapes']}; {LICENCES['emoji']}"
 
 @dataclass(frozen=True)
 class Recipe:
-    """How to train one part of the zoo. `task(tier, own)` builds what the loop trains; own is None or the reader's
-    data.
+    """How to train one part of the zoo. `task(tier, own)` builds what the loop trains; own is
+    None or the reader's data.
     """
 
     domain: str
@@ -82,7 +93,7 @@ class Recipe:
     task: Callable[[str, Own], Task]
 
 
-# --- data ---------------------------------------------------------------------------------------------------------
+# --- data -------------------------------------------------------------------------------------
 
 
 def domain_pairs(domain: str, tier: str, size: int) -> Pairs:
@@ -90,26 +101,31 @@ def domain_pairs(domain: str, tier: str, size: int) -> Pairs:
     scenes = (SCENES if size <= CLIP_SIZE else LARGE_SCENES)[tier]
     if domain == "shapes":
         return shapes.pairs(scenes, size)
-    drawn = shards.pairs(emoji.shipped(emoji.SHARD), size, limit=scenes if tier == "smoke" else None)
+    drawn = shards.pairs(
+        emoji.shipped(emoji.SHARD), size, limit=scenes if tier == "smoke" else None
+    )
     if domain == "emoji":
         return evened(drawn)
     rendered = shapes.pairs(scenes, size)
-    return mix([(rendered, 1), (drawn, repeats(len(drawn), len(rendered)))])  # as many of the one as of the other
+    return mix(
+        [(rendered, 1), (drawn, repeats(len(drawn), len(rendered)))]
+    )  # as many of the one as of the other
 
 
 def evened(drawn: Pairs) -> Pairs:
     """The emoji, with all but the skin-tone variants three times.
 
-    Half of the set are variants of a few hundred people and hands; without this a rocket would be seen once while a
-    waving hand is seen six times.
-    """
+    Half of the set are variants of a few hundred people and hands; without this a rocket would
+    be seen once while a waving hand is seen six times."""
     toned = torch.tensor(["skin tone" in captions[0] for captions in drawn.captions])  # (N,)
     return mix([(drawn, 1), (subset(drawn, ~toned), 2)])
 
 
 def subset(pairs: Pairs, chosen: torch.Tensor) -> Pairs:
     """The pairs where `chosen`, bool (N,), is True."""
-    return Pairs(pairs.images[chosen], [pairs.captions[i] for i in chosen.nonzero()[:, 0].tolist()])
+    return Pairs(
+        pairs.images[chosen], [pairs.captions[i] for i in chosen.nonzero()[:, 0].tolist()]
+    )
 
 
 def encoded(domain: str, tier: str, own: Own, image_size: int) -> Data:
@@ -128,13 +144,17 @@ def own_device() -> str:
 
 
 def read_own(source: str, recipe: Recipe, out: Path) -> Own:
-    """The reader's data: several tar shards are streamed; one, or a folder of pictures, is read into memory; a folder
-    that `dalle2-edu data embed` wrote holds embeddings, and its path is given back.
+    """The reader's data: several tar shards are streamed; one, or a folder of pictures, is read
+    into memory; a folder that `dalle2-edu data embed` wrote holds embeddings, and its path is
+    given back.
     """
     size = 128 if "upsampler" in recipe.part else CLIP_SIZE
     if source and any(Path(source).glob("*.safetensors")):
         if recipe.part not in zoo.READS_CLIP:
-            raise Dalle2EduError(f"{source} holds embeddings, and {recipe.part} learns from pictures: give the shards.")
+            raise Dalle2EduError(
+                f"{source} holds embeddings, and {recipe.part} learns from pictures: give the"
+                " shards."
+            )
         return Path(source)
     if is_shards(source) and len(tar_files(source)) > 1:
         state = processes()
@@ -142,7 +162,10 @@ def read_own(source: str, recipe: Recipe, out: Path) -> Own:
             return Stream(source, size, out / "shards.json", progress=state.is_main_process)
     pairs = shards.pairs(source, size)
     if pairs.skipped:
-        print(f"Left out, as they could not be read: {pairs.skipped} of {pairs.skipped + len(pairs)} pictures.")
+        print(
+            f"Left out, as they could not be read: {pairs.skipped} of"
+            f" {pairs.skipped + len(pairs)} pictures."
+        )
     return pairs
 
 
@@ -152,12 +175,14 @@ def pictures(own: Own, otherwise: Callable[[], Pairs]) -> Tensor | Stream:
     return own if isinstance(own, Stream) else (own or otherwise()).images
 
 
-# --- one function a kind of network ---------------------------------------------------------------------------------
+# --- one function a kind of network -----------------------------------------------------------
 
 
 def schedule(tier: str, cpu: TrainConfig, gpu: TrainConfig) -> TrainConfig:
     """The tier's way of training; smoke is the cpu tier's, three steps long."""
-    smoke = replace(cpu, steps=3, batch_size=4, warmup=1, log_every=1, save_every=2, sample_every=3)
+    smoke = replace(
+        cpu, steps=3, batch_size=4, warmup=1, log_every=1, save_every=2, sample_every=3
+    )
     return {"smoke": smoke, "cpu": cpu, "gpu": gpu}[tier]
 
 
@@ -167,21 +192,42 @@ def clip_task(name: str, model: ClipConfig, seed: int, steps: int, tier: str, ow
     Adam's second beta and the strong weight decay are CLIP's own (arXiv 2103.00020).
     """
     cpu = TrainConfig(
-        steps, 256, 1e-3, warmup=100, decay="cosine", weight_decay=0.1, betas=(0.9, 0.98), mixed_precision="bf16"
+        steps,
+        256,
+        1e-3,
+        warmup=100,
+        decay="cosine",
+        weight_decay=0.1,
+        betas=(0.9, 0.98),
+        mixed_precision="bf16",
     )
     cpu = replace(cpu, seed=seed, save_every=100, log_every=20)
     gpu = replace(cpu, steps=4000, batch_size=1024, save_every=1000)
     tokenizer = default_tokenizer()
-    model = replace(model, vocab_size=tokenizer.vocab_size, context_length=tokenizer.context_length)
+    model = replace(
+        model, vocab_size=tokenizer.vocab_size, context_length=tokenizer.context_length
+    )
     assert not isinstance(own, Path), "`read_own` gives embeddings to what reads CLIP only"
-    return ClipTask(name, own or domain_pairs("both", tier, CLIP_SIZE), tokenizer, schedule(tier, cpu, gpu), model)
+    return ClipTask(
+        name,
+        own or domain_pairs("both", tier, CLIP_SIZE),
+        tokenizer,
+        schedule(tier, cpu, gpu),
+        model,
+    )
 
 
 def prior_schedule(tier: str) -> TrainConfig:
-    """How the diffusion prior and the regression learn; Adam's second beta from the paper's Table 3."""
-    cpu = TrainConfig(2000, 128, 1e-3, decay="cosine", weight_decay=0.06, betas=(0.9, 0.96), adam_eps=1e-6)
+    """How the diffusion prior and the regression learn; Adam's second beta from the paper's
+    Table 3.
+    """
+    cpu = TrainConfig(
+        2000, 128, 1e-3, decay="cosine", weight_decay=0.06, betas=(0.9, 0.96), adam_eps=1e-6
+    )
     cpu = replace(cpu, ema=0.998, mixed_precision="bf16", save_every=200)
-    return schedule(tier, cpu, replace(cpu, steps=10_000, batch_size=1024, ema=0.9995, save_every=2000))
+    return schedule(
+        tier, cpu, replace(cpu, steps=10_000, batch_size=1024, ema=0.9995, save_every=2000)
+    )
 
 
 def prior_config(data: Data) -> PriorConfig:
@@ -199,31 +245,44 @@ def prior_task(domain: str, tier: str, own: Own) -> Task:
 def regression_task(domain: str, tier: str, own: Own) -> Task:
     """The regression from text to image embedding, of the diffusion prior's size."""
     data = encoded(domain, tier, own, image_size=32)
-    return RegressionTask(f"{domain}-regression", data, prior_schedule(tier), prior_config(data))
+    return RegressionTask(
+        f"{domain}-regression", data, prior_schedule(tier), prior_config(data)
+    )
 
 
 def ar_prior_task(domain: str, tier: str, own: Own) -> Task:
-    """The autoregressive prior of one domain, as wide and deep as the diffusion prior; its rank is what the data needs.
+    """The autoregressive prior of one domain, as wide and deep as the diffusion prior; its rank
+    is what the data needs.
 
-    Adam's betas, its epsilon and the weight decay from Table 3. A batch has fewer pictures than the diffusion prior's:
-    a picture is a sentence here, and every code of it is an example.
-    """
-    cpu = TrainConfig(3000, 64, 1e-3, decay="cosine", weight_decay=0.04, betas=(0.9, 0.91), adam_eps=1e-10)
+    Adam's betas, its epsilon and the weight decay from Table 3. A batch has fewer pictures than
+    the diffusion prior's: a picture is a sentence here, and every code of it is an example."""
+    cpu = TrainConfig(
+        3000, 64, 1e-3, decay="cosine", weight_decay=0.04, betas=(0.9, 0.91), adam_eps=1e-10
+    )
     cpu = replace(cpu, ema=0.998, mixed_precision="bf16", save_every=200)
     gpu = replace(cpu, steps=15_000, batch_size=512, ema=0.9995, save_every=3000)
     data = encoded(domain, tier, own, image_size=32)
     pca, base = fit_pca(data.measured()[0]), prior_config(data)
     rank = pca.rank_for(PCA_ERROR)
-    print(f"PCA: {rank} of {base.clip_dim} dimensions keep all but {pca.error()[rank]:.2%} of the variance.")
-    model = ARPriorConfig(base.clip_dim, base.text_width, base.context_length, rank, emb_scale=base.emb_scale)
+    print(
+        f"PCA: {rank} of {base.clip_dim} dimensions keep all but {pca.error()[rank]:.2%} of the"
+        " variance."
+    )
+    model = ARPriorConfig(
+        base.clip_dim, base.text_width, base.context_length, rank, emb_scale=base.emb_scale
+    )
     return ARPriorTask(f"{domain}-ar-prior", data, schedule(tier, cpu, gpu), model, pca)
 
 
 def decoder_task(domain: str, tier: str, own: Own) -> Task:
     """The decoder of one domain at 32 x 32."""
-    cpu = TrainConfig(8000, 64, 1e-3, decay="cooldown", weight_decay=0.0, ema=0.998, mixed_precision="bf16")
+    cpu = TrainConfig(
+        8000, 64, 1e-3, decay="cooldown", weight_decay=0.0, ema=0.998, mixed_precision="bf16"
+    )
     cpu = replace(cpu, save_every=200, sample_every=1000)
-    gpu = replace(cpu, steps=15_000, batch_size=512, ema=0.9995, save_every=3000, sample_every=3000)
+    gpu = replace(
+        cpu, steps=15_000, batch_size=512, ema=0.9995, save_every=3000, sample_every=3000
+    )
     data = encoded(domain, tier, own, image_size=32)
     clip_dim, text_width = data.null.text_emb.shape[1], data.null.text_enc.shape[2]
     model = DecoderConfig(clip_dim, text_width, emb_scale=clip_dim**0.5)
@@ -231,10 +290,16 @@ def decoder_task(domain: str, tier: str, own: Own) -> Task:
 
 
 def inpaint_task(domain: str, tier: str, own: Own) -> Task:
-    """The zoo's decoder of one domain, taught to inpaint: it can draw already, so it needs fewer steps."""
-    cpu = TrainConfig(2600, 64, 1e-3, decay="cosine", weight_decay=0.0, ema=0.998, mixed_precision="bf16")
+    """The zoo's decoder of one domain, taught to inpaint: it can draw already, so it needs
+    fewer steps.
+    """
+    cpu = TrainConfig(
+        2600, 64, 1e-3, decay="cosine", weight_decay=0.0, ema=0.998, mixed_precision="bf16"
+    )
     cpu = replace(cpu, save_every=200, sample_every=500)
-    gpu = replace(cpu, steps=5000, batch_size=512, ema=0.9995, save_every=1000, sample_every=1000)
+    gpu = replace(
+        cpu, steps=5000, batch_size=512, ema=0.9995, save_every=1000, sample_every=1000
+    )
     check_same_clip(domain, ("decoder",))
     decoder = zoo.load(domain, "decoder")
     data = encoded(domain, tier, own, image_size=decoder.config.unet.image_size)
@@ -245,33 +310,53 @@ DAMAGE = {64: "blur", 128: "bsr"}  # what each upsampler's small picture suffers
 
 
 def upsampler_task(size: int, tier: str, own: Own) -> Task:
-    """The upsampler to `size`: 64 (cosine, blurred condition) or 128 (linear, BSR-style condition)."""
-    cpu = TrainConfig(10_000 if size == 64 else 5000, 64, 1e-3, decay="cosine", ema=0.998, mixed_precision="bf16")
+    """The upsampler to `size`: 64 (cosine, blurred condition) or 128 (linear, BSR-style
+    condition).
+    """
+    cpu = TrainConfig(
+        10_000 if size == 64 else 5000,
+        64,
+        1e-3,
+        decay="cosine",
+        ema=0.998,
+        mixed_precision="bf16",
+    )
     cpu = replace(cpu, save_every=200, sample_every=1000)
-    gpu = replace(cpu, steps=10_000, batch_size=512, ema=0.9995, save_every=2500, sample_every=5000)
+    gpu = replace(
+        cpu, steps=10_000, batch_size=512, ema=0.9995, save_every=2500, sample_every=5000
+    )
     unet = replace(UpsamplerConfig().unet, image_size=size)
     kind: Literal["cosine", "linear"] = "cosine" if size == 64 else "linear"
     images = pictures(own, lambda: domain_pairs("both", tier, 128))
     model = UpsamplerConfig(kind, unet)
-    return UpsamplerTask(f"upsampler-{size}", images, schedule(tier, cpu, gpu), model, DAMAGE[size])
+    return UpsamplerTask(
+        f"upsampler-{size}", images, schedule(tier, cpu, gpu), model, DAMAGE[size]
+    )
 
 
 def inpaint_upsampler_task(size: int, tier: str, own: Own) -> Task:
     """The zoo's upsampler to `size`, taught to inpaint."""
     cpu = TrainConfig(3000, 64, 1e-3, decay="cosine", ema=0.998, mixed_precision="bf16")
     cpu = replace(cpu, save_every=200, sample_every=1000)
-    gpu = replace(cpu, steps=5000, batch_size=512, ema=0.9995, save_every=2500, sample_every=2500)
+    gpu = replace(
+        cpu, steps=5000, batch_size=512, ema=0.9995, save_every=2500, sample_every=2500
+    )
     images = pictures(own, lambda: domain_pairs("both", tier, 128))
     trained = zoo.load("shared", f"upsampler_{size}")
-    return InpaintUpsamplerTask(f"inpaint-upsampler-{size}", images, schedule(tier, cpu, gpu), trained, DAMAGE[size])
+    return InpaintUpsamplerTask(
+        f"inpaint-upsampler-{size}", images, schedule(tier, cpu, gpu), trained, DAMAGE[size]
+    )
 
 
 def oracle_task(tier: str, own: Own) -> Task:
-    """The classifier that knows what is in a rendered scene. It learns from the renderer's truth, so it takes no
-    pictures.
+    """The classifier that knows what is in a rendered scene. It learns from the renderer's
+    truth, so it takes no pictures.
     """
     if own is not None:
-        raise Dalle2EduError("The oracle learns from the renderer's truth, which pictures of your own do not have.")
+        raise Dalle2EduError(
+            "The oracle learns from the renderer's truth, which pictures of your own do not"
+            " have."
+        )
     cpu = TrainConfig(3000, 128, 2e-3, decay="cosine", mixed_precision="bf16", save_every=200)
     return OracleTask(schedule(tier, cpu, replace(cpu, steps=8000, batch_size=256)))
 
@@ -279,24 +364,36 @@ def oracle_task(tier: str, own: Own) -> Task:
 def ddpm_task(name: str, model: DdpmConfig, tier: str, own: Own) -> Task:
     """The unconditional model of chapters 08 and 09, on single objects at 16 x 16.
 
-    DDPM's learning rate is constant and its run hundreds of times longer; five thousand steps want a high rate that
-    falls.
-    """
+    DDPM's learning rate is constant and its run hundreds of times longer; five thousand steps
+    want a high rate that falls."""
     cpu = TrainConfig(5000, 64, 1e-3, decay="cosine", ema=0.998, mixed_precision="bf16")
     cpu = replace(cpu, save_every=250, sample_every=1000)
-    gpu = replace(cpu, steps=20_000, batch_size=256, ema=0.9995, save_every=5000, sample_every=5000)
+    gpu = replace(
+        cpu, steps=20_000, batch_size=256, ema=0.9995, save_every=5000, sample_every=5000
+    )
     side = model.unet.image_size
     if own is not None:
         return DdpmTask(
-            name, pictures(own, lambda: domain_pairs("shapes", tier, side)), schedule(tier, cpu, gpu), model
+            name,
+            pictures(own, lambda: domain_pairs("shapes", tier, side)),
+            schedule(tier, cpu, gpu),
+            model,
         )
     images, labels = shapes.single_objects(SCENES[tier], side)
     return DdpmTask(name, images, schedule(tier, cpu, gpu), model, labels)
 
 
 CLIP = ClipConfig(embed_dim=256, thumbnail=16)
-# A vision transformer where the generator's CLIP has a ResNet: it should not share that one's blind spots.
-JUDGE = ClipConfig(vision_width=96, vision_layers=4, vision_head_width=32, text_width=96, text_layers=3, embed_dim=64)
+# A vision transformer where the generator's CLIP has a ResNet: it should not share that one's
+# blind spots.
+JUDGE = ClipConfig(
+    vision_width=96,
+    vision_layers=4,
+    vision_head_width=32,
+    text_width=96,
+    text_layers=3,
+    embed_dim=64,
+)
 
 RECIPES: dict[str, Recipe] = {
     "clip": Recipe(
@@ -306,10 +403,16 @@ RECIPES: dict[str, Recipe] = {
         lambda tier, own: clip_task("clip", CLIP, 0, 2400, tier, own),
     ),
     "upsampler-64": Recipe(
-        "shared", "upsampler_64", "32 -> 64 pixels", lambda tier, own: upsampler_task(64, tier, own)
+        "shared",
+        "upsampler_64",
+        "32 -> 64 pixels",
+        lambda tier, own: upsampler_task(64, tier, own),
     ),
     "upsampler-128": Recipe(
-        "shared", "upsampler_128", "64 -> 128 pixels", lambda tier, own: upsampler_task(128, tier, own)
+        "shared",
+        "upsampler_128",
+        "64 -> 128 pixels",
+        lambda tier, own: upsampler_task(128, tier, own),
     ),
     "inpaint-upsampler-64": Recipe(
         "shared",
@@ -324,16 +427,28 @@ RECIPES: dict[str, Recipe] = {
         lambda tier, own: inpaint_upsampler_task(128, tier, own),
     ),
     "shapes-prior": Recipe(
-        "shapes", "prior", "caption -> image embedding", lambda tier, own: prior_task("shapes", tier, own)
+        "shapes",
+        "prior",
+        "caption -> image embedding",
+        lambda tier, own: prior_task("shapes", tier, own),
     ),
     "shapes-decoder": Recipe(
-        "shapes", "decoder", "image embedding -> 32 pixels", lambda tier, own: decoder_task("shapes", tier, own)
+        "shapes",
+        "decoder",
+        "image embedding -> 32 pixels",
+        lambda tier, own: decoder_task("shapes", tier, own),
     ),
     "emoji-prior": Recipe(
-        "emoji", "prior", "caption -> image embedding", lambda tier, own: prior_task("emoji", tier, own)
+        "emoji",
+        "prior",
+        "caption -> image embedding",
+        lambda tier, own: prior_task("emoji", tier, own),
     ),
     "emoji-decoder": Recipe(
-        "emoji", "decoder", "image embedding -> 32 pixels", lambda tier, own: decoder_task("emoji", tier, own)
+        "emoji",
+        "decoder",
+        "image embedding -> 32 pixels",
+        lambda tier, own: decoder_task("emoji", tier, own),
     ),
     "shapes-ar-prior": Recipe(
         "shapes",
@@ -342,7 +457,10 @@ RECIPES: dict[str, Recipe] = {
         lambda tier, own: ar_prior_task("shapes", tier, own),
     ),
     "shapes-regression": Recipe(
-        "shapes", "regression", "caption -> mean embedding", lambda tier, own: regression_task("shapes", tier, own)
+        "shapes",
+        "regression",
+        "caption -> mean embedding",
+        lambda tier, own: regression_task("shapes", tier, own),
     ),
     "shapes-inpaint": Recipe(
         "shapes",
@@ -357,7 +475,10 @@ RECIPES: dict[str, Recipe] = {
         lambda tier, own: ar_prior_task("emoji", tier, own),
     ),
     "emoji-regression": Recipe(
-        "emoji", "regression", "caption -> mean embedding", lambda tier, own: regression_task("emoji", tier, own)
+        "emoji",
+        "regression",
+        "caption -> mean embedding",
+        lambda tier, own: regression_task("emoji", tier, own),
     ),
     "emoji-inpaint": Recipe(
         "emoji",
@@ -373,19 +494,27 @@ RECIPES: dict[str, Recipe] = {
     ),
     "oracle": Recipe("shapes", "oracle", "reads a scene's factors off a picture", oracle_task),
     "ddpm": Recipe(
-        "shapes", "ddpm", "one object at 16 pixels: DDPM", lambda tier, own: ddpm_task("ddpm", DDPM, tier, own)
+        "shapes",
+        "ddpm",
+        "one object at 16 pixels: DDPM",
+        lambda tier, own: ddpm_task("ddpm", DDPM, tier, own),
     ),
     "iddpm": Recipe(
-        "shapes", "iddpm", "the same: improved DDPM", lambda tier, own: ddpm_task("iddpm", IDDPM, tier, own)
+        "shapes",
+        "iddpm",
+        "the same: improved DDPM",
+        lambda tier, own: ddpm_task("iddpm", IDDPM, tier, own),
     ),
 }
 
 
-# --- running and publishing -----------------------------------------------------------------------------------------
+# --- running and publishing -------------------------------------------------------------------
 
 
 def find(name: str, tier: str) -> Recipe:
-    """The recipe of this name; raises Dalle2EduError for an unknown recipe or tier, listing the known ones."""
+    """The recipe of this name; raises Dalle2EduError for an unknown recipe or tier, listing the
+    known ones.
+    """
     if name not in RECIPES:
         raise Dalle2EduError(f"Unknown recipe {name!r}; known: {', '.join(RECIPES)}.")
     if tier not in TIERS:
@@ -406,19 +535,25 @@ def run(
     progress: bool = True,
     fsdp: bool = False,
 ) -> Path:
-    """Train a recipe in `out` (runs/<name>-<tier> unless given); return the last checkpoint's path.
+    """Train a recipe in `out` (runs/<name>-<tier> unless given); return the last checkpoint's
+    path.
 
-    data: what to learn from in place of the recipe's own world, see `read_own`. steps and mixed_precision replace the
-    tier's. fsdp splits the model among the processes. Raises Dalle2EduError for what can't be found or read.
-    """
+    data: what to learn from in place of the recipe's own world, see `read_own`. steps and
+    mixed_precision replace the tier's. fsdp splits the model among the processes. Raises
+    Dalle2EduError for what can't be found or read."""
     recipe, out = find(name, tier), out or Path("runs") / f"{name}-{tier}"
     own = read_own(data, recipe, out) if data else None
-    torch.manual_seed(seed_for("weights", name))  # the first weights are a function of the recipe's name
+    torch.manual_seed(
+        seed_for("weights", name)
+    )  # the first weights are a function of the recipe's name
     task = recipe.task(tier, own)
-    task.stream = task.data if isinstance(own, Path) else own if isinstance(own, Stream) else None  # type: ignore
+    source: Any = task.data if isinstance(own, Path) else own  # type: ignore[attr-defined]
+    task.stream = None if isinstance(own, Pairs) else source  # type: ignore[attr-defined]
     task.about = {"recipe": name, "tier": tier, "data": data, "clip": clip_hash(recipe)}
     changes: dict[str, Any] = {"steps": steps, "mixed_precision": mixed_precision}
-    task.config = replace(task.config, **{key: value for key, value in changes.items() if value is not None})
+    task.config = replace(
+        task.config, **{key: value for key, value in changes.items() if value is not None}
+    )
     checkpoint = train(task, out, resume, progress, logger, max_minutes, fsdp=fsdp)
     if processes().is_main_process:
         where = {"device": describe_device(), "commit": commit()}
@@ -435,7 +570,9 @@ def publish(run_dir: Path, notes: str = "", metrics: dict[str, float] | None = N
     """Put a run's averaged weights into the zoo with a card; return the weights' path."""
     checkpoint, where = latest_checkpoint(run_dir / "checkpoint"), run_dir / "run.json"
     if checkpoint is None:
-        raise Dalle2EduError(f"{run_dir} holds no run: train there first, with `dalle2-edu train`.")
+        raise Dalle2EduError(
+            f"{run_dir} holds no run: train there first, with `dalle2-edu train`."
+        )
     state, about = checkpoint.state, checkpoint.state["metadata"]
     recipe = RECIPES[about["recipe"]]
     config_class, model_class = zoo.classes(recipe.part)
@@ -453,7 +590,9 @@ def publish(run_dir: Path, notes: str = "", metrics: dict[str, float] | None = N
         metrics={name: round(value, 4) for name, value in {**loss, **(metrics or {})}.items()},
         date=date.today().isoformat(),
         notes=notes,
-        **(json.loads(where.read_text()) if where.exists() else {}),  # device and commit; a killed run has not said
+        **(
+            json.loads(where.read_text()) if where.exists() else {}
+        ),  # device and commit; a killed run has not said
     )
     return zoo.save(recipe.domain, recipe.part, module, card)
 
@@ -466,7 +605,18 @@ def describe_device() -> str:
 
 
 def commit() -> str:
-    """The commit of the code that runs, with a + if files were changed since; "" outside a git checkout."""
-    asked = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty=+", "--abbrev=12", "--match="]
+    """The commit of the code that runs, with a + if files were changed since; "" outside a git
+    checkout.
+    """
+    asked = [
+        "git",
+        "-C",
+        str(Path(__file__).parent),
+        "describe",
+        "--always",
+        "--dirty=+",
+        "--abbrev=12",
+        "--match=",
+    ]
     answer = subprocess.run(asked, capture_output=True, text=True, check=False)
     return answer.stdout.strip()

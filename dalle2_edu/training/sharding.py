@@ -1,14 +1,16 @@
 """Models whose training does not fit on one GPU: each process keeps a share of every tensor.
 
-Adam needs 16 bytes a weight (the weight, its gradient, two moments) and the average 4 more: 45 GB for the paper's
-2.3 billion in its decoder, on every GPU, if each keeps them all. Fully sharded data parallel (FSDP, the idea of ZeRO,
-arXiv 1910.02054) splits all of that among the processes. Before a block computes, its weights are gathered; after it,
-they are let go; gradients are summed and split again in one operation.
+Adam needs 16 bytes a weight (the weight, its gradient, two moments) and the average 4 more: 45
+GB for the paper's 2.3 billion in its decoder, on every GPU, if each keeps them all. Fully
+sharded data parallel (FSDP, the idea of ZeRO, arXiv 1910.02054) splits all of that among the
+processes. Before a block computes, its weights are gathered; after it, they are let go;
+gradients are summed and split again in one operation.
 
     one process of N holds     weights, gradients, moments, average: 1/N of each, and one block's weights in full
 
-`accelerate launch --use_fsdp` or `dalle2-edu train --fsdp` turns it on. A checkpoint holds whole tensors, so that it
-can be read, published, or gone on with by any number of processes, sharded or not.
+`accelerate launch --use_fsdp` or `dalle2-edu train --fsdp` turns it on. A checkpoint holds
+whole tensors, so that it can be read, published, or gone on with by any number of processes,
+sharded or not.
 
 Chapter 24 uses this file.
 """
@@ -26,12 +28,15 @@ from dalle2_edu.baselines.transformer import TransformerBlock
 from dalle2_edu.diffusion.unet import ResBlock
 from dalle2_edu.errors import Dalle2EduError
 
-# What is gathered and let go by itself. Attention belongs to the whole: `UNet.read` uses its weights from outside.
+# What is gathered and let go by itself. Attention belongs to the whole: `UNet.read` uses its
+# weights from outside.
 BLOCKS = (ResBlock, TransformerBlock)
 
 
 def shard(module: nn.Module, accelerator: Accelerator) -> None:
-    """Split a module's parameters among the processes, in place, from the first process's values."""
+    """Split a module's parameters among the processes, in place, from the first process's
+    values.
+    """
     if accelerator.num_processes < 2:
         raise Dalle2EduError(
             "--fsdp shares a model among several processes, and there is one: "
@@ -51,20 +56,28 @@ def shard(module: nn.Module, accelerator: Accelerator) -> None:
 
 
 def whole(tensor: Tensor) -> Tensor:
-    """A tensor with all its parts; every process must ask. One that is not sharded is given back as it is."""
+    """A tensor with all its parts; every process must ask. One that is not sharded is given
+    back as it is.
+    """
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
 def gathered(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Whole copies on the CPU, gathered one after the other: never more than one whole tensor on a GPU."""
-    return {name: whole(tensor.detach()).to("cpu", copy=True) for name, tensor in tensors.items()}
+    """Whole copies on the CPU, gathered one after the other: never more than one whole tensor
+    on a GPU.
+    """
+    return {
+        name: whole(tensor.detach()).to("cpu", copy=True) for name, tensor in tensors.items()
+    }
 
 
 @torch.no_grad()
 def fill(target: Tensor, values: Tensor) -> None:
     """Copy whole values into a tensor, or each process its part of them into a sharded one."""
     if isinstance(target, DTensor):
-        values = distribute_tensor(values.to(target.device), target.device_mesh, target.placements)
+        values = distribute_tensor(
+            values.to(target.device), target.device_mesh, target.placements
+        )
     target.copy_(values)
 
 

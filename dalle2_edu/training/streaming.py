@@ -3,14 +3,15 @@
     Streamed      pictures and captions from a `Stream`; the frozen CLIP reads each batch when it is drawn
     Embedded      what CLIP said of the pictures, computed once by `embed` and kept on disk
 
-The second pays off from the second epoch on, or when several networks learn from one data set: CLIP's image tower is
-run once. The captions are kept as token ids and read anew, since CLIP's encoded text, 77 x 768 numbers a caption, takes
-more room than the picture. Each shard of pictures becomes one file
+The second pays off from the second epoch on, or when several networks learn from one data set:
+CLIP's image tower is run once. The captions are kept as token ids and read anew, since CLIP's
+encoded text, 77 x 768 numbers a caption, takes more room than the picture. Each shard of
+pictures becomes one file
 
     000017.safetensors     image_emb float16 (n, D), images uint8 (n, 3, S, S), tokens int32 (m, L), counts int32 (n,)
 
-and a file that is there is not computed again, so `embed` may be stopped and started as often as you like, and run in
-several processes, which share the shards.
+and a file that is there is not computed again, so `embed` may be stopped and started as often
+as you like, and run in several processes, which share the shards.
 
 Chapter 24 uses this file.
 """
@@ -58,7 +59,9 @@ class Reader:
 
 
 class Streamed:
-    """`tasks.Data` from a stream: the stream's pictures are as large as CLIP wants them, a batch's `image_size`."""
+    """`tasks.Data` from a stream: the stream's pictures are as large as CLIP wants them, a
+    batch's `image_size`.
+    """
 
     def __init__(self, stream: Stream, image_size: int, clip: Clip, tokenizer: Tokenizer):
         self.stream, self.image_size, self.reader = stream, image_size, Reader(clip, tokenizer)
@@ -70,8 +73,13 @@ class Streamed:
     def draw(self, indices: Tensor, text_drop: float) -> dict[str, Tensor]:
         """As `tasks.Encoded.draw`, on CLIP's device."""
         images, captions = self.stream.take(indices)
-        text = self.reader.text(self.reader.tokenizer(draw_captions(captions))).as_conditioning()
-        seen = {"images": shrink(images, self.image_size), "image_emb": self.reader.pictures(images)}
+        text = self.reader.text(
+            self.reader.tokenizer(draw_captions(captions))
+        ).as_conditioning()
+        seen = {
+            "images": shrink(images, self.image_size),
+            "image_emb": self.reader.pictures(images),
+        }
         return {**seen, **drop_text(text, self.null, text_drop)}
 
     def measured(self) -> tuple[Tensor, Tensor]:
@@ -80,28 +88,42 @@ class Streamed:
 
 
 def measure(data: Data) -> tuple[Tensor, Tensor]:
-    """Embeddings and dot products of pictures that stand at even distances, the same in every process and run."""
+    """Embeddings and dot products of pictures that stand at even distances, the same in every
+    process and run.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         chosen = torch.arange(0, len(data), max(1, len(data) // MEASURED))
-        drawn = [data.draw(some, text_drop=0.0) for some in tqdm(chosen.split(BATCH), "measuring", disable=None)]
+        drawn = [
+            data.draw(some, text_drop=0.0)
+            for some in tqdm(chosen.split(BATCH), "measuring", disable=None)
+        ]
     image_emb = torch.cat([each["image_emb"].cpu() for each in drawn])
-    dots = torch.cat([(each["image_emb"] * each["text_emb"]).sum(dim=1).cpu() for each in drawn])
+    dots = torch.cat(
+        [(each["image_emb"] * each["text_emb"]).sum(dim=1).cpu() for each in drawn]
+    )
     return image_emb, dots
 
 
-# --- embeddings on disk ---------------------------------------------------------------------------------------------
+# --- embeddings on disk -----------------------------------------------------------------------
 
 
 def embed(
-    source: str, out: Path, clip: Clip, clip_hash: str, tokenizer: Tokenizer, size: int, image_size: int
+    source: str,
+    out: Path,
+    clip: Clip,
+    clip_hash: str,
+    tokenizer: Tokenizer,
+    size: int,
+    image_size: int,
 ) -> list[Path]:
-    """Write what CLIP says of shards into the folder `out`, a file a shard; return the files, old and new.
+    """Write what CLIP says of shards into the folder `out`, a file a shard; return the files,
+    old and new.
 
-    size is the pictures' for CLIP, image_size that of the copy kept beside the embeddings, for a decoder to learn from.
-    clip_hash says whose embeddings they are. Raises Dalle2EduError if the folder holds another CLIP's, other captions'
-    or other pictures', and for a shard that can't be read or has more than 1% of bad pictures.
-    """
+    size is the pictures' for CLIP, image_size that of the copy kept beside the embeddings, for
+    a decoder to learn from. clip_hash says whose embeddings they are. Raises Dalle2EduError if
+    the folder holds another CLIP's, other captions' or other pictures', and for a shard that
+    can't be read or has more than 1% of bad pictures."""
     reader, state = Reader(clip, tokenizer), processes()
     files = []
     for number, url in enumerate(tar_files(source)):
@@ -121,7 +143,10 @@ def embed_shard(url: str, reader: Reader, size: int, image_size: int) -> dict[st
     """What CLIP says of one shard, as the tensors of its file."""
     images, captions, bad = keep_readable(samples_in_shards([url]), size, limit=None)
     if len(bad) > MOST_BAD * (len(images) + len(bad)) or not images:
-        raise Dalle2EduError(f"{len(bad)} of {len(images) + len(bad)} pictures in {url} can't be used (1% may be bad)")
+        raise Dalle2EduError(
+            f"{len(bad)} of {len(images) + len(bad)} pictures in {url} can't be used (1% may be"
+            " bad)"
+        )
     several = torch.stack(images).split(BATCH)
     return {
         "image_emb": torch.cat([reader.pictures(some).half().cpu() for some in several]),
@@ -140,7 +165,9 @@ def write_whole(file: Path, tensors: dict[str, Tensor], about: dict[str, str]) -
 
 
 def header(file: Path) -> tuple[dict[str, str], int]:
-    """What a file says about itself, and of how many pictures it is; the tensors are not read."""
+    """What a file says about itself, and of how many pictures it is; the tensors are not
+    read.
+    """
     try:
         with safe_open(file, "pt") as opened:
             return dict(opened.metadata() or {}), opened.get_slice("counts").get_shape()[0]
@@ -154,22 +181,32 @@ def check_same(file: Path, about: dict[str, str]) -> None:
     """Raise Dalle2EduError unless the file is what would be written."""
     found = header(file)[0]
     different = [
-        f"{name} {found.get(name)!r}, not {value!r}" for name, value in about.items() if found.get(name) != value
+        f"{name} {found.get(name)!r}, not {value!r}"
+        for name, value in about.items()
+        if found.get(name) != value
     ]
     if different:
-        raise Dalle2EduError(f"{file} is of another run: {'; '.join(different)}. Choose another folder.")
+        raise Dalle2EduError(
+            f"{file} is of another run: {'; '.join(different)}. Choose another folder."
+        )
 
 
 class Embedded:
-    """`tasks.Data` from a folder that `embed` wrote; also the `stream` whose shards the loop puts in order."""
+    """`tasks.Data` from a folder that `embed` wrote; also the `stream` whose shards the loop
+    puts in order.
+    """
 
-    def __init__(self, folder: Path, image_size: int, clip: Clip, clip_hash: str, tokenizer: Tokenizer):
+    def __init__(
+        self, folder: Path, image_size: int, clip: Clip, clip_hash: str, tokenizer: Tokenizer
+    ):
         self.files = sorted(folder.glob("*.safetensors"))
         for file in self.files:
             check_same(file, {"clip": clip_hash, "image_size": str(image_size)})
         self.counts = [header(file)[1] for file in self.files]
         self.ends = torch.tensor(self.counts).cumsum(0)
-        self.shards = Recent(lambda which: EmbeddedShard(load_file(self.files[which])), 2 * MIXED)
+        self.shards = Recent(
+            lambda which: EmbeddedShard(load_file(self.files[which])), 2 * MIXED
+        )
         self.reader = Reader(clip, tokenizer)
         self.null = self.reader.null
 
@@ -180,14 +217,22 @@ class Embedded:
         """As `tasks.Encoded.draw`; CLIP reads the captions."""
         which = torch.searchsorted(self.ends, indices, right=True)
         first = self.ends[which] - torch.tensor(self.counts)[which]
-        rows = [self.shards[w].row(i) for w, i in zip(which.tolist(), (indices - first).tolist(), strict=True)]
+        rows = [
+            self.shards[w].row(i)
+            for w, i in zip(which.tolist(), (indices - first).tolist(), strict=True)
+        ]
         lucky = draw_one(torch.tensor([len(row["tokens"]) for row in rows])).tolist()
         tokens = torch.stack([row["tokens"][i] for row, i in zip(rows, lucky, strict=True)])
         seen = {
             "images": torch.stack([row["images"] for row in rows]),
-            "image_emb": torch.stack([row["image_emb"].float() for row in rows]).to(self.reader.device),
+            "image_emb": (
+                torch.stack([row["image_emb"].float() for row in rows]).to(self.reader.device)
+            ),
         }
-        return {**seen, **drop_text(self.reader.text(tokens).as_conditioning(), self.null, text_drop)}
+        return {
+            **seen,
+            **drop_text(self.reader.text(tokens).as_conditioning(), self.null, text_drop),
+        }
 
     def measured(self) -> tuple[Tensor, Tensor]:
         """As `tasks.Encoded.measured`, of about `MEASURED` pictures, with one caption each."""

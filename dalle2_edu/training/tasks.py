@@ -5,8 +5,9 @@
     DecoderTask    image embeddings, captions      -> the picture at 32 x 32
     UpsamplerTask  damaged small pictures          -> crops of the picture at twice the size
 
-CLIP is frozen while the prior and the decoder learn (unCLIP, section 2), so each picture and each caption is
-encoded once, before the first step, and never again: `Encoded` holds the results.
+CLIP is frozen while the prior and the decoder learn (unCLIP, section 2), so each picture and
+each caption is encoded once, before the first step, and never again: `Encoded` holds the
+results.
 
 Chapters 12, 15, 16 and 17 use this file.
 """
@@ -49,7 +50,9 @@ def to_float(images: Tensor) -> Tensor:
 
 def index_timesteps(n: int, diffusion: GaussianDiffusion, generator: torch.Generator) -> Tensor:
     """One step of the process for each of n pictures, all steps equally likely: int64 (n,)."""
-    return torch.randint(diffusion.num_timesteps, (n,), generator=generator, device=generator.device)
+    return torch.randint(
+        diffusion.num_timesteps, (n,), generator=generator, device=generator.device
+    )
 
 
 def noise_like(x: Tensor, generator: torch.Generator) -> Tensor:
@@ -57,11 +60,13 @@ def noise_like(x: Tensor, generator: torch.Generator) -> Tensor:
     return torch.randn(x.shape, generator=generator, device=x.device)
 
 
-# --- captions ---------------------------------------------------------------------------------------------------
+# --- captions ---------------------------------------------------------------------------------
 
 
 def draw_one(counts: Tensor) -> Tensor:
-    """Which of its captions each picture is shown with, drawn from torch's global generator: counts (B,) -> (B,)."""
+    """Which of its captions each picture is shown with, drawn from torch's global generator:
+    counts (B,) -> (B,).
+    """
     return (torch.rand(len(counts)) * counts).long()
 
 
@@ -77,17 +82,20 @@ class Captions:
     def __init__(self, pairs: Pairs, tokenizer: Tokenizer):
         self.counts = torch.tensor([len(captions) for captions in pairs.captions])  # (N,)
         self.starts = self.counts.cumsum(0) - self.counts  # (N,)
-        self.tokens = tokenizer([caption for captions in pairs.captions for caption in captions])  # (M, L)
+        self.tokens = tokenizer(
+            [caption for captions in pairs.captions for caption in captions]
+        )  # (M, L)
 
     def draw(self, indices: Tensor) -> Tensor:
         """One caption of each picture: places in `tokens`, (B,)."""
         return self.starts[indices] + draw_one(self.counts[indices])
 
 
-# --- CLIP -------------------------------------------------------------------------------------------------------
+# --- CLIP -------------------------------------------------------------------------------------
 
 
-THUMBNAIL_WEIGHT = 2.0  # makes the thumbnail's error count about as much as the contrastive loss once both are small
+# makes the thumbnail's error count about as much as the contrastive loss once both are small
+THUMBNAIL_WEIGHT = 2.0
 
 
 class ClipTask:
@@ -95,7 +103,14 @@ class ClipTask:
 
     about: dict[str, Any] = {}  # what else makes this run this run; `recipes.run` fills it in
 
-    def __init__(self, name: str, pairs: Pairs | Stream, tokenizer: Tokenizer, config: TrainConfig, model: ClipConfig):
+    def __init__(
+        self,
+        name: str,
+        pairs: Pairs | Stream,
+        tokenizer: Tokenizer,
+        config: TrainConfig,
+        model: ClipConfig,
+    ):
         self.name, self.config, self.model_config = name, config, model
         self.pairs, self.tokenizer, self.size = pairs, tokenizer, len(pairs)
         self.model: nn.Module = Clip(model)
@@ -110,13 +125,21 @@ class ClipTask:
         images = jitter(to_float(batch["images"]), generator)
         u, v, scale, thumbnails = model(images, batch["tokens"])
         own = torch.arange(len(u), device=u.device)
-        right = ((u @ v.T).argmax(dim=1) == own).float().mean()  # the share whose own caption is the nearest
+        right = (
+            ((u @ v.T).argmax(dim=1) == own).float().mean()
+        )  # the share whose own caption is the nearest
         loss, numbers = contrastive_loss(u, v, scale), {"right": right, "scale": scale}
         if thumbnails is None:
             return loss, numbers
-        seen = F.avg_pool2d(images, images.shape[-1] // thumbnails.shape[-1])  # (B, 3, 64, 64) => (B, 3, 16, 16)
+        seen = F.avg_pool2d(
+            images, images.shape[-1] // thumbnails.shape[-1]
+        )  # (B, 3, 64, 64) => (B, 3, 16, 16)
         error = F.mse_loss(thumbnails.float(), seen)
-        return loss + THUMBNAIL_WEIGHT * error, {**numbers, "contrastive": loss, "thumbnail": error}
+        return loss + THUMBNAIL_WEIGHT * error, {
+            **numbers,
+            "contrastive": loss,
+            "thumbnail": error,
+        }
 
     def sample(self, model: nn.Module) -> Tensor | None:
         return None  # CLIP draws nothing
@@ -126,29 +149,36 @@ class ClipTask:
 
 
 def jitter(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Turn by up to 6 degrees, scale by up to 10%, shift by up to 6%, each picture its own way. (B, 3, H, W), same
-    out.
+    """Turn by up to 6 degrees, scale by up to 10%, shift by up to 6%, each picture its own way.
+    (B, 3, H, W), same out.
     """
     device, n = images.device, len(images)
-    luck = torch.rand(n, 4, generator=generator, device=generator.device).to(device) * 2 - 1  # (B, 4) in [-1, 1]
+    luck = (
+        torch.rand(n, 4, generator=generator, device=generator.device).to(device) * 2 - 1
+    )  # (B, 4) in [-1, 1]
     angle, scale = luck[:, 0] * 0.1, 1 + luck[:, 1] * 0.1
-    cos, sin, shift = scale * angle.cos(), scale * angle.sin(), luck[:, 2:] * 0.12  # the picture is 2 units wide
-    matrix = torch.stack([cos, -sin, shift[:, 0], sin, cos, shift[:, 1]], dim=1).reshape(n, 2, 3)
+    cos, sin, shift = (
+        scale * angle.cos(),
+        scale * angle.sin(),
+        luck[:, 2:] * 0.12,
+    )  # the picture is 2 units wide
+    matrix = torch.stack([cos, -sin, shift[:, 0], sin, cos, shift[:, 1]], dim=1).reshape(
+        n, 2, 3
+    )
     grid = F.affine_grid(matrix, list(images.shape), align_corners=False)  # (B, H, W, 2)
     return F.grid_sample(images, grid, padding_mode="border", align_corners=False)
 
 
-# --- what CLIP says of a data set, once and for all ---------------------------------------------------------------
+# --- what CLIP says of a data set, once and for all -------------------------------------------
 
 
 @dataclass(frozen=True)
 class Encoded:
     """A data set as the frozen CLIP sees it.
 
-    images uint8 (N, 3, S, S); image_emb (N, D); captions and their encodings text_emb (M, D), text_enc (M, L, W)
-    in half precision, text_mask (M, L); `null` is the encoding of the empty text, each tensor with a batch of
-    one.
-    """
+    images uint8 (N, 3, S, S); image_emb (N, D); captions and their encodings text_emb (M, D),
+    text_enc (M, L, W) in half precision, text_mask (M, L); `null` is the encoding of the empty
+    text, each tensor with a batch of one."""
 
     images: Tensor
     image_emb: Tensor
@@ -160,42 +190,52 @@ class Encoded:
         return len(self.images)
 
     def draw(self, indices: Tensor, text_drop: float) -> dict[str, Tensor]:
-        """B pictures and a caption of each, replaced by the empty text with probability `text_drop`."""
+        """B pictures and a caption of each, replaced by the empty text with probability
+        `text_drop`.
+        """
         places = self.captions.draw(indices)
         text = {name: tensor[places] for name, tensor in self.text.as_conditioning().items()}
         seen = {"images": self.images[indices], "image_emb": self.image_emb[indices]}
         return {**seen, **drop_text(text, self.null, text_drop)}
 
     def measured(self) -> tuple[Tensor, Tensor]:
-        """What the priors measure before they learn: image embeddings (N, D), and z_i . z_t of every picture with each
-        of its captions, (M,).
+        """What the priors measure before they learn: image embeddings (N, D), and z_i . z_t of
+        every picture with each of its captions, (M,).
         """
         own = self.image_emb.repeat_interleave(self.captions.counts, dim=0)  # (N, D) => (M, D)
         return self.image_emb, (own * self.text.text_emb).sum(dim=1)
 
 
 def drop_text(text: dict[str, Tensor], null: TextEncoding, drop: float) -> dict[str, Tensor]:
-    """The conditioning of B texts, each replaced by the empty text's with probability `drop`."""
+    """The conditioning of B texts, each replaced by the empty text's with probability
+    `drop`.
+    """
     dropped = torch.rand(len(text["text_mask"])) < drop
     return {
-        name: _replace(text[name], empty, dropped.to(empty.device)) for name, empty in null.as_conditioning().items()
+        name: _replace(text[name], empty, dropped.to(empty.device))
+        for name, empty in null.as_conditioning().items()
     }
 
 
 def _replace(values: Tensor, null: Tensor, dropped: Tensor) -> Tensor:
-    """Rows of values (B, ...) where dropped (B,) is False, null (1, ...) where it is True. Half precision becomes
-    float.
+    """Rows of values (B, ...) where dropped (B,) is False, null (1, ...) where it is True. Half
+    precision becomes float.
     """
     values = values if values.dtype == torch.bool else values.float()
     return torch.where(dropped.reshape(-1, *[1] * (values.dim() - 1)), null, values)
 
 
 @torch.inference_mode()
-def encode(pairs: Pairs, image_size: int, clip: Clip, tokenizer: Tokenizer, batch_size: int = 256) -> Encoded:
+def encode(
+    pairs: Pairs, image_size: int, clip: Clip, tokenizer: Tokenizer, batch_size: int = 256
+) -> Encoded:
     """Run CLIP once over a data set; keep its pictures at `image_size` (box-reduced)."""
     captions = Captions(pairs, tokenizer)
     device = next(clip.parameters()).device
-    embs = [clip.encode_image(to_float(chunk.to(device))).cpu() for chunk in pairs.images.split(batch_size)]
+    embs = [
+        clip.encode_image(to_float(chunk.to(device))).cpu()
+        for chunk in pairs.images.split(batch_size)
+    ]
     texts = [clip.encode_text(chunk.to(device)) for chunk in captions.tokens.split(batch_size)]
     text = TextEncoding(
         torch.cat([text.text_emb.cpu() for text in texts]),
@@ -214,7 +254,9 @@ def shrink(images: Tensor, size: int) -> Tensor:
 
 
 class Data(Protocol):
-    """What the priors and decoders learn from: `Encoded` holds it in memory, `training/streaming.py` reads it."""
+    """What the priors and decoders learn from: `Encoded` holds it in memory,
+    `training/streaming.py` reads it.
+    """
 
     @property
     def null(self) -> TextEncoding: ...
@@ -226,7 +268,7 @@ class Data(Protocol):
     def measured(self) -> tuple[Tensor, Tensor]: ...
 
 
-# --- prior ------------------------------------------------------------------------------------------------------
+# --- prior ------------------------------------------------------------------------------------
 
 
 class PriorTask:
@@ -251,7 +293,9 @@ class PriorTask:
     ) -> tuple[Tensor, dict[str, Tensor]]:
         z0 = self.prior.standardise(batch.pop("image_emb"))
         index = index_timesteps(len(z0), self.diffusion, generator)
-        losses = self.diffusion.training_losses(model, z0, index, noise_like(z0, generator), **batch)
+        losses = self.diffusion.training_losses(
+            model, z0, index, noise_like(z0, generator), **batch
+        )
         return losses["loss"].mean(), {}
 
     def sample(self, model: nn.Module) -> Tensor | None:
@@ -261,7 +305,7 @@ class PriorTask:
         return {"model": asdict(self.model_config), **self.about}
 
 
-# --- decoder ----------------------------------------------------------------------------------------------------
+# --- decoder ----------------------------------------------------------------------------------
 
 
 class DecoderTask:
@@ -283,39 +327,62 @@ class DecoderTask:
     ) -> tuple[Tensor, dict[str, Tensor]]:
         x0 = to_float(batch.pop("images"))
         index = index_timesteps(len(x0), self.diffusion, generator)
-        losses = self.diffusion.training_losses(model, x0, index, noise_like(x0, generator), **batch)
+        losses = self.diffusion.training_losses(
+            model, x0, index, noise_like(x0, generator), **batch
+        )
         return losses["loss"].mean(), {}
 
     def sample(self, model: nn.Module) -> Tensor | None:
-        """Real pictures above, what the decoder makes of their embeddings below: (2 * GRID, 3, S, S)."""
+        """Real pictures above, what the decoder makes of their embeddings below: (2 * GRID, 3,
+        S, S).
+        """
         chosen = torch.arange(0, self.size, max(1, self.size // GRID))[:GRID]
         device = next(model.parameters()).device
-        null = {name: tensor.to(device) for name, tensor in self.data.null.as_conditioning().items()}
-        null = {name: tensor.expand(len(chosen), *tensor.shape[1:]) for name, tensor in null.items()}
+        null = {
+            name: tensor.to(device) for name, tensor in self.data.null.as_conditioning().items()
+        }
+        null = {
+            name: tensor.expand(len(chosen), *tensor.shape[1:]) for name, tensor in null.items()
+        }
         real = self.data.draw(chosen, text_drop=1.0)
         image_emb = real["image_emb"].to(device)
         keep = torch.ones(len(chosen), dtype=torch.bool, device=device)
         given = {"image_emb": image_emb, "image_keep": keep, **null}
-        empty = {"image_emb": image_emb, "image_keep": ~keep, **null}  # sharded weights are whole in `forward` only
+        empty = {
+            "image_emb": image_emb,
+            "image_keep": ~keep,
+            **null,
+        }  # sharded weights are whole in `forward` only
         noise = SeededNoise(range(len(chosen)), device)
         side = self.model_config.unet.image_size
         denoiser = classifier_free(model, 2.0, empty, given)
-        drawn = ddim_sample(denoiser, self.diffusion.respace(25), noise((len(chosen), 3, side, side)), noise)
+        drawn = ddim_sample(
+            denoiser, self.diffusion.respace(25), noise((len(chosen), 3, side, side)), noise
+        )
         return torch.cat([to_float(real["images"].cpu()), drawn.cpu()])
 
     def metadata(self) -> dict[str, Any]:
         return {"model": asdict(self.model_config), **self.about}
 
 
-# --- upsamplers -------------------------------------------------------------------------------------------------
+# --- upsamplers -------------------------------------------------------------------------------
 
 
 class UpsamplerTask:
-    """Crops of the target and their damaged halves -> v. `damage` is "blur" (first upsampler) or "bsr" (second)."""
+    """Crops of the target and their damaged halves -> v. `damage` is "blur" (first upsampler)
+    or "bsr" (second).
+    """
 
     about: dict[str, Any] = {}  # what else makes this run this run; `recipes.run` fills it in
 
-    def __init__(self, name: str, images: Tensor | Stream, config: TrainConfig, model: UpsamplerConfig, damage: str):
+    def __init__(
+        self,
+        name: str,
+        images: Tensor | Stream,
+        config: TrainConfig,
+        model: UpsamplerConfig,
+        damage: str,
+    ):
         self.name, self.config, self.model_config, self.damage = name, config, model, damage
         self.images, self.size = images, len(images)
         self.crop = model.unet.image_size // 4  # a quarter of the target's width, Table 3
@@ -344,12 +411,16 @@ class UpsamplerTask:
         return upsampler.bsr_condition(low_res, generator)
 
     def sample(self, model: nn.Module) -> Tensor | None:
-        """Enlarged small pictures above, the upsampler's full-size work below: (GRID, 3, S, S)."""
+        """Enlarged small pictures above, the upsampler's full-size work below: (GRID, 3, S,
+        S).
+        """
         chosen = torch.arange(0, self.size, max(1, self.size // (GRID // 2)))[: GRID // 2]
         device = next(model.parameters()).device
         images = shrink(self.images[chosen], self.model_config.unet.image_size)
         low_res = upsampler.reduce(to_float(images).to(device), upsampler.FACTOR)
-        drawn = upsampler.upsample(model, self.diffusion.respace(10), low_res, SeededNoise(range(len(chosen)), device))
+        drawn = upsampler.upsample(
+            model, self.diffusion.respace(10), low_res, SeededNoise(range(len(chosen)), device)
+        )
         enlarged = F.interpolate(low_res, scale_factor=float(upsampler.FACTOR), mode="nearest")
         return torch.cat([enlarged, drawn]).cpu()
 
@@ -358,8 +429,8 @@ class UpsamplerTask:
 
 
 def random_crops(images: Tensor, side: int, step: int) -> Tensor:
-    """One random side x side crop of each picture, corners on multiples of `step`: (B, 3, S, S) -> (B, 3, side,
-    side).
+    """One random side x side crop of each picture, corners on multiples of `step`: (B, 3, S, S)
+    -> (B, 3, side, side).
     """
     places = (images.shape[-1] - side) // step + 1
     corners = (torch.rand(len(images), 2) * places).long() * step  # (B, 2): top, left
@@ -371,12 +442,18 @@ def random_crops(images: Tensor, side: int, step: int) -> Tensor:
 
 
 def mix(parts: Sequence[tuple[Pairs, int]]) -> Pairs:
-    """Several data sets as one, each repeated so many times, so that a small one is not drowned by a large one."""
+    """Several data sets as one, each repeated so many times, so that a small one is not drowned
+    by a large one.
+    """
     images = torch.cat([pairs.images for pairs, times in parts for _ in range(times)])
-    captions = [caption for pairs, times in parts for _ in range(times) for caption in pairs.captions]
+    captions = [
+        caption for pairs, times in parts for _ in range(times) for caption in pairs.captions
+    ]
     return Pairs(images, captions, sum(pairs.skipped for pairs, _ in parts))
 
 
 def repeats(small: int, large: int) -> int:
-    """How often to repeat a set of `small` so that it weighs about as much as one of `large`."""
+    """How often to repeat a set of `small` so that it weighs about as much as one of
+    `large`.
+    """
     return max(1, math.ceil(large / small))

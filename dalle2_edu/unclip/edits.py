@@ -1,7 +1,8 @@
-r"""Edits: variations, blends, text diffs and inpainting, what DALL·E 2 does with a picture that you bring.
+r"""Edits: variations, blends, text diffs and inpainting, what DALL·E 2 does with a picture that
+you bring.
 
-All of them turn the picture into its bipartite latent, (z_i, x_T), change the one half or the other, and decode
-again (`latents` has the mathematics). unCLIP (arXiv 2204.06125), section 3:
+All of them turn the picture into its bipartite latent, (z_i, x_T), change the one half or the
+other, and decode again (`latents` has the mathematics). unCLIP (arXiv 2204.06125), section 3:
 
     invert       picture -> (z_i, x_T): CLIP, and DDIM backwards through the decoder that is given z_i
     decode       (z_i, x_T) -> picture; right after `invert`, with eta = 0, the same one again
@@ -11,10 +12,10 @@ again (`latents` has the mathematics). unCLIP (arXiv 2204.06125), section 3:
     inpaint      z_i from the prompt; the known pixels replaced at each step,             RePaint
                  or shown to networks that were taught to look at them                    GLIDE, section 3
 
-Words play no part in the first five: the decoder reads the empty text. The inversion clips the guessed picture just
-as sampling does: both must follow the same curve, and with clipping that curve is the straighter one (measured on
-four emoji, 250 steps: PSNR 49 to 53 dB clipped, 41 to 53 not). The latent is that of the decoder's 32 x 32 picture;
-detail comes from the upsamplers.
+Words play no part in the first five: the decoder reads the empty text. The inversion clips the
+guessed picture just as sampling does: both must follow the same curve, and with clipping that
+curve is the straighter one (measured on four emoji, 250 steps: PSNR 49 to 53 dB clipped, 41 to
+53 not). The latent is that of the decoder's 32 x 32 picture; detail comes from the upsamplers.
 
 Each function's first argument is the pipeline: `UnCLIP` has them as methods.
 
@@ -50,7 +51,13 @@ from dalle2_edu.text2image.inpainting import repaint
 from dalle2_edu.unclip.inpaint_networks import InpaintUpsampler
 from dalle2_edu.unclip.latents import Latent, slerp, text_direction
 from dalle2_edu.unclip.prior import nearest_to_text
-from dalle2_edu.unclip.upsampler import DETAIL_CLIP, Upsampler, from_detail, to_detail, upsampler_diffusion
+from dalle2_edu.unclip.upsampler import (
+    DETAIL_CLIP,
+    Upsampler,
+    from_detail,
+    to_detail,
+    upsampler_diffusion,
+)
 
 if TYPE_CHECKING:
     from dalle2_edu.unclip.pipeline import UnCLIP
@@ -61,8 +68,8 @@ How = Literal["replace", "finetuned"]
 
 @dataclass(frozen=True)
 class Edited:
-    """The result of an edit, for looking at: the latent that was decoded, and what the decoder and each upsampler drew,
-    smallest first, each (B, 3, S, S) in [-1, 1].
+    """The result of an edit, for looking at: the latent that was decoded, and what the decoder
+    and each upsampler drew, smallest first, each (B, 3, S, S) in [-1, 1].
     """
 
     latent: Latent
@@ -76,13 +83,16 @@ class Edited:
 
 @torch.no_grad()
 def invert(
-    unclip: UnCLIP, image: Picture, decoder_steps: int = 50, guidance_scale: float = 1.0, progress: bool = True
+    unclip: UnCLIP,
+    image: Picture,
+    decoder_steps: int = 50,
+    guidance_scale: float = 1.0,
+    progress: bool = True,
 ) -> Latent:
     """The bipartite latent of a picture (or of a batch of them, as a tensor).
 
-    decode it with the same decoder_steps and guidance_scale: more steps give the picture back more exactly. Raises
-    Dalle2EduError for what is no picture.
-    """
+    decode it with the same decoder_steps and guidance_scale: more steps give the picture back
+    more exactly. Raises Dalle2EduError for what is no picture."""
     images = as_pictures(image, unclip.image_size).to(unclip.device)
     z_i, text = unclip.clip.encode_image(images), unclip.encode_text([""] * len(images))
     x_T = ddim_invert(
@@ -107,20 +117,24 @@ def decode(
     return_stages: bool = False,
     progress: bool = True,
 ) -> Any:
-    """A latent, z_i (B, D) and x_T (B, 3, S, S) -> pictures (B, 3, 128, 128); with return_stages an `Edited`.
+    """A latent, z_i (B, D) and x_T (B, 3, S, S) -> pictures (B, 3, 128, 128); with
+    return_stages an `Edited`.
 
-    Without x_T the noise comes from the seeds, one for all or one each. eta is the share of fresh noise in each step.
-    With eta 0, x_T decides the decoder's picture, and the seed the upsamplers' detail.
-    """
+    Without x_T the noise comes from the seeds, one for all or one each. eta is the share of
+    fresh noise in each step. With eta 0, x_T decides the decoder's picture, and the seed the
+    upsamplers' detail."""
     width = unclip.decoder.config.clip_dim
     if z_i.dim() != 2 or z_i.shape[1] != width:
-        raise Dalle2EduError(f"The decoder paints from embeddings (B, {width}), not {tuple(z_i.shape)}.")
+        raise Dalle2EduError(
+            f"The decoder paints from embeddings (B, {width}), not {tuple(z_i.shape)}."
+        )
     run = Run(checked_seeds(seed, len(z_i), "latents"), unclip.device, progress)
     if x_T is None:
         x_T = run.noise("decoder start")(unclip.decoder_shape(len(z_i)))
     if x_T.shape != unclip.decoder_shape(len(z_i)):
         raise Dalle2EduError(
-            f"{len(z_i)} embeddings need noise of shape {unclip.decoder_shape(len(z_i))}, not {tuple(x_T.shape)}."
+            f"{len(z_i)} embeddings need noise of shape {unclip.decoder_shape(len(z_i))}, not"
+            f" {tuple(x_T.shape)}."
         )
     text = unclip.encode_text([""] * len(z_i))
     small = unclip.paint(z_i, text, run, decoder_steps, guidance_scale, x_T, eta)
@@ -140,18 +154,29 @@ def variations(
     return_stages: bool = False,
     progress: bool = True,
 ) -> Any:
-    """n other pictures of what this picture is of: (n, 3, 128, 128), or with return_stages an `Edited`.
+    """n other pictures of what this picture is of: (n, 3, 128, 128), or with return_stages an
+    `Edited`.
 
-    What CLIP saw stays, the rest is drawn again: the more, the larger eta. With eta 0 all n are the picture itself, as
-    the decoder gives it back. Picture i has the seed `seed` + i. Raises Dalle2EduError for n below 1, eta outside
-    [0, 1] and what is no picture.
-    """
+    What CLIP saw stays, the rest is drawn again: the more, the larger eta. With eta 0 all n are
+    the picture itself, as the decoder gives it back. Picture i has the seed `seed` + i. Raises
+    Dalle2EduError for n below 1, eta outside [0, 1] and what is no picture."""
     seeds = [seed + i for i in range(checked_count("n", n))]
     checked_share("eta", eta)
     one = one_picture(image, unclip.image_size)
     latent = invert(unclip, one, decoder_steps, guidance_scale, progress)
     z_i, x_T = latent.z_i.expand(n, -1), latent.x_T.expand(n, -1, -1, -1)
-    return decode(unclip, z_i, x_T, eta, seeds, guidance_scale, decoder_steps, upsampler_steps, return_stages, progress)
+    return decode(
+        unclip,
+        z_i,
+        x_T,
+        eta,
+        seeds,
+        guidance_scale,
+        decoder_steps,
+        upsampler_steps,
+        return_stages,
+        progress,
+    )
 
 
 def interpolate(
@@ -167,19 +192,27 @@ def interpolate(
     return_stages: bool = False,
     progress: bool = True,
 ) -> Any:
-    """A blend of two pictures in `steps` pictures, (steps, 3, 128, 128), or with return_stages an `Edited`.
+    """A blend of two pictures in `steps` pictures, (steps, 3, 128, 128), or with return_stages
+    an `Edited`.
 
-    The noise goes along the arc between the two pictures' own, so that both ends are the pictures themselves; or,
-    with fix_noise, one noise from the seed serves all, and only the meaning moves. Two equal pictures give that picture
-    in every step, and a warning. Raises Dalle2EduError for fewer than 2 steps and what is no picture.
-    """
+    The noise goes along the arc between the two pictures' own, so that both ends are the
+    pictures themselves; or, with fix_noise, one noise from the seed serves all, and only the
+    meaning moves. Two equal pictures give that picture in every step, and a warning. Raises
+    Dalle2EduError for fewer than 2 steps and what is no picture."""
     share = torch.linspace(0, 1, checked_count("steps", steps, least=2), device=unclip.device)
     both = torch.cat([one_picture(image, unclip.image_size) for image in (image_a, image_b)])
     if torch.equal(both[0], both[1]):
-        warnings.warn("The two pictures are the same: every step of the blend shows it again.", stacklevel=2)
+        warnings.warn(
+            "The two pictures are the same: every step of the blend shows it again.",
+            stacklevel=2,
+        )
     if fix_noise:
         z_i = embed(unclip, both)
-        x_T = Run([seed], unclip.device).noise("decoder start")(unclip.decoder_shape(1)).expand(steps, -1, -1, -1)
+        x_T = (
+            Run([seed], unclip.device)
+            .noise("decoder start")(unclip.decoder_shape(1))
+            .expand(steps, -1, -1, -1)
+        )
     else:
         latent = invert(unclip, both, decoder_steps, guidance_scale, progress)
         z_i, x_T = latent.z_i, between(latent.x_T, share)
@@ -210,18 +243,25 @@ def text_diff(
     return_stages: bool = False,
     progress: bool = True,
 ) -> Any:
-    """The picture led from what `source` says towards what `target` says: (steps, 3, 128, 128), or an `Edited`.
+    """The picture led from what `source` says towards what `target` says: (steps, 3, 128, 128),
+    or an `Edited`.
 
-    theta rises evenly from 0, the picture itself, to max_theta; the paper ends between 0.25 and 0.5, and at 1 nothing
-    of the picture's own meaning would be left. An empty source is no source: the target's embedding is the direction.
-    The noise stays the picture's own. Raises Dalle2EduError for an empty target, a target that says the same as the
-    source, max_theta outside (0, 1], fewer than 2 steps and what is no picture.
-    """
+    theta rises evenly from 0, the picture itself, to max_theta; the paper ends between 0.25 and
+    0.5, and at 1 nothing of the picture's own meaning would be left. An empty source is no
+    source: the target's embedding is the direction. The noise stays the picture's own. Raises
+    Dalle2EduError for an empty target, a target that says the same as the source, max_theta
+    outside (0, 1], fewer than 2 steps and what is no picture."""
     if not target.strip():
-        raise Dalle2EduError("The target is empty: say what the picture should become, for example a blue heart.")
+        raise Dalle2EduError(
+            "The target is empty: say what the picture should become, for example a blue heart."
+        )
     if checked_share("max_theta", max_theta) == 0:
-        raise Dalle2EduError("max_theta 0 leaves the picture as it is; the paper goes to between 0.25 and 0.5.")
-    theta = torch.linspace(0, max_theta, checked_count("steps", steps, least=2), device=unclip.device)
+        raise Dalle2EduError(
+            "max_theta 0 leaves the picture as it is; the paper goes to between 0.25 and 0.5."
+        )
+    theta = torch.linspace(
+        0, max_theta, checked_count("steps", steps, least=2), device=unclip.device
+    )
     one = one_picture(image, unclip.image_size)
     direction = words_direction(unclip, source, target)
     latent = invert(unclip, one, decoder_steps, guidance_scale, progress)
@@ -255,15 +295,17 @@ def inpaint(
     progress: bool = True,
     how: How | None = None,
 ) -> Tensor:
-    """n pictures, (n, 3, 128, 128), in which the masked part is painted anew and every other pixel is unchanged.
+    """n pictures, (n, 3, 128, 128), in which the masked part is painted anew and every other
+    pixel is unchanged.
 
-    mask is True (in a file: white) where to paint; prompt says what the whole picture shall be of. image and mask must
-    have the same proportions; both are brought to the pipeline's size first, and "unchanged" speaks of that picture.
-    Picture i has the seed `seed` + i. how: "finetuned" shows the known part to the decoder and the upsamplers that were
-    taught to inpaint, and is the default where there is such a decoder; "replace" puts it in place at each step, with
-    RePaint's jump and resamples (see `text2image.inpainting`). An all-white mask keeps nothing. Raises Dalle2EduError
-    for one that is all black, an empty prompt, n below 1, what is no picture, and "finetuned" where nothing was.
-    """
+    mask is True (in a file: white) where to paint; prompt says what the whole picture shall be
+    of. image and mask must have the same proportions; both are brought to the pipeline's size
+    first, and "unchanged" speaks of that picture. Picture i has the seed `seed` + i. how:
+    "finetuned" shows the known part to the decoder and the upsamplers that were taught to
+    inpaint, and is the default where there is such a decoder; "replace" puts it in place at
+    each step, with RePaint's jump and resamples (see `text2image.inpainting`). An all-white
+    mask keeps nothing. Raises Dalle2EduError for one that is all black, an empty prompt, n
+    below 1, what is no picture, and "finetuned" where nothing was."""
     how = checked_how(unclip, how)
     n = checked_count("n", n)
     text = unclip.encode_text(checked_prompts([prompt] * n, unclip.tokenizer))
@@ -296,19 +338,28 @@ def inpaint(
 def checked_how(unclip: UnCLIP, how: How | None) -> How:
     """The way to inpaint: what was asked for, or else the best that there is."""
     if how not in (None, "replace", "finetuned"):
-        raise Dalle2EduError(f"There is no way to inpaint called {how!r}: choose replace or finetuned.")
+        raise Dalle2EduError(
+            f"There is no way to inpaint called {how!r}: choose replace or finetuned."
+        )
     if how == "finetuned" and unclip.inpaint_decoder is None:
         raise Dalle2EduError(
-            "There is no decoder that was taught to inpaint (and reads this CLIP): train and publish the recipe "
-            "emoji-inpaint or shapes-inpaint, or inpaint by replacing."
+            "There is no decoder that was taught to inpaint (and reads this CLIP): train and"
+            " publish the recipe emoji-inpaint or shapes-inpaint, or inpaint by replacing."
         )
     return how or ("replace" if unclip.inpaint_decoder is None else "finetuned")
 
 
 def shown(
-    unclip: UnCLIP, z_i: Tensor, text: TextEncoding, known: Tensor, hole: Tensor, guidance_scale: float
+    unclip: UnCLIP,
+    z_i: Tensor,
+    text: TextEncoding,
+    known: Tensor,
+    hole: Tensor,
+    guidance_scale: float,
 ) -> Denoiser:
-    """The inpaint decoder, closed over what it paints and the known part (B, 3, S, S) that it sees around the hole."""
+    """The inpaint decoder, closed over what it paints and the known part (B, 3, S, S) that it
+    sees around the hole.
+    """
     model = unclip.inpaint_decoder
     assert model is not None
     seen = {"known": known, "hole": hole.expand(len(known), -1, -1, -1)}
@@ -319,20 +370,31 @@ def shown(
 
 
 def finer(unclip: UnCLIP, how: How) -> Sequence[Upsampler | InpaintUpsampler]:
-    """The upsamplers for painting: those that were taught to, where they are there and asked for."""
-    taught = {each.config.unet.image_size: each for each in unclip.inpaint_upsamplers if how == "finetuned"}
+    """The upsamplers for painting: those that were taught to, where they are there and asked
+    for.
+    """
+    taught = {
+        each.config.unet.image_size: each
+        for each in unclip.inpaint_upsamplers
+        if how == "finetuned"
+    }
     return [taught.get(each.config.unet.image_size, each) for each in unclip.upsamplers]
 
 
 def inpaint_detail(
-    upsampler: Upsampler | InpaintUpsampler, low_res: Tensor, known: Tensor, hole: Tensor, run: Run, steps: int
+    upsampler: Upsampler | InpaintUpsampler,
+    low_res: Tensor,
+    known: Tensor,
+    hole: Tensor,
+    run: Run,
+    steps: int,
 ) -> Tensor:
     """One upsampler over a painted picture: low_res (B, 3, S, S) -> (B, 3, 2S, 2S).
 
-    The upsampler diffuses detail, so the known detail is put in place at each step: what the known pixels have beyond
-    the enlarged low_res, which near the hole is partly new. One that was taught to inpaint sees it as well, and need
-    not go back up. A last step sets the known pixels themselves, since detail and back is exact only up to rounding.
-    """
+    The upsampler diffuses detail, so the known detail is put in place at each step: what the
+    known pixels have beyond the enlarged low_res, which near the hole is partly new. One that
+    was taught to inpaint sees it as well, and need not go back up. A last step sets the known
+    pixels themselves, since detail and back is exact only up to rounding."""
     side = upsampler.config.unet.image_size
     known, hole, name = resize(known, side), cover(hole, side), f"upsampler_{side}"
     taught = isinstance(upsampler, InpaintUpsampler)
@@ -352,7 +414,7 @@ def inpaint_detail(
     return torch.where(hole, from_detail(detail, low_res), known)
 
 
-# --- small things -------------------------------------------------------------------------------------------------
+# --- small things -----------------------------------------------------------------------------
 
 
 @torch.no_grad()
@@ -363,7 +425,9 @@ def embed(unclip: UnCLIP, image: Picture) -> Tensor:
 
 @torch.no_grad()
 def words_direction(unclip: UnCLIP, source: str, target: str) -> Tensor:
-    """z_d, (1, D), from the source's words to the target's; without a source just the target's embedding."""
+    """z_d, (1, D), from the source's words to the target's; without a source just the target's
+    embedding.
+    """
     old, new = unclip.encode_text([source, target]).text_emb.split(1)
     return text_direction(new, old if source.strip() else None)
 

@@ -1,20 +1,22 @@
-r"""The networks that were taught to inpaint: they see the known pixels and the mask beside the noise.
+r"""The networks that were taught to inpaint: they see the known pixels and the mask beside the
+noise.
 
-The idea, GLIDE's (arXiv 2112.10741, section 3): replacing the known pixels at each step never tells the network what
-is known and what is only its own guess. So erase random regions in training and show the rest, clean, as more input
-channels:
+The idea, GLIDE's (arXiv 2112.10741, section 3): replacing the known pixels at each step never
+tells the network what is known and what is only its own guess. So erase random regions in
+training and show the rest, clean, as more input channels:
 
     decoder     in  [x_t, known * keep, keep]                                      3 + 3 + 1 channels
     upsampler   in  [x_t, enlarged low_res, known detail * keep, keep]             3 + 3 + 3 + 1 channels
     both        out as before; keep is 1 where a pixel is known, 0 in the hole
 
-The first layer's weights for the four new channels start at zero: before the first step of fine-tuning each network
-is exactly the one that it was made of, and what it knows about drawing is not thrown away.
+The first layer's weights for the four new channels start at zero: before the first step of
+fine-tuning each network is exactly the one that it was made of, and what it knows about drawing
+is not thrown away.
 
-Why the upsampler too? The decoder closes a hole at 32 pixels, but the eye looks for the seam at 128. There the known
-pixels are a sharp picture and the painted ones an upsampler's guess. Where exactly an outline goes on stands in the
-known pixels. They are shown as what the network diffuses: their *detail*, what they have beyond the enlarged small
-picture (`upsampler`).
+Why the upsampler too? The decoder closes a hole at 32 pixels, but the eye looks for the seam at
+128. There the known pixels are a sharp picture and the painted ones an upsampler's guess. Where
+exactly an outline goes on stands in the known pixels. They are shown as what the network
+diffuses: their *detail*, what they have beyond the enlarged small picture (`upsampler`).
 
 Chapter 16 uses the decoder, chapter 17 the upsampler, chapter 19 both.
 """
@@ -34,7 +36,9 @@ SEEN_CHANNELS = 4  # the known picture's three and the mask
 
 
 class InpaintDecoder(nn.Module):
-    """Denoises x_t (B, 3, H, W) given what a `Decoder` is given, and the known part of the picture."""
+    """Denoises x_t (B, 3, H, W) given what a `Decoder` is given, and the known part of the
+    picture.
+    """
 
     def __init__(self, config: DecoderConfig):
         super().__init__()
@@ -53,16 +57,22 @@ class InpaintDecoder(nn.Module):
         """What stands for a missing image embedding."""
         return self.decoder.null_image_emb
 
-    def forward(self, x_t: Tensor, t: Tensor, known: Tensor, hole: Tensor, **given: Tensor) -> Tensor:
-        """One pass. known (B, 3, H, W): what it holds in the hole is not looked at. hole, bool (B, 1, H, W): True where
-        to paint. given: a `Decoder`'s other arguments.
+    def forward(
+        self, x_t: Tensor, t: Tensor, known: Tensor, hole: Tensor, **given: Tensor
+    ) -> Tensor:
+        """One pass. known (B, 3, H, W): what it holds in the hole is not looked at. hole, bool
+        (B, 1, H, W): True where to paint. given: a `Decoder`'s other arguments.
         """
         return self.denoise(x_t, t, known, hole, **self.decoder.read(**given))
 
-    def denoise(self, x_t: Tensor, t: Tensor, known: Tensor, hole: Tensor, **read: Tensor) -> Tensor:
+    def denoise(
+        self, x_t: Tensor, t: Tensor, known: Tensor, hole: Tensor, **read: Tensor
+    ) -> Tensor:
         """The same with the embeddings and the text read already, by `Decoder.read`."""
         keep = (~hole).to(x_t.dtype)
-        return self.decoder.denoise(torch.cat([x_t, known * keep, keep], dim=1), t, **read)  # (B, 3 + 3 + 1, H, W) in
+        return self.decoder.denoise(
+            torch.cat([x_t, known * keep, keep], dim=1), t, **read
+        )  # (B, 3 + 3 + 1, H, W) in
 
 
 def widened(unet: UNetConfig) -> UNetConfig:
@@ -71,16 +81,22 @@ def widened(unet: UNetConfig) -> UNetConfig:
 
 
 def load_widened(twin: nn.Module, trained: nn.Module) -> None:
-    """Copy `trained`'s weights into its twin, whose `unet` is `widened`; the new channels' weights become zero."""
+    """Copy `trained`'s weights into its twin, whose `unet` is `widened`; the new channels'
+    weights become zero.
+    """
     weights, stem = trained.state_dict(), "unet.stem.weight"
     new = twin.state_dict()[stem]
     # Folding by `patch_size` keeps a channel's pixels together, so the new channels come last.
-    weights[stem] = torch.cat([weights[stem], torch.zeros_like(new[:, weights[stem].shape[1] :])], dim=1)
+    weights[stem] = torch.cat(
+        [weights[stem], torch.zeros_like(new[:, weights[stem].shape[1] :])], dim=1
+    )
     twin.load_state_dict(weights)
 
 
 class InpaintUpsampler(nn.Module):
-    """Denoises the detail x_t (B, 3, H, W) given what an `Upsampler` is given, and the known part of the picture."""
+    """Denoises the detail x_t (B, 3, H, W) given what an `Upsampler` is given, and the known
+    part of the picture.
+    """
 
     def __init__(self, config: UpsamplerConfig):
         super().__init__()
@@ -94,10 +110,14 @@ class InpaintUpsampler(nn.Module):
         load_widened(twin.upsampler, upsampler)
         return twin
 
-    def forward(self, x_t: Tensor, t: Tensor, low_res: Tensor, known: Tensor, hole: Tensor) -> Tensor:
-        """One pass. known (B, 3, H, W), in [-1, 1]: what it holds in the hole is not looked at. hole, bool (B, 1, H,
-        W): True where to paint.
+    def forward(
+        self, x_t: Tensor, t: Tensor, low_res: Tensor, known: Tensor, hole: Tensor
+    ) -> Tensor:
+        """One pass. known (B, 3, H, W), in [-1, 1]: what it holds in the hole is not looked at.
+        hole, bool (B, 1, H, W): True where to paint.
         """
         keep = (~hole).to(x_t.dtype)
         seen = [to_detail(known, low_res) * keep, keep]
-        return self.upsampler.unet(torch.cat([x_t, enlarge(low_res, x_t.shape[-1]), *seen], dim=1), t)
+        return self.upsampler.unet(
+            torch.cat([x_t, enlarge(low_res, x_t.shape[-1]), *seen], dim=1), t
+        )

@@ -1,15 +1,18 @@
 r"""The prior that is none: text in, the mean of all image embeddings that it could have out.
 
-The idea: why *draw* an embedding? Let the same transformer answer at once, without noise, and be corrected by the
-squared error. The answer with the least error is the mean over all pictures of the caption,
+The idea: why *draw* an embedding? Let the same transformer answer at once, without noise, and
+be corrected by the squared error. The answer with the least error is the mean over all pictures
+of the caption,
 
     f(y) = E[z | y]
 
-and the mean of many pictures' embeddings is no picture's embedding: it is shorter, and where the caption leaves
-things open it lies between all of them. The prior on trial (`evaluation/trial.py`) shows what that costs.
+and the mean of many pictures' embeddings is no picture's embedding: it is shorter, and where
+the caption leaves things open it lies between all of them. The prior on trial
+(`evaluation/trial.py`) shows what that costs.
 
-The network is the diffusion prior asked a single question: t = T, where z_t is nothing but noise, with the noise left
-out. There the best answer of the diffusion prior itself is the same mean.
+The network is the diffusion prior asked a single question: t = T, where z_t is nothing but
+noise, with the noise left out. There the best answer of the diffusion prior itself is the same
+mean.
 
 Chapter 15 uses this file.
 """
@@ -40,8 +43,12 @@ class RegressionPrior(nn.Module):
         return self.prior(torch.zeros_like(text_emb), t, text_emb, text_enc, text_mask)
 
     @torch.no_grad()
-    def draw_embeddings(self, text: TextEncoding, null: TextEncoding, run: Run, guidance_scale: float = 1.0) -> Tensor:
-        """The one answer for each text, (B, 1, D) in CLIP's space; the seeds have no say. Guidance as elsewhere."""
+    def draw_embeddings(
+        self, text: TextEncoding, null: TextEncoding, run: Run, guidance_scale: float = 1.0
+    ) -> Tensor:
+        """The one answer for each text, (B, 1, D) in CLIP's space; the seeds have no say.
+        Guidance as elsewhere.
+        """
         answer = self(**text.as_conditioning())
         if guidance_scale != 1:
             empty = self(**null.as_conditioning())

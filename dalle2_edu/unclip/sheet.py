@@ -18,7 +18,9 @@ from dalle2_edu.unclip.pipeline import Stages
 
 
 def contact_sheet(stages: Stages, path: Path) -> Path:
-    """Write a PNG with a row for each prompt: prompt, tokens, prior, and every picture from small to large."""
+    """Write a PNG with a row for each prompt: prompt, tokens, prior, and every picture from
+    small to large.
+    """
     rows, columns = len(stages.prompts), 3 + len(stages.pictures)
     figure = Figure(figsize=(2.1 * columns, 2.45 * rows), layout="constrained")
     FigureCanvasAgg(figure)
@@ -38,12 +40,22 @@ def show_text(panel: Axes, title: str, text: str, size: float) -> None:
     """A panel with words in it."""
     panel.set_title(title, fontproperties=font(10))
     panel.axis("off")
-    words = panel.text(0.5, 0.5, text, ha="center", va="center", fontproperties=font(size), transform=panel.transAxes)
+    words = panel.text(
+        0.5,
+        0.5,
+        text,
+        ha="center",
+        va="center",
+        fontproperties=font(size),
+        transform=panel.transAxes,
+    )
     words.set_parse_math(False)  # "$5 or $6" is no formula
 
 
 def show_prior(panel: Axes, stages: Stages, i: int) -> None:
-    """The drawn image embedding as a small map of its numbers, and how near both candidates lie to the text."""
+    """The drawn image embedding as a small map of its numbers, and how near both candidates lie
+    to the text.
+    """
     z = stages.image_emb[i].cpu().numpy()
     side = int(np.ceil(np.sqrt(len(z) / 2)))  # half as high as wide
     cells = np.full(2 * side * side, np.nan)
@@ -52,7 +64,10 @@ def show_prior(panel: Axes, stages: Stages, i: int) -> None:
     panel.imshow(cells.reshape(side, 2 * side), cmap="PuOr", vmin=-limit, vmax=limit)
     near = stages.candidates[i] @ stages.text_emb[i]  # (candidates,)
     panel.set_title(f"prior: {len(z)} numbers", fontproperties=font(10))
-    panel.set_xlabel("z·text  " + "  ".join(f"{value:.2f}" for value in near.tolist()), fontproperties=font(9))
+    panel.set_xlabel(
+        "z·text  " + "  ".join(f"{value:.2f}" for value in near.tolist()),
+        fontproperties=font(9),
+    )
     panel.set_xticks([])
     panel.set_yticks([])
 

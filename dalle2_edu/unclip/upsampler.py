@@ -1,25 +1,26 @@
 """The upsamplers: a small picture in, one twice (in the paper four times) as large out.
 
-The idea: a diffusion model at the larger size that sees the small picture, enlarged, as three more input
-channels. No text, no guidance, no attention: what to draw is decided, only detail is missing. Without attention
-every layer runs at any size, so the network is trained on crops a quarter as wide as the target and run on the
-whole picture.
+The idea: a diffusion model at the larger size that sees the small picture, enlarged, as three
+more input channels. No text, no guidance, no attention: what to draw is decided, only detail is
+missing. Without attention every layer runs at any size, so the network is trained on crops a
+quarter as wide as the target and run on the whole picture.
 
     unCLIP (arXiv 2204.06125), section 2.1; crops from latent diffusion (arXiv 2112.10752)
 
-One thing the miniature does otherwise: it diffuses not the picture but its *detail*, what the enlarged small
-picture lacks (as SRDiff, arXiv 2104.14951):
+One thing the miniature does otherwise: it diffuses not the picture but its *detail*, what the
+enlarged small picture lacks (as SRDiff, arXiv 2104.14951):
 
     detail = DETAIL_SCALE (picture - enlarged)
 
-Why: a group norm averages over the whole map, so a network trained on small crops meets other averages on the
-whole picture. At our sizes (crops of 16 pixels) that shifted flat colours visibly. Where nothing is missing the
-detail is zero, and zero stays zero.
+Why: a group norm averages over the whole map, so a network trained on small crops meets other
+averages on the whole picture. At our sizes (crops of 16 pixels) that shifted flat colours
+visibly. Where nothing is missing the detail is zero, and zero stays zero.
 
-Between stages the small picture is the decoder's work and not a perfectly reduced photograph. So in training it
-is damaged a little: the first upsampler's by a Gaussian blur (kernel 3, sigma 0.6), the second's by a mix of
-blur, resizing and noise in random order ("BSR-style", after BSRGAN, arXiv 2103.14006). Otherwise every flaw of
-the stage below would be taken for detail and sharpened.
+Between stages the small picture is the decoder's work and not a perfectly reduced photograph.
+So in training it is damaged a little: the first upsampler's by a Gaussian blur (kernel 3, sigma
+0.6), the second's by a mix of blur, resizing and noise in random order ("BSR-style", after
+BSRGAN, arXiv 2103.14006). Otherwise every flaw of the stage below would be taken for detail and
+sharpened.
 
 Chapter 17 uses this file.
 """
@@ -40,14 +41,16 @@ from dalle2_edu.diffusion.samplers import Callback, Noise, ddim_sample
 from dalle2_edu.diffusion.schedules import cosine_betas, linear_betas
 from dalle2_edu.diffusion.unet import UNet, UNetConfig
 
-DETAIL_SCALE = 4.0  # brings the detail's standard deviation near a picture's, for which the schedules were made
+# brings the detail's standard deviation near a picture's, for which the schedules were made
+DETAIL_SCALE = 4.0
 DETAIL_CLIP = 4.0  # so much scaled detail is a jump from mid-grey to white
 FACTOR = 2  # how many times wider the picture gets; the paper's is 4
 
 
 @dataclass(frozen=True)
 class UpsamplerConfig:
-    """The U-Net at the target size (its six input channels are x_t and the enlarged small picture) and the schedule.
+    """The U-Net at the target size (its six input channels are x_t and the enlarged small
+    picture) and the schedule.
 
     Table 3: "cosine" for the first upsampler, "linear" for the second.
     """
@@ -64,7 +67,8 @@ class UpsamplerConfig:
             middle_attention=False,
             patch_size=2,
             padding="replicate",
-            norm_groups=8,  # with 32 groups each of the first level's 32 channels would lose its mean
+            # with 32 groups each of the first level's 32 channels would lose its mean
+            norm_groups=8,
         )
     )
 
@@ -76,8 +80,8 @@ def upsampler_diffusion(config: UpsamplerConfig) -> GaussianDiffusion:
 
 
 class Upsampler(nn.Module):
-    """Denoises x_t (B, 3, H, W), the noisy detail (or in the released systems the picture), given the small
-    picture low_res (B, 3, h, w) of any size.
+    """Denoises x_t (B, 3, H, W), the noisy detail (or in the released systems the picture),
+    given the small picture low_res (B, 3, h, w) of any size.
     """
 
     def __init__(self, config: UpsamplerConfig):
@@ -86,7 +90,9 @@ class Upsampler(nn.Module):
         self.unet = UNet(config.unet)
 
     def forward(self, x_t: Tensor, t: Tensor, low_res: Tensor) -> Tensor:
-        return self.unet(torch.cat([x_t, enlarge(low_res, x_t.shape[-1])], dim=1), t)  # (B, 6, H, W) in
+        return self.unet(
+            torch.cat([x_t, enlarge(low_res, x_t.shape[-1])], dim=1), t
+        )  # (B, 6, H, W) in
 
 
 def enlarge(low_res: Tensor, side: int) -> Tensor:
@@ -112,10 +118,11 @@ def upsample(
     callback: Callback | None = None,
     progress: str | None = None,
 ) -> Tensor:
-    """One stage of the cascade by DDIM, as in Table 3: (B, 3, S, S) -> (B, 3, FACTOR S, FACTOR S) in [-1, 1].
+    """One stage of the cascade by DDIM, as in Table 3: (B, 3, S, S) -> (B, 3, FACTOR S, FACTOR
+    S) in [-1, 1].
 
-    diffusion is the (respaced) process; noise, callback and progress are those of `samplers.ddim_sample`.
-    """
+    diffusion is the (respaced) process; noise, callback and progress are those of
+    `samplers.ddim_sample`."""
     batch, channels, side = low_res.shape[:3]
     detail = ddim_sample(
         lambda x_t, t: upsampler(x_t, t, low_res),
@@ -130,35 +137,45 @@ def upsample(
 
 
 def reduce(images: Tensor, factor: int) -> Tensor:
-    """The clean small picture: box average over factor x factor pixels, (B, 3, H, W) -> (B, 3, H/f, W/f)."""
+    """The clean small picture: box average over factor x factor pixels, (B, 3, H, W) -> (B, 3,
+    H/f, W/f).
+    """
     return F.avg_pool2d(images, factor)
 
 
 def blur_condition(low_res: Tensor, generator: torch.Generator) -> Tensor:
-    """The first upsampler's damage: Gaussian blur, kernel 3, sigma 0.6 (the paper's values), on half of the pictures.
+    """The first upsampler's damage: Gaussian blur, kernel 3, sigma 0.6 (the paper's values), on
+    half of the pictures.
 
     On half only: at sampling nobody blurs the condition, so the network must know both.
     """
     blurred = gaussian_blur(low_res, [3, 3], [0.6, 0.6])
-    chosen = torch.rand(len(low_res), 1, 1, 1, generator=generator, device=generator.device) < 0.5
+    chosen = (
+        torch.rand(len(low_res), 1, 1, 1, generator=generator, device=generator.device) < 0.5
+    )
     return torch.where(chosen, blurred, low_res)
 
 
 def bsr_condition(low_res: Tensor, generator: torch.Generator) -> Tensor:
-    """The second upsampler's damage, BSR-style: blur, down-and-up resizing and noise, in an order drawn anew each time.
+    """The second upsampler's damage, BSR-style: blur, down-and-up resizing and noise, in an
+    order drawn anew each time.
 
     Each picture gets its own share of the damage, from none to all of it.
     """
     damages = [_random_blur, _random_resize, _random_noise]
     damaged = low_res
-    for i in torch.randperm(len(damages), generator=generator, device=generator.device).tolist():
+    for i in torch.randperm(
+        len(damages), generator=generator, device=generator.device
+    ).tolist():
         damaged = damages[i](damaged, generator)
     share = torch.rand(len(low_res), 1, 1, 1, generator=generator, device=generator.device)
     return torch.lerp(low_res, damaged, share).clamp(-1, 1)
 
 
 def _uniform(low: float, high: float, generator: torch.Generator) -> float:
-    return low + (high - low) * torch.rand((), generator=generator, device=generator.device).item()
+    return (
+        low + (high - low) * torch.rand((), generator=generator, device=generator.device).item()
+    )
 
 
 def _random_blur(x: Tensor, generator: torch.Generator) -> Tensor:

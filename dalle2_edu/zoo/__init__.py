@@ -1,27 +1,30 @@
-"""The zoo: trained weights that ship with the book, and a card for each that says what they are.
+"""The zoo: trained weights that ship with the book, and a card for each that says what they
+are.
 
-A chapter that needs a trained model should not cost an afternoon of training first. So every trained part of
-the miniature lies here as two files with one name:
+A chapter that needs a trained model should not cost an afternoon of training first. So every
+trained part of the miniature lies here as two files with one name:
 
     <domain>/<part>.safetensors    the weights, rounded to half precision: 2 bytes a number in place of 4
     <domain>/<part>.json           the card: how it was trained, how good it is, the SHA-256 of the weights
 
 Three rules make a file that you were handed safe to use:
 
-1. Safetensors only. It holds numbers and names; reading it can't run code, as unpickling a `.pt` file can.
-2. The hash of the weights must equal the card's, or nothing is loaded: a file cut off or swapped is refused.
-3. Every name and shape is compared before the first number is copied: a model is loaded whole or not at all.
+1. Safetensors only. It holds numbers and names; reading it can't run code, as unpickling a
+   `.pt` file can.
+2. The hash of the weights must equal the card's, or nothing is loaded: a file cut off or
+   swapped is refused.
+3. Every name and shape is compared before the first number is copied: a model is loaded whole
+   or not at all.
 
-Weights are stored in half precision and used in single: rounding moves a weight by at most 1 part in 2048,
-which no picture shows, and arithmetic on a CPU is faster and safer in float32.
+Weights are stored in half precision and used in single: rounding moves a weight by at most 1
+part in 2048, which no picture shows, and arithmetic on a CPU is faster and safer in float32.
 
     from dalle2_edu import zoo
     prior = zoo.load("emoji", "prior")
     print(zoo.cards()["emoji", "prior"].metrics)
 
-Set the environment variable `DALLE2_EDU_ZOO` to a folder of your own to keep your weights apart from the
-book's.
-Chapter 01 loads from the zoo; chapter 08 shows how a run is published into it.
+Set the environment variable `DALLE2_EDU_ZOO` to a folder of your own to keep your weights apart
+from the book's. Chapter 01 loads from the zoo; chapter 08 shows how a run is published into it.
 """
 
 from __future__ import annotations
@@ -45,20 +48,37 @@ from torch import Tensor, nn
 from dalle2_edu.config import from_dict
 from dalle2_edu.errors import Dalle2EduError
 
-# --- who lives in the zoo -----------------------------------------------------------------------------------
+# --- who lives in the zoo ---------------------------------------------------------------------
 
 # `shared` parts were trained on both data sets together; the others on one.
 PARTS: dict[str, tuple[str, ...]] = {
-    "shared": ("clip", "judge", "upsampler_64", "upsampler_128", "inpaint_upsampler_64", "inpaint_upsampler_128"),
-    "shapes": ("prior", "decoder", "ar_prior", "regression", "inpaint_decoder", "oracle", "ddpm", "iddpm"),
+    "shared": (
+        "clip",
+        "judge",
+        "upsampler_64",
+        "upsampler_128",
+        "inpaint_upsampler_64",
+        "inpaint_upsampler_128",
+    ),
+    "shapes": (
+        "prior",
+        "decoder",
+        "ar_prior",
+        "regression",
+        "inpaint_decoder",
+        "oracle",
+        "ddpm",
+        "iddpm",
+    ),
     "emoji": ("prior", "decoder", "ar_prior", "regression", "inpaint_decoder"),
 }
 
 # These learned the embeddings of one CLIP: another CLIP's would be noise to them.
 READS_CLIP = ("prior", "decoder", "ar_prior", "regression", "inpaint_decoder")
 
-# part -> (module, config class, model class). Names, not classes: a file is imported when a model is wanted.
-# The judge is a second CLIP, trained apart, so that the CLIP that guided a drawing does not also mark it.
+# part -> (module, config class, model class). Names, not classes: a file is imported when a
+# model is wanted. The judge is a second CLIP, trained apart, so that the CLIP that guided a
+# drawing does not also mark it.
 CLASSES: dict[str, tuple[str, str, str]] = {
     "clip": ("dalle2_edu.text2image.clip", "ClipConfig", "Clip"),
     "judge": ("dalle2_edu.text2image.clip", "ClipConfig", "Clip"),
@@ -66,11 +86,23 @@ CLASSES: dict[str, tuple[str, str, str]] = {
     "decoder": ("dalle2_edu.unclip.decoder", "DecoderConfig", "Decoder"),
     "ar_prior": ("dalle2_edu.unclip.ar_prior", "ARPriorConfig", "ARPrior"),
     "regression": ("dalle2_edu.unclip.regression", "PriorConfig", "RegressionPrior"),
-    "inpaint_decoder": ("dalle2_edu.unclip.inpaint_networks", "DecoderConfig", "InpaintDecoder"),
+    "inpaint_decoder": (
+        "dalle2_edu.unclip.inpaint_networks",
+        "DecoderConfig",
+        "InpaintDecoder",
+    ),
     "upsampler_64": ("dalle2_edu.unclip.upsampler", "UpsamplerConfig", "Upsampler"),
     "upsampler_128": ("dalle2_edu.unclip.upsampler", "UpsamplerConfig", "Upsampler"),
-    "inpaint_upsampler_64": ("dalle2_edu.unclip.inpaint_networks", "UpsamplerConfig", "InpaintUpsampler"),
-    "inpaint_upsampler_128": ("dalle2_edu.unclip.inpaint_networks", "UpsamplerConfig", "InpaintUpsampler"),
+    "inpaint_upsampler_64": (
+        "dalle2_edu.unclip.inpaint_networks",
+        "UpsamplerConfig",
+        "InpaintUpsampler",
+    ),
+    "inpaint_upsampler_128": (
+        "dalle2_edu.unclip.inpaint_networks",
+        "UpsamplerConfig",
+        "InpaintUpsampler",
+    ),
     "oracle": ("dalle2_edu.evaluation.oracle", "OracleConfig", "Oracle"),
     "ddpm": ("dalle2_edu.diffusion.ddpm", "DdpmConfig", "Ddpm"),
     "iddpm": ("dalle2_edu.diffusion.ddpm", "DdpmConfig", "Ddpm"),
@@ -84,13 +116,19 @@ class Card:
     recipe: str  # what trained it: the name that `dalle2-edu train` takes
     tier: str  # how big the run was: smoke, cpu or gpu
     data_licence: str  # the licence of the pictures that it learned from
-    config: dict[str, Any] = field(default_factory=dict)  # the fields of its config class; `save` fills it in
-    clip: str = ""  # the hash of the CLIP whose embeddings it learned; "" if it has to do with none
+    config: dict[str, Any] = field(
+        default_factory=dict
+    )  # the fields of its config class; `save` fills it in
+    clip: str = (
+        ""  # the hash of the CLIP whose embeddings it learned; "" if it has to do with none
+    )
     commit: str = ""  # the version of this book's code that trained it
     device: str = ""  # what it ran on: "2 CPU cores", "one H200 GPU"
     minutes: float = 0.0  # how long the training took, wall clock
     steps: int = 0  # how many updates the weights have had
-    metrics: dict[str, float] = field(default_factory=dict)  # as `dalle2-edu evaluate` prints them
+    metrics: dict[str, float] = field(
+        default_factory=dict
+    )  # as `dalle2-edu evaluate` prints them
     sha256: str = ""  # the hash of the weights' file; `save` fills it in
     date: str = ""  # the day it was trained, YYYY-MM-DD
     notes: str = ""  # what a user ought to know: what it can't do, what cut the training short
@@ -102,7 +140,9 @@ def folder() -> Path:
 
 
 def known() -> dict[str, tuple[str, ...]]:
-    """Every domain and its parts, whether their weights are here or not: {"shared": ("clip", ...), ...}."""
+    """Every domain and its parts, whether their weights are here or not: {"shared": ("clip",
+    ...), ...}.
+    """
     return dict(PARTS)
 
 
@@ -122,16 +162,15 @@ def cards() -> dict[tuple[str, str], Card]:
     return {names: _read_card(*names) for names in everything if _card_file(*names).exists()}
 
 
-# --- loading ------------------------------------------------------------------------------------------------
+# --- loading ----------------------------------------------------------------------------------
 
 
 def load(domain: str, part: str, device: str | torch.device = "cpu") -> Any:
     """The trained `part` of `domain`, in float32 on `device`, in evaluation mode.
 
-    Its class is that of `CLASSES[part]`, hence `Any` here. Raises Dalle2EduError when the name is unknown
-    (listing the known ones), when a file is missing, damaged or has another hash than the card says, and when
-    the weights don't fit the config.
-    """
+    Its class is that of `CLASSES[part]`, hence `Any` here. Raises Dalle2EduError when the name
+    is unknown (listing the known ones), when a file is missing, damaged or has another hash
+    than the card says, and when the weights don't fit the config."""
     _check_known(domain, part)
     card = _read_card(domain, part)
     file = _weights_file(domain, part)
@@ -146,7 +185,9 @@ def _check_known(domain: str, part: str) -> None:
     if domain not in PARTS:
         raise Dalle2EduError(f'The zoo has no domain "{domain}"; it has {", ".join(PARTS)}.')
     if part not in PARTS[domain]:
-        raise Dalle2EduError(f'The zoo has no part "{part}" in {domain}; it has {", ".join(PARTS[domain])}.')
+        raise Dalle2EduError(
+            f'The zoo has no part "{part}" in {domain}; it has {", ".join(PARTS[domain])}.'
+        )
 
 
 def _weights_file(domain: str, part: str) -> Path:
@@ -184,13 +225,15 @@ def _read_weights(file: Path, expected: str) -> dict[str, Tensor]:
     found = hashlib.sha256(content).hexdigest()
     if found != expected:
         raise Dalle2EduError(
-            f"The weights {file} are not those of their card: SHA-256 is {found}, the card says {expected}. "
-            "Restore the file, or publish it again."
+            f"The weights {file} are not those of their card: SHA-256 is {found}, the card says"
+            f" {expected}. Restore the file, or publish it again."
         )
     try:
         return tensors_from_bytes(content)
     except SafetensorError as error:
-        raise Dalle2EduError(f"The weights {file} are no safetensors file: {_one_line(error)}.") from error
+        raise Dalle2EduError(
+            f"The weights {file} are no safetensors file: {_one_line(error)}."
+        ) from error
 
 
 def _build(part: str, card: Card) -> nn.Module:
@@ -199,14 +242,16 @@ def _build(part: str, card: Card) -> nn.Module:
 
 
 def _check_fit(module: nn.Module, tensors: dict[str, Tensor], file: Path) -> None:
-    """Compare all names and shapes before anything is copied, so that no model is ever half loaded."""
+    """Compare all names and shapes before anything is copied, so that no model is ever half
+    loaded.
+    """
     expected = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
     found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     for name in [*expected, *found]:
         if expected.get(name) != found.get(name):
             raise Dalle2EduError(
-                f"The weights {file} don't fit the card's config: {name} should be {_shape(expected, name)}, "
-                f"the file has {_shape(found, name)}."
+                f"The weights {file} don't fit the card's config: {name} should be"
+                f" {_shape(expected, name)}, the file has {_shape(found, name)}."
             )
 
 
@@ -214,7 +259,7 @@ def _shape(shapes: dict[str, tuple[int, ...]], name: str) -> str:
     return str(shapes[name]) if name in shapes else "absent"
 
 
-# --- one CLIP for all -----------------------------------------------------------------------------------------
+# --- one CLIP for all -------------------------------------------------------------------------
 
 
 def fits(domain: str, part: str) -> bool:
@@ -225,40 +270,48 @@ def fits(domain: str, part: str) -> bool:
 
 
 def check_same_clip(domain: str, parts: Sequence[str] = ("prior", "decoder")) -> None:
-    """Raise unless those of these parts that the zoo has learned the embeddings of the CLIP that is in the zoo."""
+    """Raise unless those of these parts that the zoo has learned the embeddings of the CLIP
+    that is in the zoo.
+    """
     known_cards = cards()
     for part in parts:
         card, clip = known_cards.get((domain, part)), known_cards.get(("shared", "clip"))
         if card and clip and card.clip != clip.sha256:
             raise Dalle2EduError(
-                f"The zoo's {domain} {part} learned from another CLIP ({card.clip[:12]}) than the zoo's "
-                f"({clip.sha256[:12]}): train and publish {card.recipe} again."
+                f"The zoo's {domain} {part} learned from another CLIP ({card.clip[:12]}) than"
+                f" the zoo's ({clip.sha256[:12]}): train and publish {card.recipe} again."
             )
 
 
-# --- saving -------------------------------------------------------------------------------------------------
+# --- saving -----------------------------------------------------------------------------------
 
 
 def save(domain: str, part: str, module: nn.Module, card: Card) -> Path:
     """Put a trained module into the zoo with its card; returns the path of the weights.
 
-    The card's config and sha256 are filled in here. Both files are written beside their places and then
-    renamed, so a full disk leaves what was there. Raises Dalle2EduError for an unknown name, a weight that
-    half precision can't hold, or a failed write.
-    """
+    The card's config and sha256 are filled in here. Both files are written beside their places
+    and then renamed, so a full disk leaves what was there. Raises Dalle2EduError for an unknown
+    name, a weight that half precision can't hold, or a failed write."""
     _check_known(domain, part)
     content = tensors_to_bytes(_halved(module))
     config: Any = module.config
     card = replace(card, config=asdict(config), sha256=hashlib.sha256(content).hexdigest())
-    _write_together({_weights_file(domain, part): content, _card_file(domain, part): _card_text(card)})
+    _write_together(
+        {_weights_file(domain, part): content, _card_file(domain, part): _card_text(card)}
+    )
     return _weights_file(domain, part)
 
 
 def quote(domain: str, part: str, metrics: dict[str, float]) -> Card:
-    """Add an evaluation's numbers to a card, rounded to four digits after the point; the weights stay as they are."""
+    """Add an evaluation's numbers to a card, rounded to four digits after the point; the
+    weights stay as they are.
+    """
     _check_known(domain, part)
     card = _read_card(domain, part)
-    card = replace(card, metrics={**card.metrics, **{name: round(value, 4) for name, value in metrics.items()}})
+    card = replace(
+        card,
+        metrics={**card.metrics, **{name: round(value, 4) for name, value in metrics.items()}},
+    )
     _write_together({_card_file(domain, part): _card_text(card)})
     return card
 
@@ -268,21 +321,25 @@ def _card_text(card: Card) -> bytes:
 
 
 def _halved(module: nn.Module) -> dict[str, Tensor]:
-    """Every floating tensor in half precision; copies, as safetensors refuses tensors that share memory."""
+    """Every floating tensor in half precision; copies, as safetensors refuses tensors that
+    share memory.
+    """
     halved = {}
     for name, tensor in module.state_dict().items():
         dtype = torch.float16 if tensor.is_floating_point() else tensor.dtype
         halved[name] = tensor.detach().to("cpu", dtype, copy=True).contiguous()
         if not torch.isfinite(halved[name]).all():
-            raise Dalle2EduError(f"{name} has a number that half precision can't hold: nan, or beyond 65504.")
+            raise Dalle2EduError(
+                f"{name} has a number that half precision can't hold: nan, or beyond 65504."
+            )
     return halved
 
 
 def _write_together(contents: dict[Path, bytes]) -> None:
     """Write all files under temporary names, then rename them one after the other.
 
-    If the power fails between two renames, the old card's hash differs from the new weights': `load` refuses.
-    """
+    If the power fails between two renames, the old card's hash differs from the new weights':
+    `load` refuses."""
     temporary = {file: file.with_name(f".{file.name}.unfinished") for file in contents}
     with _disk_errors(next(iter(contents)).parent):
         try:
@@ -309,4 +366,6 @@ def _disk_errors(target: Path) -> Iterator[None]:
         yield
     except OSError as error:
         reason = error.strerror or str(error)
-        raise Dalle2EduError(f"Could not write into {target}: {reason}. No file has changed.") from error
+        raise Dalle2EduError(
+            f"Could not write into {target}: {reason}. No file has changed."
+        ) from error

@@ -15,7 +15,9 @@ import serve
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """`_build/site` as `make book` makes it, in a folder of its own."""
     output = tmp_path_factory.mktemp("book")
-    assert build.main(["--output", str(output)]) == 0, "the book can't be built: see what it says above"
+    assert build.main(["--output", str(output)]) == 0, (
+        "the book can't be built: see what it says above"
+    )
     return output / "site"
 
 

@@ -1,8 +1,9 @@
-"""The built book as a reader meets it: in a real browser, with every host but its own out of reach.
+"""The built book as a reader meets it: in a real browser, with every host but its own out of
+reach.
 
-Needs Debian's `chromium` and the package `playwright`; without them the tests that need a browser are skipped, and say
-so. With `DALLE2_EDU_BROWSER=required`, as in `.ci/run`, a missing browser is an error.
-"""
+Needs Debian's `chromium` and the package `playwright`; without them the tests that need a
+browser are skipped, and say so. With `DALLE2_EDU_BROWSER=required`, as in `.ci/run`, a missing
+browser is an error."""
 
 from __future__ import annotations
 
@@ -20,18 +21,27 @@ from urllib.parse import quote, unquote, urldefrag, urljoin
 import pytest
 
 try:
-    from playwright.sync_api import Browser, ConsoleMessage, Page, Request, Response, sync_playwright
+    from playwright.sync_api import (
+        Browser,
+        ConsoleMessage,
+        Page,
+        Request,
+        Response,
+        sync_playwright,
+    )
 except ImportError:
     sync_playwright = None
 
 LANGUAGES = ("en", "zh")
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+CHROMIUM = next(
+    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
+)
 SECONDS = 60  # for a page's formulas, on a busy machine
 PHONE, DESKTOP = {"width": 390, "height": 800}, {"width": 1280, "height": 900}
 each_language = pytest.mark.parametrize("language", LANGUAGES)
 
 
-# --- the files --------------------------------------------------------------------------------------------------------
+# --- the files --------------------------------------------------------------------------------
 
 
 class Parsed(HTMLParser):
@@ -62,7 +72,10 @@ class Parsed(HTMLParser):
 @pytest.fixture(scope="session")
 def parsed(site: Path) -> dict[str, Parsed]:
     """Every page of the site, by its path: `en/book/en/index.html`."""
-    return {path.relative_to(site).as_posix(): Parsed(path.read_text(encoding="utf8")) for path in site.rglob("*.html")}
+    return {
+        path.relative_to(site).as_posix(): Parsed(path.read_text(encoding="utf8"))
+        for path in site.rglob("*.html")
+    }
 
 
 def none(faults: list[str]) -> None:
@@ -72,7 +85,9 @@ def none(faults: list[str]) -> None:
 
 def pages_to_read(parsed: dict[str, Parsed], language: str) -> list[str]:
     """The pages that somebody wrote: no source code, no search page, no redirect."""
-    return sorted(path for path in parsed if re.match(rf"{language}/(book|notebooks)/{language}/", path))
+    return sorted(
+        path for path in parsed if re.match(rf"{language}/(book|notebooks)/{language}/", path)
+    )
 
 
 def decks(parsed: dict[str, Parsed]) -> list[str]:
@@ -85,7 +100,12 @@ def test_the_book_is_complete(parsed: dict[str, Parsed]) -> None:
     assert len(english) >= 8
     chapters = [path for path in english if "/notebooks/" in path]
     assert len(decks(parsed)) == 2 * len(chapters)
-    for path in ("index.html", "en/dalle2_edu/diffusion/process.py.html", "zh/search.html", "slides/zh/index.html"):
+    for path in (
+        "index.html",
+        "en/dalle2_edu/diffusion/process.py.html",
+        "zh/search.html",
+        "slides/zh/index.html",
+    ):
         assert path in parsed
 
 
@@ -100,30 +120,49 @@ def test_no_link_inside_the_book_is_dead(site: Path, parsed: dict[str, Parsed]) 
 
 
 def _is_dead(site: Path, parsed: dict[str, Parsed], path: str, link: str) -> bool:
-    if re.match(r"[a-z]+:", link) or link.startswith(("#/", "//")):  # another host, a picture in the page, a slide
+    if re.match(r"[a-z]+:", link) or link.startswith(
+        ("#/", "//")
+    ):  # another host, a picture in the page, a slide
         return False
     target, place = urldefrag(urljoin(f"/{path}", link))
     target = unquote(target.split("?")[0]).lstrip("/") or path
     if not (site / target).is_file():
         return True
-    return bool(place) and target in parsed and unquote(place) not in parsed[target].ids and place != "main-content"
+    return (
+        bool(place)
+        and target in parsed
+        and unquote(place) not in parsed[target].ids
+        and place != "main-content"
+    )
 
 
-# --- the browser ------------------------------------------------------------------------------------------------------
+# --- the browser ------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
-    missing = "the package playwright" if sync_playwright is None else None if CHROMIUM else "chromium"
+    missing = (
+        "the package playwright"
+        if sync_playwright is None
+        else None
+        if CHROMIUM
+        else "chromium"
+    )
     if missing:
-        line = f"the built book is not looked at: {missing} is missing (Debian: apt-get install chromium; make test)"
+        line = (
+            f"the built book is not looked at: {missing} is missing (Debian: apt-get install"
+            " chromium; make test)"
+        )
         if os.environ.get("DALLE2_EDU_BROWSER") == "required":
             pytest.fail(line)
         pytest.skip(line)
     with sync_playwright() as playwright:
-        # Every name but ours leads nowhere, whatever a page asks for. Chromium as root needs --no-sandbox.
+        # Every name but ours leads nowhere, whatever a page asks for. Chromium as root needs
+        # --no-sandbox.
         rules = "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=[rules, "--no-sandbox"])
+        browser = playwright.chromium.launch(
+            executable_path=CHROMIUM, args=[rules, "--no-sandbox"]
+        )
         yield browser
         browser.close()
 
@@ -210,7 +249,10 @@ def reader(browser: Browser, address: str, **settings: Any) -> Iterator[Reader]:
 def test_every_page_is_whole_on_a_desk_and_on_a_phone(
     browser: Browser, address: str, parsed: dict[str, Parsed], language: str
 ) -> None:
-    sources = [f"{language}/dalle2_edu/{name}.html" for name in ("diffusion/process.py", "unclip/pipeline.py")]
+    sources = [
+        f"{language}/dalle2_edu/{name}.html"
+        for name in ("diffusion/process.py", "unclip/pipeline.py")
+    ]
     faults = []
     with reader(browser, address) as one:
         for path in [*pages_to_read(parsed, language), *sources, f"{language}/search.html"]:
@@ -220,14 +262,18 @@ def test_every_page_is_whole_on_a_desk_and_on_a_phone(
             for width in (PHONE, DESKTOP):
                 page.set_viewport_size(width)
                 if (pixels := page.evaluate(STICKS_OUT)) > 0:
-                    faults.append(f"{path}: {pixels} px too wide for a screen of {width['width']} px")
+                    faults.append(
+                        f"{path}: {pixels} px too wide for a screen of {width['width']} px"
+                    )
     none(faults)
 
 
-# --- what a reader does -----------------------------------------------------------------------------------------------
+# --- what a reader does -----------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("locale", "language"), [("zh-CN", "zh"), ("en-GB", "en"), ("fr-FR", "en")])
+@pytest.mark.parametrize(
+    ("locale", "language"), [("zh-CN", "zh"), ("en-GB", "en"), ("fr-FR", "en")]
+)
 def test_the_front_door_leads_to_the_reader_s_language(
     browser: Browser, address: str, locale: str, language: str
 ) -> None:
@@ -240,11 +286,19 @@ def test_the_front_door_without_scripts(browser: Browser, address: str) -> None:
     with reader(browser, address, java_script_enabled=False) as one:
         one.page.goto(address)
         for language in LANGUAGES:
-            assert one.page.locator(f'a[href="{language}/book/{language}/index.html"]').is_visible()
+            assert one.page.locator(
+                f'a[href="{language}/book/{language}/index.html"]'
+            ).is_visible()
 
 
-def test_the_switch_leads_to_the_same_page_and_back(browser: Browser, address: str, parsed: dict[str, Parsed]) -> None:
-    some = [*pages_to_read(parsed, "en"), "en/dalle2_edu/diffusion/process.py.html", "en/search.html"]
+def test_the_switch_leads_to_the_same_page_and_back(
+    browser: Browser, address: str, parsed: dict[str, Parsed]
+) -> None:
+    some = [
+        *pages_to_read(parsed, "en"),
+        "en/dalle2_edu/diffusion/process.py.html",
+        "en/search.html",
+    ]
     for path in some:
         twin = re.sub(r"\ben/", "zh/", path)
         assert twin in {urljoin(path, link) for link in parsed[path].links}
@@ -259,14 +313,25 @@ def test_the_switch_leads_to_the_same_page_and_back(browser: Browser, address: s
 
 @pytest.mark.parametrize(
     ("language", "query"),
-    [("zh", "扩散模型"), ("zh", "无分类器引导"), ("zh", "diffusion"), ("en", "diffusion"), ("en", "classifier-free")],
+    [
+        ("zh", "扩散模型"),
+        ("zh", "无分类器引导"),
+        ("zh", "diffusion"),
+        ("en", "diffusion"),
+        ("en", "classifier-free"),
+    ],
 )
 def test_search_finds_every_page_that_has_the_words(
     browser: Browser, address: str, parsed: dict[str, Parsed], language: str, query: str
 ) -> None:
-    texts = {path: re.sub(r"\s+", " ", "".join(parsed[path].text)) for path in pages_to_read(parsed, language)}
+    texts = {
+        path: re.sub(r"\s+", " ", "".join(parsed[path].text))
+        for path in pages_to_read(parsed, language)
+    }
     expected = {
-        path for path, text in texts.items() if re.search(rf"(?i)\b{query}\b" if query.isascii() else query, text)
+        path
+        for path, text in texts.items()
+        if re.search(rf"(?i)\b{query}\b" if query.isascii() else query, text)
     }
     assert expected
     with reader(browser, address) as one:
@@ -274,7 +339,9 @@ def test_search_finds_every_page_that_has_the_words(
 
 
 @each_language
-def test_search_finds_nothing_where_there_is_nothing(browser: Browser, address: str, language: str) -> None:
+def test_search_finds_nothing_where_there_is_nothing(
+    browser: Browser, address: str, language: str
+) -> None:
     with reader(browser, address) as one:
         assert _found(one, language, "qwxyzzy") == set()
         assert _found(one, language, "饕餮貔貅") == set()
@@ -283,9 +350,12 @@ def test_search_finds_nothing_where_there_is_nothing(browser: Browser, address: 
 def _found(one: Reader, language: str, query: str) -> set[str]:
     page = one.open(f"{language}/search.html?q={quote(query)}")
     page.wait_for_function(
-        "() => /\\d|not match|未|没有/.test(document.querySelector('.search-summary')?.innerText ?? '')"
+        "() => /\\d|not"
+        " match|未|没有/.test(document.querySelector('.search-summary')?.innerText ?? '')"
     )
-    links = page.eval_on_selector_all("#search-results li a", "links => links.map(link => link.href)")
+    links = page.eval_on_selector_all(
+        "#search-results li a", "links => links.map(link => link.href)"
+    )
     return {urldefrag(link).url.split("?")[0].removeprefix(one.address) for link in links}
 
 
@@ -296,10 +366,14 @@ def test_a_reader_types_into_the_search_field(browser: Browser, address: str) ->
         page.keyboard.type("扩散模型")
         page.keyboard.press("Enter")
         page.wait_for_selector("#search-results li a")
-        page.locator("#search-results").get_by_text("扩散").first.wait_for()  # each result quotes its page
+        page.locator("#search-results").get_by_text(
+            "扩散"
+        ).first.wait_for()  # each result quotes its page
 
 
-@pytest.mark.parametrize(("language", "words"), [("en", "Show the solution"), ("zh", "显示参考答案")])
+@pytest.mark.parametrize(
+    ("language", "words"), [("en", "Show the solution"), ("zh", "显示参考答案")]
+)
 def test_a_hidden_solution_opens(
     browser: Browser, address: str, parsed: dict[str, Parsed], language: str, words: str
 ) -> None:
@@ -324,13 +398,19 @@ def test_in_the_dark_text_is_light_and_figures_keep_their_white_plate(
         for path in [f"{language}/book/{language}/index.html", *chapters[:2]]:
             page = one.open(path)
             assert page.locator("html").get_attribute("data-theme") == "dark"
-            assert page.evaluate("() => getComputedStyle(document.body).backgroundColor") < "rgb(50"
+            assert (
+                page.evaluate("() => getComputedStyle(document.body).backgroundColor")
+                < "rgb(50"
+            )
             plates = page.eval_on_selector_all(".bd-article img", PLATE)
             assert plates
             assert set(plates) == {"rgb(255, 255, 255) none"}
 
 
-PLATE = "images => images.map(getComputedStyle).map(style => `${style.backgroundColor} ${style.filter}`)"
+PLATE = (
+    "images => images.map(getComputedStyle).map(style => `${style.backgroundColor}"
+    " ${style.filter}`)"
+)
 
 
 def test_a_reader_turns_the_light_off(browser: Browser, address: str) -> None:
@@ -343,7 +423,9 @@ def test_a_reader_turns_the_light_off(browser: Browser, address: str) -> None:
         assert seen == {"light", "dark"}
 
 
-def test_the_chinese_book_speaks_chinese(browser: Browser, address: str, parsed: dict[str, Parsed]) -> None:
+def test_the_chinese_book_speaks_chinese(
+    browser: Browser, address: str, parsed: dict[str, Parsed]
+) -> None:
     chapter = next(path for path in pages_to_read(parsed, "zh") if "/notebooks/" in path)
     with reader(browser, address) as one:
         for path in ("zh/book/zh/index.html", chapter, "zh/search.html"):
@@ -360,15 +442,21 @@ WORDS_AROUND = r"""() => {
   }
   return said.filter(Boolean).join(" ").match(/[A-Za-z][A-Za-z_]*/g) ?? [];
 }"""
-NAMES = frozenset(["DALL", "E", "dalle", "edu", "dalle_edu", "Ctrl", "K", "PDF", "pdf", "ipynb", "md"])
-SWITCH = frozenset(["English", "This", "page", "in"])  # the switch speaks to who reads no Chinese
+NAMES = frozenset(
+    ["DALL", "E", "dalle", "edu", "dalle_edu", "Ctrl", "K", "PDF", "pdf", "ipynb", "md"]
+)
+SWITCH = frozenset(
+    ["English", "This", "page", "in"]
+)  # the switch speaks to who reads no Chinese
 
 
-# --- slides -----------------------------------------------------------------------------------------------------------
+# --- slides -----------------------------------------------------------------------------------
 
 
 @each_language
-def test_every_deck_is_whole(browser: Browser, address: str, parsed: dict[str, Parsed], language: str) -> None:
+def test_every_deck_is_whole(
+    browser: Browser, address: str, parsed: dict[str, Parsed], language: str
+) -> None:
     faults = []
     with reader(browser, address) as one:
         for path in [path for path in decks(parsed) if f"/{language}/" in path]:

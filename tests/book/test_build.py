@@ -1,4 +1,6 @@
-"""The book's machinery, piece by piece, without a complete build: settings, contents, search, links, slides, server."""
+"""The book's machinery, piece by piece, without a complete build: settings, contents, search,
+links, slides, server.
+"""
 
 from __future__ import annotations
 
@@ -27,13 +29,15 @@ VENDOR = BOOK / "vendor"
 each_language = pytest.mark.parametrize("language", build.LANGUAGES)
 
 
-# --- settings and contents --------------------------------------------------------------------------------------------
+# --- settings and contents --------------------------------------------------------------------
 
 
 @each_language
 def test_jupyter_book_accepts_the_settings(language: str) -> None:
     config, _ = get_final_config(
-        user_yaml=build.settings(language), cli_config={"latex_individualpages": False}, raise_on_invalid=True
+        user_yaml=build.settings(language),
+        cli_config={"latex_individualpages": False},
+        raise_on_invalid=True,
     )
     assert config["language"].startswith(language)
     assert config["nb_execution_mode"] == "off"
@@ -43,22 +47,35 @@ def test_jupyter_book_accepts_the_settings(language: str) -> None:
 
 @each_language
 def test_launch_buttons_are_off_until_somebody_turns_them_on(language: str) -> None:
-    config, _ = get_final_config(user_yaml=build.settings(language), cli_config={"latex_individualpages": False})
-    assert not any(value for name, value in config["html_theme_options"]["launch_buttons"].items() if "url" in name)
+    config, _ = get_final_config(
+        user_yaml=build.settings(language), cli_config={"latex_individualpages": False}
+    )
+    assert not any(
+        value
+        for name, value in config["html_theme_options"]["launch_buttons"].items()
+        if "url" in name
+    )
 
 
 def test_the_documented_launch_setting_is_one_that_jupyter_book_knows() -> None:
     lines = (ROOT / "_config.yml").read_text(encoding="utf8").splitlines()
     example = "\n".join(
-        line.removeprefix("# ") for line in lines if re.match(r"#  ?(launch_buttons|  \w+_url|  note)", line)
+        line.removeprefix("# ")
+        for line in lines
+        if re.match(r"#  ?(launch_buttons|  \w+_url|  note)", line)
     )
     buttons = yaml.safe_load(example)["launch_buttons"]
-    config, _ = get_final_config(user_yaml={"launch_buttons": buttons}, cli_config={"latex_individualpages": False})
+    config, _ = get_final_config(
+        user_yaml={"launch_buttons": buttons}, cli_config={"latex_individualpages": False}
+    )
     assert config["html_theme_options"]["launch_buttons"]["colab_url"].startswith("https://")
 
 
 def test_both_languages_have_the_same_contents() -> None:
-    english, chinese = (build.pages(yaml.safe_load((BOOK / x / "_toc.yml").read_text("utf8"))) for x in build.LANGUAGES)
+    english, chinese = (
+        build.pages(yaml.safe_load((BOOK / x / "_toc.yml").read_text("utf8")))
+        for x in build.LANGUAGES
+    )
     assert [page.replace("/en/", "/zh/") for page in english] == chinese
     assert len(set(english)) == len(english)
 
@@ -78,24 +95,38 @@ def test_settings_of_a_language_go_on_top_of_the_shared_ones() -> None:
 def test_every_arxiv_paper_that_a_page_links_is_in_the_references() -> None:
     known = (BOOK / "references.bib").read_text(encoding="utf8")
     files = [*BOOK.glob("*/*.md"), *ROOT.glob("notebooks/*/*.ipynb")]
-    cited = {paper for file in files for paper in re.findall(r"arxiv\.org/abs/(\d+\.\d+)", file.read_text("utf8"))}
+    cited = {
+        paper
+        for file in files
+        for paper in re.findall(r"arxiv\.org/abs/(\d+\.\d+)", file.read_text("utf8"))
+    }
     assert {paper for paper in cited if f"arxiv.org/abs/{paper}}}" not in known} == set()
 
 
-# --- a small book, really built ---------------------------------------------------------------------------------------
+# --- a small book, really built ---------------------------------------------------------------
 
 
 def write_toc(root: Path, page: str) -> None:
-    toc = {"format": "jb-book", "root": "book/en/index", "parts": [{"caption": "A", "chapters": [{"file": page}]}]}
+    toc = {
+        "format": "jb-book",
+        "root": "book/en/index",
+        "parts": [{"caption": "A", "chapters": [{"file": page}]}],
+    }
     (root / "book/en/_toc.yml").write_text(yaml.safe_dump(toc), encoding="utf8")
 
 
 @pytest.fixture
 def small_book(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A repository with two English pages, one of them still to be written; `build` works on it."""
+    """A repository with two English pages, one of them still to be written; `build` works on
+    it.
+    """
     shutil.copy(ROOT / "_config.yml", tmp_path)
     for name in ("extension", "vendor/static", "assets", "en"):
-        shutil.copytree(BOOK / name, tmp_path / "book" / name, ignore=shutil.ignore_patterns("*.md", "__pycache__"))
+        shutil.copytree(
+            BOOK / name,
+            tmp_path / "book" / name,
+            ignore=shutil.ignore_patterns("*.md", "__pycache__"),
+        )
     shutil.copy(BOOK / "references.bib", tmp_path / "book")
     write_toc(tmp_path, "book/en/page")
     (tmp_path / "book/en/index.md").write_text("# A\n", encoding="utf8")
@@ -105,8 +136,12 @@ def small_book(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_a_warning_fails_the_build_and_is_shown(small_book: Path) -> None:
-    (small_book / "book/en/page.md").write_text("# A\n\n[nowhere](nowhere.md)\n", encoding="utf8")
-    with pytest.raises(Dalle2EduError, match=r"(?s)the en book could not be built.*page\.md:3.*nowhere\.md"):
+    (small_book / "book/en/page.md").write_text(
+        "# A\n\n[nowhere](nowhere.md)\n", encoding="utf8"
+    )
+    with pytest.raises(
+        Dalle2EduError, match=r"(?s)the en book could not be built.*page\.md:3.*nowhere\.md"
+    ):
         build.build_language("en", small_book / "_build")
     assert not (small_book / "_build/site/en").exists()
 
@@ -114,11 +149,13 @@ def test_a_warning_fails_the_build_and_is_shown(small_book: Path) -> None:
 def test_pages_that_nobody_wrote(small_book: Path, capsys: pytest.CaptureFixture[str]) -> None:
     shutil.copytree(small_book / "book/en", small_book / "book/zh")
     assert build.main(["--only", "book", "--output", str(small_book / "_build")]) == 1
-    assert capsys.readouterr().err.startswith("book/en/_toc.yml names pages that do not exist: book/en/page")
+    assert capsys.readouterr().err.startswith(
+        "book/en/_toc.yml names pages that do not exist: book/en/page"
+    )
     assert build.contents("en", partial=True)["parts"] == []
 
 
-# --- nothing from other hosts -----------------------------------------------------------------------------------------
+# --- nothing from other hosts -----------------------------------------------------------------
 
 
 def test_what_the_book_brings_along_has_its_licence_and_is_named() -> None:
@@ -137,12 +174,20 @@ def test_formulas_find_their_fonts_and_extensions() -> None:
 
 
 def test_our_own_pages_styles_and_scripts_name_no_other_host() -> None:
-    ours = [path for path in BOOK.rglob("*") if path.suffix in {".html", ".css", ".js"} and VENDOR not in path.parents]
+    ours = [
+        path
+        for path in BOOK.rglob("*")
+        if path.suffix in {".html", ".css", ".js"} and VENDOR not in path.parents
+    ]
     assert len(ours) >= 8
-    assert [path for path in ours if re.search(r"https?:|[\"'(]//\w", path.read_text(encoding="utf8"))] == []
+    assert [
+        path
+        for path in ours
+        if re.search(r"https?:|[\"'(]//\w", path.read_text(encoding="utf8"))
+    ] == []
 
 
-# --- search -----------------------------------------------------------------------------------------------------------
+# --- search -----------------------------------------------------------------------------------
 
 
 def test_the_index_holds_pairs_of_chinese_characters_and_english_words() -> None:
@@ -157,7 +202,7 @@ def test_english_words_are_stemmed_and_chinese_pairs_are_not() -> None:
     assert language.stem("模型") == "模型"
 
 
-# --- pages ------------------------------------------------------------------------------------------------------------
+# --- pages ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -166,7 +211,11 @@ def test_english_words_are_stemmed_and_chinese_pairs_are_not() -> None:
         ("notebooks/en/07_ddpm", "en", "../../../zh/notebooks/zh/07_ddpm.html"),
         ("book/zh/index", "zh", "../../../en/book/en/index.html"),
         ("search", "en", "../zh/search.html"),
-        ("dalle2_edu/diffusion/process.py", "zh", "../../../en/dalle2_edu/diffusion/process.py.html"),
+        (
+            "dalle2_edu/diffusion/process.py",
+            "zh",
+            "../../../en/dalle2_edu/diffusion/process.py.html",
+        ),
     ],
 )
 def test_the_switch_leads_to_the_same_page(page: str, language: str, twin: str) -> None:
@@ -177,7 +226,9 @@ def test_each_line_of_source_is_a_place_to_link_to() -> None:
     html = sources.listing('"""Two\nlines."""\nx = 1\n')
     assert re.findall(r'id="(L\d+)"', html) == ["L1", "L2", "L3"]
     for line in html.splitlines()[:-1]:
-        assert line.count("<span") >= line.count("</span>") - 1  # no highlighting runs over a line's end
+        assert (
+            line.count("<span") >= line.count("</span>") - 1
+        )  # no highlighting runs over a line's end
 
 
 def test_a_formula_reaches_mathjax_as_it_was_written() -> None:
@@ -221,11 +272,13 @@ def test_hidden_solutions_say_so_in_the_page_s_language() -> None:
     assert (solution["prompt_show"], code["prompt_show"]) == ("显示参考答案", "code")
 
 
-# --- slides -----------------------------------------------------------------------------------------------------------
+# --- slides -----------------------------------------------------------------------------------
 
 
 def tagged(cell: NotebookNode, kind: str | None, *tags: str) -> NotebookNode:
-    cell.metadata = NotebookNode({"tags": list(tags)} | ({"slideshow": NotebookNode(slide_type=kind)} if kind else {}))
+    cell.metadata = NotebookNode(
+        {"tags": list(tags)} | ({"slideshow": NotebookNode(slide_type=kind)} if kind else {})
+    )
     return cell
 
 
@@ -245,7 +298,11 @@ def test_tagged_cells_become_slides_and_others_stay_out() -> None:
     assert "below" in below.body[0]
     assert 'class="fragment"' in below.body[1]
     assert "say this" in below.notes[0]
-    assert [slide.running for column in columns for slide in column] == ["", "7. Title", "7. Title"]
+    assert [slide.running for column in columns for slide in column] == [
+        "",
+        "7. Title",
+        "7. Title",
+    ]
     everything = "".join(html for column in columns for slide in column for html in slide.body)
     assert "left out" not in everything
     assert "skipped" not in everything
@@ -262,7 +319,9 @@ def test_a_code_cell_shows_its_outputs_and_its_code_only_when_asked() -> None:
     assert "\x1b" not in html
     assert 'src="data:image/png;base64,AAAA"' in html
     assert "<Figure>" not in html
-    assert "secret" in slides.cell_html(tagged(new_code_cell("secret = 1"), "slide", "show-code"))
+    assert "secret" in slides.cell_html(
+        tagged(new_code_cell("secret = 1"), "slide", "show-code")
+    )
 
 
 def test_formulas_on_slides_are_left_to_mathjax() -> None:
@@ -287,14 +346,19 @@ def test_links_on_slides_lead_into_the_book(address: str, there: str) -> None:
 
 
 def test_a_notebook_without_slides_has_no_deck_and_no_link_to_one(tmp_path: Path) -> None:
-    notebook = {"cells": [{"cell_type": "markdown", "metadata": {}, "source": "# 1. A"}], "metadata": {}}
+    notebook = {
+        "cells": [{"cell_type": "markdown", "metadata": {}, "source": "# 1. A"}],
+        "metadata": {},
+    }
     path = tmp_path / "01_a.ipynb"
-    path.write_text(json.dumps(notebook | {"nbformat": 4, "nbformat_minor": 4}), encoding="utf8")
+    path.write_text(
+        json.dumps(notebook | {"nbformat": 4, "nbformat_minor": 4}), encoding="utf8"
+    )
     assert slides.Deck.of(path, "en") is None
     assert not chapters.has_slides(notebook)
 
 
-# --- the server -------------------------------------------------------------------------------------------------------
+# --- the server -------------------------------------------------------------------------------
 
 
 def test_a_port_in_use_gets_one_clear_line(tmp_path: Path) -> None:
@@ -303,12 +367,17 @@ def test_a_port_in_use_gets_one_clear_line(tmp_path: Path) -> None:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        with pytest.raises(Dalle2EduError, match=rf"^port {port} can't be used \(.*\): make book PORT={port + 1}$"):
+        with pytest.raises(
+            Dalle2EduError,
+            match=rf"^port {port} can't be used \(.*\): make book PORT={port + 1}$",
+        ):
             serve.server(port, tmp_path)
 
 
 @pytest.mark.parametrize("port", ["", "http", "0", "70000", "-1", "80 80"])
-def test_a_port_that_is_none_gets_one_clear_line(port: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_port_that_is_none_gets_one_clear_line(
+    port: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert serve.main(port) == 1
     assert capsys.readouterr().err == f"PORT is a number from 1 to 65535, not {port!r}\n"
 

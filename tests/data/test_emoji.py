@@ -8,7 +8,9 @@ import torch
 from dalle2_edu.data import emoji, shards
 from dalle2_edu.errors import Dalle2EduError
 
-needs_font = pytest.mark.skipif(not emoji.FONT.is_file(), reason="fonts-noto-color-emoji is not installed")
+needs_font = pytest.mark.skipif(
+    not emoji.FONT.is_file(), reason="fonts-noto-color-emoji is not installed"
+)
 
 
 @pytest.fixture(scope="module")
@@ -17,10 +19,14 @@ def everybody() -> dict[str, emoji.Emoji]:
 
 
 def test_names_and_captions(everybody: dict[str, emoji.Emoji]) -> None:
-    assert len(everybody) == len({each.zh for each in everybody.values()}) == 3789  # no name stands for two
+    assert (
+        len(everybody) == len({each.zh for each in everybody.values()}) == 3789
+    )  # no name stands for two
     rocket = everybody["rocket"]
     assert (rocket.character, rocket.zh, rocket.codepoints) == ("🚀", "火箭", "1f680")
-    assert {"rocket", "rocket emoji", "an emoji of a rocket", "火箭", "火箭表情"} <= set(rocket.captions)
+    assert {"rocket", "rocket emoji", "an emoji of a rocket", "火箭", "火箭表情"} <= set(
+        rocket.captions
+    )
     assert "火箭" in rocket.captions
     assert everybody["smiling face with sunglasses"].zh == "墨镜笑脸"
     assert everybody["china"].is_flag
@@ -29,9 +35,15 @@ def test_names_and_captions(everybody: dict[str, emoji.Emoji]) -> None:
 
 
 def test_every_caption_means_one_emoji(everybody: dict[str, emoji.Emoji]) -> None:
-    captions = [caption for each in everybody.values() for caption in {text.lower() for text in each.captions}]
+    captions = [
+        caption
+        for each in everybody.values()
+        for caption in {text.lower() for text in each.captions}
+    ]
     assert len(captions) == len(set(captions))
-    assert all(caption and caption == caption.strip() and "_" not in caption for caption in captions)
+    assert all(
+        caption and caption == caption.strip() and "_" not in caption for caption in captions
+    )
 
 
 @pytest.mark.parametrize(
@@ -54,7 +66,9 @@ def test_pairs_are_pictures_in_the_order_of_load() -> None:
     assert pairs.images.shape == (3789, 3, 32, 32)
     assert pairs.images.dtype == torch.uint8
     assert pairs.captions == [each.captions for each in emoji.load()]
-    corners = pairs.images[:, :, [0, 0, -1, -1], [0, -1, 0, -1]].flatten(1)  # (N, 3, 4) -> (N, 12)
+    corners = pairs.images[:, :, [0, 0, -1, -1], [0, -1, 0, -1]].flatten(
+        1
+    )  # (N, 3, 4) -> (N, 12)
     assert (corners > 240).all(dim=1).float().mean() > 0.9  # on white
     assert (pairs.images.flatten(1).float().std(dim=1) > 1).all()  # none is blank
 
@@ -82,7 +96,9 @@ def test_what_the_font_can_not_join_is_left_out() -> None:
     rocket = emoji.draw("🚀", font)
     assert rocket is not None
     assert rocket.shape == (3, 128, 128)
-    assert emoji.draw("👨‍🚀", font) is not None  # man + joiner + rocket: one glyph, an astronaut
+    assert (
+        emoji.draw("👨‍🚀", font) is not None
+    )  # man + joiner + rocket: one glyph, an astronaut
     assert emoji.draw("🚀🚀", font) is None  # two glyphs side by side
     assert emoji.draw("\U0001faee", font) is None  # a code point that no emoji has yet
 

@@ -1,4 +1,6 @@
-"""The shapes world: pictures against closed forms, splits against their promise, captions read back."""
+"""The shapes world: pictures against closed forms, splits against their promise, captions read
+back.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,15 @@ import torch
 from torch import Tensor
 
 from dalle2_edu.data import grammar, shapes
-from dalle2_edu.data.shapes import FACTORS, Scenes, applicable, captions, render, sample_scenes, scenes_from
+from dalle2_edu.data.shapes import (
+    FACTORS,
+    Scenes,
+    applicable,
+    captions,
+    render,
+    sample_scenes,
+    scenes_from,
+)
 from dalle2_edu.errors import Dalle2EduError
 
 
@@ -28,7 +38,7 @@ def ink(pictures: Tensor, background: str = "white") -> Tensor:
     return ((pictures - rgb(background).view(3, 1, 1)).abs() > 1e-4).any(1)
 
 
-# --------------------------------------------------------------------------------------------------- pictures
+# ----------------------------------------------------------------------------------------------
 
 AREAS = {  # in squared radii
     "circle": math.pi * 0.9**2,
@@ -45,7 +55,10 @@ AREAS = {  # in squared radii
 @pytest.mark.parametrize("shape", FACTORS["shape_a"])
 @pytest.mark.parametrize("size", FACTORS["size_a"])
 def test_area_is_the_formula(shape: str, size: str) -> None:
-    picture = render(scenes_from([{"kind": "one", "shape_a": shape, "colour_a": "black", "size_a": size}]), 128)
+    picture = render(
+        scenes_from([{"kind": "one", "shape_a": shape, "colour_a": "black", "size_a": size}]),
+        128,
+    )
     white, black = rgb("white"), rgb("black")
     coverage = (white[0] - picture[0, 0]) / (white[0] - black[0])  # (128, 128)
     radius = shapes.RADII[0][FACTORS["size_a"].index(size)]
@@ -55,7 +68,16 @@ def test_area_is_the_formula(shape: str, size: str) -> None:
 @pytest.mark.parametrize("colour", FACTORS["colour_a"])
 def test_a_plain_object_has_its_colour_and_its_background(colour: str) -> None:
     picture = render(
-        scenes_from([{"kind": "one", "shape_a": "square", "colour_a": colour, "background": "light pink"}])
+        scenes_from(
+            [
+                {
+                    "kind": "one",
+                    "shape_a": "square",
+                    "colour_a": colour,
+                    "background": "light pink",
+                }
+            ]
+        )
     )
     torch.testing.assert_close(picture[0, :, 16, 16], rgb(colour))
     torch.testing.assert_close(picture[0, :, 0, 0], rgb("light pink"))
@@ -72,8 +94,12 @@ def test_textures_use_the_deep_shade() -> None:
         }
         picture = render(scenes_from([one]), 128)[0]
         deep = torch.tensor(shapes.DEEP["blue"]) / 127.5 - 1
-        torch.testing.assert_close(picture[:, 64, 64], deep)  # a stripe and a dot pass through the middle
-        share = ((picture - deep.view(3, 1, 1)).abs() < 1e-3).all(0).sum() / ink(picture[None]).sum()
+        torch.testing.assert_close(
+            picture[:, 64, 64], deep
+        )  # a stripe and a dot pass through the middle
+        share = ((picture - deep.view(3, 1, 1)).abs() < 1e-3).all(0).sum() / ink(
+            picture[None]
+        ).sum()
         assert 0.2 < share < 0.55
 
 
@@ -86,7 +112,13 @@ def test_places_and_layouts_are_where_they_say() -> None:
         y = -(mass.sum(2) * steps).sum(-1) / mass.sum((1, 2))
         assert torch.equal((x * 5).round().sign(), torch.tensor([0.0, -1, 1, 0, 0]))
         assert torch.equal((y * 5).round().sign(), torch.tensor([0.0, 0, 0, 1, -1]))
-    two = {"kind": "two", "shape_a": "circle", "colour_a": "red", "shape_b": "circle", "colour_b": "blue"}
+    two = {
+        "kind": "two",
+        "shape_a": "circle",
+        "colour_a": "red",
+        "shape_b": "circle",
+        "colour_b": "blue",
+    }
     beside, stacked = render(scenes_from([two, two | {"layout": "stacked"}]))
     for left_or_top, right_or_bottom in (
         (beside[:, 16, 8], beside[:, 16, 24]),
@@ -104,7 +136,9 @@ def test_two_objects_never_touch_and_never_leave_the_picture() -> None:
     drawn = ink(render(scenes, 64))  # (B, 64, 64)
     assert not drawn[:, [0, -1], :].any() and not drawn[:, :, [0, -1]].any()
     two, stacked = scenes.factors["kind"] == shapes.TWO, scenes.factors["layout"] == 1
-    beside_gap = (~drawn[two & ~stacked].any(1))[:, 24:40].sum(1)  # empty columns about the middle
+    beside_gap = (~drawn[two & ~stacked].any(1))[:, 24:40].sum(
+        1
+    )  # empty columns about the middle
     stacked_gap = (~drawn[two & stacked].any(2))[:, 24:40].sum(1)
     assert beside_gap.min() >= 2 and stacked_gap.min() >= 2  # a whole pixel at 32
 
@@ -125,7 +159,9 @@ def test_a_small_picture_is_the_large_one_shrunk() -> None:
     shrunk = torch.nn.functional.avg_pool2d(render(scenes, 128), 4)
     difference = (render(scenes, 32) - shrunk).abs()
     assert difference.mean() < 0.01
-    assert (difference > 0.2).float().mean() < 0.01  # tips and corners, where an edge is not straight in its pixel
+    assert (
+        difference > 0.2
+    ).float().mean() < 0.01  # tips and corners, where an edge is not straight in its pixel
     assert difference.max() < 0.8
 
 
@@ -135,7 +171,7 @@ def test_pictures_do_not_depend_on_the_batch() -> None:
     assert render(scenes).abs().max() <= 1
 
 
-# ------------------------------------------------------------------------------------------ scenes and splits
+# ------------------------------------------------------------------------------------------ sce
 
 
 def test_the_same_seed_gives_the_same_pairs() -> None:
@@ -146,7 +182,11 @@ def test_the_same_seed_gives_the_same_pairs() -> None:
     )
     assert torch.equal(first.images, again.images) and first.captions == again.captions
     assert not torch.equal(first.images, other.images)
-    assert first.images.dtype == torch.uint8 and first.images.shape == (40, 3, 16, 16) and len(first) == 40
+    assert (
+        first.images.dtype == torch.uint8
+        and first.images.shape == (40, 3, 16, 16)
+        and len(first) == 40
+    )
     assert all(len(four) == 4 for four in first.captions)
 
 
@@ -157,7 +197,11 @@ def test_held_out_compositions_are_never_drawn_in_training() -> None:
         has = applicable(seen)[f"shape_{slot}"]
         drawn = {
             (FACTORS["shape_a"][s], FACTORS["colour_a"][c])
-            for s, c in zip(seen.factors[f"shape_{slot}"][has], seen.factors[f"colour_{slot}"][has], strict=True)
+            for s, c in zip(
+                seen.factors[f"shape_{slot}"][has],
+                seen.factors[f"colour_{slot}"][has],
+                strict=True,
+            )
         }
         assert not drawn & set(shapes.HELD_OUT.items())
         assert len(drawn) == 64 - 8
@@ -183,17 +227,21 @@ def test_factors_that_have_no_meaning_are_zero() -> None:
     assert list(scenes.factors) == list(FACTORS)
     for name, mask in applicable(scenes).items():
         assert not scenes.factors[name][~mask].any()
-        assert scenes.factors[name][mask].max() == len(FACTORS[name]) - 1  # every value is drawn where it has one
+        assert (
+            scenes.factors[name][mask].max() == len(FACTORS[name]) - 1
+        )  # every value is drawn where it has one
 
 
 def test_scenes_can_be_indexed_described_and_chosen() -> None:
     scenes = draw(10)
-    assert len(scenes[3]) == 1 and len(scenes[2:5]) == 3 and len(scenes[torch.tensor([1, 1])]) == 2
+    assert (
+        len(scenes[3]) == 1 and len(scenes[2:5]) == 3 and len(scenes[torch.tensor([1, 1])]) == 2
+    )
     again = scenes_from([scenes.describe(i) for i in range(10)])
     assert all(torch.equal(again.factors[name], scenes.factors[name]) for name in FACTORS)
 
 
-# --------------------------------------------------------------------------------------------------- captions
+# ----------------------------------------------------------------------------------------------
 
 # How each language says which object is slot a: patterns with the groups a and b.
 READ_LAYOUT = {
@@ -219,7 +267,10 @@ READ_BACKGROUND = {
         r"on a (?P<bg>.+?) background, (?P<rest>.+)",
         r"(?P<rest>.+?)(,| on a| against a) (?P<bg>(light )?\w+) background",
     ),
-    "zh": (r"在?(?P<bg>浅?.色)的?背景上，(?P<rest>.+)", r"(?P<rest>.+)，(背景是)?(?P<bg>浅?.色)(背景)?"),
+    "zh": (
+        r"在?(?P<bg>浅?.色)的?背景上，(?P<rest>.+)",
+        r"(?P<rest>.+)，(背景是)?(?P<bg>浅?.色)(背景)?",
+    ),
 }
 
 
@@ -255,13 +306,18 @@ def assert_says(language: str, text: str, truth: dict[str, str], slot: str) -> N
 @pytest.mark.parametrize("language", grammar.LANGUAGES)
 def test_a_full_caption_can_be_read_back(language: str) -> None:
     scenes = draw(1500)
-    for i, caption in enumerate(captions(scenes, language, torch.Generator().manual_seed(1), "full")):
+    for i, caption in enumerate(
+        captions(scenes, language, torch.Generator().manual_seed(1), "full")
+    ):
         truth = scenes.describe(i)
         sentence = read(READ_BACKGROUND[language], caption)
         assert sentence["bg"] == words_for(language, "colour", truth["background"])[0]
         if truth["kind"] == "one":
             assert_says(language, sentence["rest"], truth, "a")
-            assert any(word in sentence["rest"] for word in words_for(language, "place", truth["place"]))
+            assert any(
+                word in sentence["rest"]
+                for word in words_for(language, "place", truth["place"])
+            )
         elif truth["kind"] == "two":
             things = read(READ_LAYOUT[language], sentence["rest"])
             assert_says(language, things["a"], truth, "a")
@@ -274,16 +330,26 @@ def test_a_full_caption_can_be_read_back(language: str) -> None:
             assert words_for(language, "colour", truth["colour_a"])[0] in sentence["rest"]
 
 
-@pytest.mark.parametrize("prompt", ["A big red circle!", "一个蓝色的菱形", 'a green sign that says "CAT"'])
+@pytest.mark.parametrize(
+    "prompt", ["A big red circle!", "一个蓝色的菱形", 'a green sign that says "CAT"']
+)
 def test_the_grammar_knows_its_own_world(prompt: str) -> None:
     assert grammar.speaks_of_shapes(prompt)
     assert not grammar.speaks_of_shapes("火箭 rocket, designed by nobody")
 
 
 def test_the_first_wording_needs_no_generator() -> None:
-    one = {"kind": "one", "colour_a": "red", "size_a": "large", "texture_a": "striped", "place": "left"}
+    one = {
+        "kind": "one",
+        "colour_a": "red",
+        "size_a": "large",
+        "texture_a": "striped",
+        "place": "left",
+    }
     scenes = scenes_from([one | {"shape_a": "circle", "background": "light blue"}])
-    assert captions(scenes) == ["a large striped red circle on the left on a light blue background"]
+    assert captions(scenes) == [
+        "a large striped red circle on the left on a light blue background"
+    ]
     assert captions(scenes, "zh") == ["浅蓝色背景上，一个大的红色条纹圆形在左边"]
 
 
@@ -291,14 +357,16 @@ def test_mixed_captions_leave_things_out_but_never_shape_and_colour() -> None:
     scene = {"kind": "one", "shape_a": "circle", "colour_a": "red", "size_a": "large"}
     scenes = scenes_from([scene] * 400)
     generator = torch.Generator().manual_seed(0)
-    english, chinese = (captions(scenes, language, generator, "mixed") for language in grammar.LANGUAGES)
+    english, chinese = (
+        captions(scenes, language, generator, "mixed") for language in grammar.LANGUAGES
+    )
     assert "a red circle" in english and "红色圆形" in chinese
     assert all("red" in c and "circle" in c and "plain" not in c for c in english)
     assert all("红色" in c and "圆形" in c and "纯" not in c for c in chinese)
     assert len(set(english)) > 30 and len(set(chinese)) > 50
 
 
-# -------------------------------------------------------------------------------------------------- bad input
+# ----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,6 @@
-"""Shards and folders: the same pictures from everywhere, bad ones counted, mistakes told in one line."""
+"""Shards and folders: the same pictures from everywhere, bad ones counted, mistakes told in one
+line.
+"""
 
 import functools
 import http.server
@@ -44,7 +46,9 @@ def folder(tmp_path: Path) -> Path:
     for number in range(3):
         names = COLOURS[2 * number : 2 * number + 2]
         images = torch.stack([colour(name) for name in names])  # (2, 3, 16, 16)
-        shards.write(tmp_path / f"train-{number}.tar", images, [[name, f"{name} 色"] for name in names])
+        shards.write(
+            tmp_path / f"train-{number}.tar", images, [[name, f"{name} 色"] for name in names]
+        )
     return tmp_path
 
 
@@ -122,7 +126,10 @@ def test_the_ways_captions_come(tmp_path: Path) -> None:
         ("captions.tsv", "a.png\tred, plain\nb.png\tblue\na.png\t红\n"),
         (
             "captions.jsonl",
-            '{"file": "a.png", "captions": ["red, plain", "红"]}\n\n{"image": "b.png", "text": "blue"}\n',
+            (
+                '{"file": "a.png", "captions": ["red, plain", "红"]}\n\n{"image": "b.png",'
+                ' "text": "blue"}\n'
+            ),
         ),
         (None, ""),
     ],
@@ -157,7 +164,9 @@ def test_a_bad_picture_is_named_left_out_and_counted(tmp_path: Path) -> None:
 
 @pytest.mark.filterwarnings("ignore:left out")
 def test_too_many_bad_pictures(tmp_path: Path) -> None:
-    half = png(Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)))[:5000]
+    half = png(
+        Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8))
+    )[:5000]
     with pytest.raises(Dalle2EduError, match=r"^3 of 200 .*003.png.*004.png.*005.png"):
         shards.pairs(many(tmp_path, {3: b"", 4: half, 5: b"\x89PNG"}), 4)
 
@@ -224,6 +233,9 @@ def test_transparency_rotation_and_crop() -> None:
 
 def test_downsampling_is_antialiased() -> None:
     lines = np.zeros((64, 64), np.uint8)
-    lines[:, ::4] = 255  # one white column in four: without antialiasing, all white or all black at a quarter
+    lines[:, ::4] = (
+        # one white column in four: without antialiasing, all white or all black at a quarter
+        255
+    )
     small = shards.to_square(Image.fromarray(lines), 16)
     assert (small[:, :, 2:-2].float() - 63.75).abs().max() < 8

@@ -1,4 +1,6 @@
-"""Shards read in any order: what is read, in which order, and what a bad shard or picture does."""
+"""Shards read in any order: what is read, in which order, and what a bad shard or picture
+does.
+"""
 
 from __future__ import annotations
 
@@ -34,11 +36,13 @@ def write_tar(path: Path, files: dict[str, bytes]) -> str:
 def red(n: int) -> dict[str, bytes]:
     """n samples whose red is their number, captioned with it."""
     return {
-        name: data for i in range(n) for name, data in ((f"{i:03}.png", png((i, 0, 0))), (f"{i:03}.txt", b"%d" % i))
+        name: data
+        for i in range(n)
+        for name, data in ((f"{i:03}.png", png((i, 0, 0))), (f"{i:03}.txt", b"%d" % i))
     }
 
 
-# --- what is read ---------------------------------------------------------------------------------------------------
+# --- what is read -----------------------------------------------------------------------------
 
 
 def test_it_reads_what_webdataset_reads(tmp_path: Path) -> None:
@@ -60,7 +64,10 @@ def test_it_reads_what_webdataset_reads(tmp_path: Path) -> None:
 
 def test_any_order_over_several_shards(tmp_path: Path) -> None:
     for which in range(3):
-        write_tar(tmp_path / f"{which}.tar", {f"{which}{name}": data for name, data in red(3 + which).items()})
+        write_tar(
+            tmp_path / f"{which}.tar",
+            {f"{which}{name}": data for name, data in red(3 + which).items()},
+        )
     both = Stream(f"{tmp_path}/{{0..2}}.tar", 6, progress=False)
     assert both.counts == [3, 4, 5] and len(both) == 12
     both.prefetch(torch.tensor([11, 3]))
@@ -70,7 +77,9 @@ def test_any_order_over_several_shards(tmp_path: Path) -> None:
     assert torch.equal(both[torch.tensor([11])], images[:1])
 
 
-def test_counts_are_kept_and_img2datasets_are_believed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_counts_are_kept_and_img2datasets_are_believed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     paths = [write_tar(tmp_path / f"{i}.tar", red(2)) for i in range(2)]
     (tmp_path / "1_stats.json").write_text('{"count": 9, "successes": 7}')
     notes = tmp_path / "run/shards.json"
@@ -79,7 +88,9 @@ def test_counts_are_kept_and_img2datasets_are_believed(tmp_path: Path, monkeypat
     assert count_samples(paths, notes) == [2, 7]
 
 
-def test_shards_behind_an_address_are_fetched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_shards_behind_an_address_are_fetched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = write_tar(tmp_path / "far.tar", red(3))
     far = Stream(f"pipe:cat {path}", 6, progress=False)
     assert far[torch.tensor([2])][0, 0, 0, 0] == 2
@@ -90,11 +101,15 @@ def test_shards_behind_an_address_are_fetched(tmp_path: Path, monkeypatch: pytes
     assert len(stream.open_shard(f"pipe:cat {path}")) == 3  # from the cache
 
 
-# --- in which order -------------------------------------------------------------------------------------------------
+# --- in which order ---------------------------------------------------------------------------
 
 
 def order(counts: list[int], batch_size: int = 7, seed: int = 0) -> ShardOrder:
-    return ShardOrder(counts, batch_size, lambda *parts: torch.Generator().manual_seed(hash((seed, *map(str, parts)))))
+    return ShardOrder(
+        counts,
+        batch_size,
+        lambda *parts: torch.Generator().manual_seed(hash((seed, *map(str, parts)))),
+    )
 
 
 def test_every_epoch_has_every_sample_once() -> None:
@@ -123,7 +138,7 @@ def test_only_a_few_shards_are_open_at_a_time() -> None:
     assert not torch.equal(each(0), each(0).sort().values)
 
 
-# --- bad input ------------------------------------------------------------------------------------------------------
+# --- bad input --------------------------------------------------------------------------------
 
 
 def test_a_bad_picture_is_replaced_and_named(tmp_path: Path) -> None:
@@ -136,7 +151,11 @@ def test_a_bad_picture_is_replaced_and_named(tmp_path: Path) -> None:
 
 @pytest.mark.filterwarnings("ignore:left out")
 def test_many_bad_pictures_stop_it(tmp_path: Path) -> None:
-    files = {name: data for name, data in red(200).items() if name not in ("003.txt", "100.txt", "150.txt")}
+    files = {
+        name: data
+        for name, data in red(200).items()
+        if name not in ("003.txt", "100.txt", "150.txt")
+    }
     one = Stream(write_tar(tmp_path / "x.tar", files), 6, progress=False)
     with pytest.raises(Dalle2EduError, match=r"3 of the first 200 .* no caption"):
         one.take(torch.arange(200))
@@ -155,7 +174,9 @@ def test_a_shard_that_is_cut_off_or_changed_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("source", ["nothing-{0..2}.tar", "."])
-def test_what_names_no_shards(source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_names_no_shards(
+    source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(Dalle2EduError, match="tar"):
         Stream(source, 6)

@@ -1,4 +1,6 @@
-"""The tokenizer: nothing is unknown, both languages fit, and special tokens stay out of a prompt's reach."""
+"""The tokenizer: nothing is unknown, both languages fit, and special tokens stay out of a
+prompt's reach.
+"""
 
 import pytest
 import torch
@@ -18,7 +20,9 @@ def test_a_row(tokenizer: text.Tokenizer) -> None:
     assert rows.dtype == torch.int64
     assert tokenizer.vocab_size <= 4096
     assert tokenizer.end_id == tokenizer.vocab_size - 1 == tokenizer.start_id + 1
-    assert rows[1].tolist() == [tokenizer.start_id, tokenizer.end_id] + [0] * 30  # the null text
+    assert (
+        rows[1].tolist() == [tokenizer.start_id, tokenizer.end_id] + [0] * 30
+    )  # the null text
     assert (rows[:, 0] == tokenizer.start_id).all()
     for row, words in zip(rows, ["a rocket", "", "火箭"], strict=True):
         length = len(tokenizer.pieces(words))
@@ -29,7 +33,9 @@ def test_a_row(tokenizer: text.Tokenizer) -> None:
         assert tokenizer.decode(row) == words
 
 
-@pytest.mark.parametrize("words", ["🚀👨‍🚀", "naïve café", "नमस्ते", "龘", "さよなら", "x\x00y", "~`^|\\", "Ω"])
+@pytest.mark.parametrize(
+    "words", ["🚀👨‍🚀", "naïve café", "नमस्ते", "龘", "さよなら", "x\x00y", "~`^|\\", "Ω"]
+)
 def test_any_text_survives(tokenizer: text.Tokenizer, words: str) -> None:
     assert tokenizer.decode(tokenizer([words])[0]) == text.normalize(words).strip()
 
@@ -50,7 +56,9 @@ def test_half_a_surrogate_pair_is_no_crash(tokenizer: text.Tokenizer) -> None:
         ("woman’s hat", "woman's hat"),
     ],
 )
-def test_what_means_the_same_is_spelt_the_same(tokenizer: text.Tokenizer, one: str, other: str) -> None:
+def test_what_means_the_same_is_spelt_the_same(
+    tokenizer: text.Tokenizer, one: str, other: str
+) -> None:
     assert torch.equal(tokenizer([one]), tokenizer([other]))
 
 
@@ -93,7 +101,9 @@ def test_every_caption_of_ours_fits(tokenizer: text.Tokenizer) -> None:
     for language in ("en", "zh"):
         captions += shapes.captions(scenes, language, generator, "full")
     assert not [caption for caption in captions if tokenizer.cut(caption)]
-    assert len({tuple(row) for row in tokenizer(captions[:5000]).tolist()}) == 5000  # emoji: no two alike
+    assert (
+        len({tuple(row) for row in tokenizer(captions[:5000]).tolist()}) == 5000
+    )  # emoji: no two alike
 
 
 def test_training_does_not_depend_on_the_order() -> None:
@@ -106,7 +116,9 @@ def test_training_does_not_depend_on_the_order() -> None:
 
 def test_saved_and_loaded(tokenizer: text.Tokenizer, tmp_path) -> None:  # type: ignore[no-untyped-def]
     tokenizer.save(tmp_path / "t.json")
-    assert torch.equal(text.Tokenizer.load(tmp_path / "t.json")(["火箭 rocket"]), tokenizer(["火箭 rocket"]))
+    assert torch.equal(
+        text.Tokenizer.load(tmp_path / "t.json")(["火箭 rocket"]), tokenizer(["火箭 rocket"])
+    )
 
 
 def test_mistakes(tokenizer: text.Tokenizer, tmp_path) -> None:  # type: ignore[no-untyped-def]

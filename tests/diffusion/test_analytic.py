@@ -5,7 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 
-from dalle2_edu.diffusion.analytic import AnalyticDiffusion, noise_second_moment, optimal_variance
+from dalle2_edu.diffusion.analytic import (
+    AnalyticDiffusion,
+    noise_second_moment,
+    optimal_variance,
+)
 from dalle2_edu.diffusion.process import GaussianDiffusion
 from dalle2_edu.diffusion.samplers import ancestral_sample
 from dalle2_edu.diffusion.schedules import cosine_betas
@@ -19,7 +23,9 @@ def test_the_estimate_is_the_true_variance_of_the_step_back(gaussian_world, pred
     whole = GaussianDiffusion(cosine_betas(1000), prediction=prediction)
     world, short = gaussian_world(whole, MEAN, STD), whole.respace(8)
     data = MEAN + STD * torch.randn(400, 100).double()
-    estimate = optimal_variance(short, noise_second_moment([(world.denoise, data, torch.randn)], short), STD**2)
+    estimate = optimal_variance(
+        short, noise_second_moment([(world.denoise, data, torch.randn)], short), STD**2
+    )
     abar = short.alphas_cumprod
     spread = STD**2 * (1 - abar) / world.total(abar)  # Var[x_0 | x_t]
     true = short.posterior_variance + short.posterior_mean_coef1**2 * spread
@@ -35,7 +41,8 @@ def test_few_steps_keep_the_datas_spread_that_the_fixed_variance_loses(gaussian_
     best = AnalyticDiffusion(short, optimal_variance(short, moment, STD**2))
     x_T = torch.randn(20_000, 4)
     fixed, analytic = (
-        ancestral_sample(world.denoise, way, x_T, torch.randn, clip=None).std().item() for way in (short, best)
+        ancestral_sample(world.denoise, way, x_T, torch.randn, clip=None).std().item()
+        for way in (short, best)
     )
     assert fixed < 0.85 * STD
     # Step 0 adds no noise and so loses what spread is left at step 0: none to speak of.
@@ -48,9 +55,15 @@ def test_batches_weigh_by_their_size() -> None:
     def says(value: float):
         return lambda x, t: torch.full_like(x, value)
 
-    batches = [(says(0.0), torch.randn(3, 5), torch.randn), (says(1.0), torch.randn(1, 5), torch.randn)]
+    batches = [
+        (says(0.0), torch.randn(3, 5), torch.randn),
+        (says(1.0), torch.randn(1, 5), torch.randn),
+    ]
     torch.testing.assert_close(
-        noise_second_moment(batches, process), torch.full((3,), 0.25).double(), rtol=0, atol=1e-5
+        noise_second_moment(batches, process),
+        torch.full((3,), 0.25).double(),
+        rtol=0,
+        atol=1e-5,
     )
 
 

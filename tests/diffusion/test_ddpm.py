@@ -12,7 +12,9 @@ from dalle2_edu.diffusion.ddpm import DDPM, IDDPM, Ddpm, DdpmConfig
 from dalle2_edu.diffusion.unet import UNetConfig
 from dalle2_edu.errors import Dalle2EduError
 
-TINY = UNetConfig(image_size=8, channels=32, channel_mult=(1, 1), num_res_blocks=1, attention_levels=())
+TINY = UNetConfig(
+    image_size=8, channels=32, channel_mult=(1, 1), num_res_blocks=1, attention_levels=()
+)
 
 
 def tiny(**changes) -> Ddpm:
@@ -43,7 +45,9 @@ def test_a_seed_is_a_picture_alone_and_in_a_batch(sampler, variance, channels):
     model = tiny(variance=variance, out_channels=channels)
     pictures = model.sample([4, 5, 6], 7, sampler, eta=0.5)
     assert pictures.shape == (3, 3, 8, 8) and pictures.isfinite().all()
-    assert torch.allclose(model.sample([6, 4], 7, sampler, eta=0.5), pictures[[2, 0]], atol=1e-5)
+    assert torch.allclose(
+        model.sample([6, 4], 7, sampler, eta=0.5), pictures[[2, 0]], atol=1e-5
+    )
     assert not torch.allclose(pictures[0], pictures[1], atol=0.1)
 
 

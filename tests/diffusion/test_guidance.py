@@ -12,7 +12,9 @@ NULL, TEXT = {"text": torch.zeros(2, 5)}, {"text": torch.randn(2, 5)}
 
 
 class Recorder:
-    """A model that answers 2C channels, each row by itself, and remembers the batches that it was given."""
+    """A model that answers 2C channels, each row by itself, and remembers the batches that it
+    was given.
+    """
 
     def __init__(self) -> None:
         self.batches: list[tuple[torch.Tensor, ...]] = []
@@ -34,7 +36,9 @@ def test_guidance_is_one_batched_call_null_first():
     model = Recorder()
     classifier_free(model, 3.0, NULL, TEXT)(X, T)
     ((x_t, t, text),) = model.batches
-    assert torch.equal(x_t, torch.cat([X, X]))  # the null pass sees the same x_t: it is no condition
+    assert torch.equal(
+        x_t, torch.cat([X, X])
+    )  # the null pass sees the same x_t: it is no condition
     assert t.tolist() == [7, 9, 7, 9]
     assert torch.equal(text, torch.cat([NULL["text"], TEXT["text"]]))
 
@@ -44,7 +48,9 @@ def test_only_the_mean_half_is_guided(scale):
     model = Recorder()
     out = classifier_free(model, scale, NULL, TEXT)(X, T)
     null, conditional = model(X, T, **NULL), model(X, T, **TEXT)
-    assert torch.allclose(out[:, :3], (1 - scale) * null[:, :3] + scale * conditional[:, :3], atol=1e-5)
+    assert torch.allclose(
+        out[:, :3], (1 - scale) * null[:, :3] + scale * conditional[:, :3], atol=1e-5
+    )
     assert torch.equal(out[:, 3:], conditional[:, 3:])
 
 
@@ -52,7 +58,9 @@ def test_an_answer_without_variance_is_guided_whole():
     def model(x_t, t, shift):
         return x_t + shift
 
-    guided = classifier_free(model, 2.0, {"shift": torch.zeros(4, 1)}, {"shift": torch.ones(4, 1)})
+    guided = classifier_free(
+        model, 2.0, {"shift": torch.zeros(4, 1)}, {"shift": torch.ones(4, 1)}
+    )
     x = torch.randn(4, 8)
     assert torch.allclose(guided(x, torch.zeros(4, dtype=torch.int64)), x + 2)
 
@@ -68,8 +76,16 @@ def test_guided_gaussians_move_on_by_the_scale(gaussian_world):
 
     x_T = torch.randn(4000, 1, dtype=torch.float64)
     null, text = {"mean": torch.zeros(4000, 1)}, {"mean": torch.full((4000, 1), 0.3)}
-    x0 = ddim_sample(classifier_free(model, 2.5, null, text), diffusion.respace("250"), x_T, torch.randn, clip=None)
-    exact = gaussian_world(diffusion, 2.5 * 0.3, 0.2).transport(x_T, diffusion.alphas_cumprod[-1].item())
+    x0 = ddim_sample(
+        classifier_free(model, 2.5, null, text),
+        diffusion.respace("250"),
+        x_T,
+        torch.randn,
+        clip=None,
+    )
+    exact = gaussian_world(diffusion, 2.5 * 0.3, 0.2).transport(
+        x_T, diffusion.alphas_cumprod[-1].item()
+    )
     assert (x0 - exact).abs().max() < 0.03
 
 

@@ -1,4 +1,6 @@
-"""Importance sampling of timesteps: unbiased whatever it remembers, and less noisy where it knows."""
+"""Importance sampling of timesteps: unbiased whatever it remembers, and less noisy where it
+knows.
+"""
 
 import pytest
 import torch
@@ -7,7 +9,9 @@ from torch import distributed
 from dalle2_edu.diffusion.importance import HISTORY, UNIFORM_SHARE, ImportanceSampler
 
 T = 20
-LOSSES = torch.logspace(0, -4, T, dtype=torch.float64)  # as in a diffusion bound, the first step costs most
+LOSSES = torch.logspace(
+    0, -4, T, dtype=torch.float64
+)  # as in a diffusion bound, the first step costs most
 
 
 def warm(losses: torch.Tensor = LOSSES) -> ImportanceSampler:
@@ -70,7 +74,9 @@ def test_saved_and_loaded_it_draws_the_same():
 
 
 def test_among_processes_it_remembers_what_all_of_them_saw(tmp_path):
-    distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
+    distributed.init_process_group(
+        "gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1
+    )
     try:
         assert torch.equal(warm().history, LOSSES[:, None].expand(T, HISTORY))
     finally:

@@ -61,13 +61,33 @@ def test_spacings():
 def test_fast27_is_glides():
     kept = space_timesteps(1000, "fast27")
     plain = space_timesteps(1000, "10,10,3,2,2")
-    assert [sum(low <= t < low + 200 for t in plain) for low in range(0, 1000, 200)] == [10, 10, 3, 2, 2]
+    assert [sum(low <= t < low + 200 for t in plain) for low in range(0, 1000, 200)] == [
+        10,
+        10,
+        3,
+        2,
+        2,
+    ]
     assert plain[-7:] == [400, 500, 599, 600, 799, 800, 999]
     assert kept == [*plain[:-1], 997]
 
 
 @pytest.mark.parametrize(
-    "spec", ["ddim300", "ddim1001", "1001", 0, -5, "abc", "", "ddim", "10,,3", "2.5", "501,499", "ddim25,3"]
+    "spec",
+    [
+        "ddim300",
+        "ddim1001",
+        "1001",
+        0,
+        -5,
+        "abc",
+        "",
+        "ddim",
+        "10,,3",
+        "2.5",
+        "501,499",
+        "ddim25,3",
+    ],
 )
 def test_impossible_spacing_is_one_clear_line(spec):
     with pytest.raises(Dalle2EduError) as error:
@@ -90,7 +110,9 @@ def test_respaced_betas_keep_the_marginals():
     assert torch.allclose(abar(respaced_betas(full, kept)), full[kept], rtol=1e-12, atol=0)
 
 
-@pytest.mark.parametrize(("betas", "noisiest"), [(cosine_betas(1000), 995), (linear_betas(1000), 999)])
+@pytest.mark.parametrize(
+    ("betas", "noisiest"), [(cosine_betas(1000), 995), (linear_betas(1000), 999)]
+)
 def test_steps_even_in_the_log_snr(betas, noisiest):
     lambdas = half_log_snr(abar(betas))
     assert torch.allclose(torch.exp(2 * lambdas), abar(betas) / (1 - abar(betas)))
@@ -99,7 +121,12 @@ def test_steps_even_in_the_log_snr(betas, noisiest):
     assert kept == sorted(set(kept)) and (kept[0], kept[-1], len(kept)) == (0, noisiest, 10)
     even = (lambdas[noisiest] - lambdas[0]) / 9
     assert (lambdas[kept].diff() / even - 1).abs().max() < 0.25
-    for count in (1, 2, 100, noisiest + 1):  # so many that the wishes collide: still so many different steps
+    for count in (
+        1,
+        2,
+        100,
+        noisiest + 1,
+    ):  # so many that the wishes collide: still so many different steps
         kept = log_snr_timesteps(abar(betas), f"logsnr{count}")
         assert kept == sorted(set(kept)) and len(kept) == count and kept[-1] <= noisiest
     assert kept == list(range(noisiest + 1))

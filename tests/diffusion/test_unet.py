@@ -1,4 +1,6 @@
-"""The U-Net: its size against the released one's, what it listens to, and that a compiler can follow it."""
+"""The U-Net: its size against the released one's, what it listens to, and that a compiler can
+follow it.
+"""
 
 from __future__ import annotations
 
@@ -76,7 +78,9 @@ def test_it_listens_to_every_input(name: str, inputs: dict[str, Tensor]) -> None
 def test_masked_tokens_are_never_read(inputs: dict[str, Tensor]) -> None:
     net, context = awake(UNet(TINY)), inputs["context"].clone()
     context[:, 4:] = 1e3  # behind the mask
-    torch.testing.assert_close(passed(net, {**inputs, "context": context}), passed(net, inputs), rtol=0, atol=1e-6)
+    torch.testing.assert_close(
+        passed(net, {**inputs, "context": context}), passed(net, inputs), rtol=0, atol=1e-6
+    )
 
 
 @torch.no_grad()
@@ -87,7 +91,9 @@ def test_every_attention_has_its_own_keys(inputs: dict[str, Tensor]) -> None:
         attention.register_forward_hook(lambda module, *_: ran.append(module))
     passed(net, inputs)
     assert ran == net.attentions  # they are dealt out in the order in which they run
-    for attention, own in zip(net.attentions, net.deal(net.read(inputs["context"])), strict=True):
+    for attention, own in zip(
+        net.attentions, net.deal(net.read(inputs["context"])), strict=True
+    ):
         assert torch.equal(own, attention.read(inputs["context"]))
 
 
@@ -104,7 +110,9 @@ def test_timestep_embedding_is_cosines_then_sines() -> None:
     emb = timestep_embedding(torch.tensor([0, 7]), 8)
     assert torch.equal(emb[0], torch.tensor([1.0] * 4 + [0.0] * 4))
     frequencies = 10_000.0 ** (-torch.arange(4) / 4)
-    torch.testing.assert_close(emb[1], torch.cat([(7 * frequencies).cos(), (7 * frequencies).sin()]))
+    torch.testing.assert_close(
+        emb[1], torch.cat([(7 * frequencies).cos(), (7 * frequencies).sin()])
+    )
 
 
 @pytest.mark.parametrize("wrong", [{"image_size": 18}, {"channels": 48}])

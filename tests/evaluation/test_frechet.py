@@ -25,7 +25,9 @@ def closed_form(a: Tensor, b: Tensor) -> float:
 
 def test_equals_the_closed_form() -> None:
     real, generated = cloud(300, seed=0), cloud(200, seed=1, scale=1.3, shift=0.5)
-    assert frechet_distance(real, generated) == pytest.approx(closed_form(real, generated), rel=1e-8)
+    assert frechet_distance(real, generated) == pytest.approx(
+        closed_form(real, generated), rel=1e-8
+    )
 
 
 def test_a_shift_counts_squared_and_equal_sets_are_at_zero() -> None:
@@ -35,9 +37,15 @@ def test_a_shift_counts_squared_and_equal_sets_are_at_zero() -> None:
 
 
 def test_keeps_its_digits_on_nearly_singular_features_of_length_one() -> None:
-    """As CLIP's are: a common direction much longer than the differences, which float32 sums would drown."""
-    real, generated = (torch.nn.functional.normalize(1e-3 * cloud(200, seed=s) + 1.0, dim=1) for s in (0, 1))
-    assert frechet_distance(real, generated) == pytest.approx(closed_form(real, generated), rel=1e-4)
+    """As CLIP's are: a common direction much longer than the differences, which float32 sums
+    would drown.
+    """
+    real, generated = (
+        torch.nn.functional.normalize(1e-3 * cloud(200, seed=s) + 1.0, dim=1) for s in (0, 1)
+    )
+    assert frechet_distance(real, generated) == pytest.approx(
+        closed_form(real, generated), rel=1e-4
+    )
 
 
 def test_error_is_repeatable_and_falls_with_more_pictures() -> None:

@@ -16,15 +16,21 @@ DIFFUSION = GaussianDiffusion(cosine_betas(50), "eps", "learned_range")
 
 
 def perfect(x_t: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
-    """The best answer there is for pixels drawn from N(MEAN, STD^2): the mean of eps, and the true variance's share."""
+    """The best answer there is for pixels drawn from N(MEAN, STD^2): the mean of eps, and the
+    true variance's share.
+    """
     abar = DIFFUSION.table("alphas_cumprod", t, x_t)
     total = abar * STD**2 + 1 - abar
     eps = (1 - abar).sqrt() / total * (x_t - abar.sqrt() * MEAN)
     spread = STD**2 * (1 - abar) / total  # Var[x_0 | x_t]
     variance = (
-        DIFFUSION.table("posterior_variance", t, x_t) + DIFFUSION.table("posterior_mean_coef1", t, x_t) ** 2 * spread
+        DIFFUSION.table("posterior_variance", t, x_t)
+        + DIFFUSION.table("posterior_mean_coef1", t, x_t) ** 2 * spread
     )
-    small, large = DIFFUSION.table("posterior_log_variance", t, x_t), DIFFUSION.table("log_betas", t, x_t)
+    small, large = (
+        DIFFUSION.table("posterior_log_variance", t, x_t),
+        DIFFUSION.table("log_betas", t, x_t),
+    )
     share = (variance.log() - small) / (large - small)
     return torch.cat([eps, (2 * share - 1).expand_as(x_t)], dim=1)
 
@@ -35,15 +41,21 @@ def pictures(n: int) -> torch.Tensor:
 
 
 def test_a_perfect_model_pays_the_entropy():
-    """Density times the width of a byte, 2/255: the entropy in closed form is log2(STD sqrt(2 pi e) 255 / 2)."""
+    """Density times the width of a byte, 2/255: the entropy in closed form is log2(STD sqrt(2
+    pi e) 255 / 2).
+    """
     images = pictures(128)
     found = likelihood(perfect, DIFFUSION, images)
     x0 = images.double() / 127.5 - 1
     truth = -(Normal(MEAN, STD).log_prob(x0) + math.log(2 / 255)).mean() / math.log(2)
-    assert truth.item() == pytest.approx(math.log2(STD * math.sqrt(2 * math.pi * math.e) * 255 / 2), abs=0.02)
+    assert truth.item() == pytest.approx(
+        math.log2(STD * math.sqrt(2 * math.pi * math.e) * 255 / 2), abs=0.02
+    )
     assert found.bits_per_dim == pytest.approx(truth.item(), abs=0.03)
     assert found.terms.shape == (128, 50) and 0 <= found.prior < 1e-3
-    assert found.prior + found.terms.sum().item() / 128 == pytest.approx(found.bits_per_dim, rel=1e-4)
+    assert found.prior + found.terms.sum().item() / 128 == pytest.approx(
+        found.bits_per_dim, rel=1e-4
+    )
     assert 0 < found.error < 0.02
 
 
@@ -58,7 +70,9 @@ def test_a_wrong_variance_costs_bits_and_the_same_seed_gives_the_same():
     assert wrong.bits_per_dim > right.bits_per_dim + 0.1
 
 
-@pytest.mark.parametrize("images", [torch.zeros(4, 3, 8, 8), torch.zeros(1, 3, 8, 8, dtype=torch.uint8)])
+@pytest.mark.parametrize(
+    "images", [torch.zeros(4, 3, 8, 8), torch.zeros(1, 3, 8, 8, dtype=torch.uint8)]
+)
 def test_only_several_pictures_of_bytes_have_a_cost(images):
     with pytest.raises(Dalle2EduError, match="two or more pictures made of bytes"):
         likelihood(perfect, DIFFUSION, images)

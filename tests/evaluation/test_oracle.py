@@ -8,7 +8,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dalle2_edu.data.shapes import FACTORS, Scenes, render, sample_scenes, scenes_from
-from dalle2_edu.evaluation.oracle import ALL_RIGHT, Oracle, OracleConfig, accuracy, marks, oracle_loss
+from dalle2_edu.evaluation.oracle import (
+    ALL_RIGHT,
+    Oracle,
+    OracleConfig,
+    accuracy,
+    marks,
+    oracle_loss,
+)
 
 TINY = OracleConfig(image_size=32, channels=(8, 8), width=8)
 
@@ -42,7 +49,9 @@ def test_one_wrong_answer_spoils_its_factor_and_its_scene(scenes: Scenes) -> Non
 
 
 def test_loss_looks_only_at_what_has_a_meaning(scenes: Scenes) -> None:
-    sure = {name: F.one_hot(scenes.factors[name], len(FACTORS[name])) * 50.0 for name in FACTORS}
+    sure = {
+        name: F.one_hot(scenes.factors[name], len(FACTORS[name])) * 50.0 for name in FACTORS
+    }
     assert oracle_loss(sure, scenes) < 1e-6
     sure["colour_b"][0] = torch.randn(8) * 50
     assert oracle_loss(sure, scenes) < 1e-6
@@ -57,7 +66,10 @@ def test_reads_any_size_and_a_verdict_does_not_depend_on_its_batch() -> None:
     images = render(scenes, 64)
     together, apart = oracle.predict(images), oracle.predict(images, batch_size=1)
     assert list(together) == list(FACTORS)
-    assert all(torch.equal(together[name], apart[name]) and together[name].dtype == torch.int64 for name in FACTORS)
+    assert all(
+        torch.equal(together[name], apart[name]) and together[name].dtype == torch.int64
+        for name in FACTORS
+    )
     assert oracle.loss(images, scenes).requires_grad
 
 

@@ -17,17 +17,25 @@ from dalle2_edu.evaluation.report import Models, evaluate
 
 
 class FakePipeline:
-    """Looks each prompt's picture up in `album`; one that isn't there is drawn as noise of its seed."""
+    """Looks each prompt's picture up in `album`; one that isn't there is drawn as noise of its
+    seed.
+    """
 
     def __init__(self, album: dict[str, Tensor]):
         self.album = album
         self.prompts: list[str] = []
 
     def text_to_image(
-        self, prompts: list[str], seed: list[int], guidance_scale: float = 1.0, progress: bool = True
+        self,
+        prompts: list[str],
+        seed: list[int],
+        guidance_scale: float = 1.0,
+        progress: bool = True,
     ) -> Tensor:
         self.prompts += prompts
-        return torch.stack([self.album.get(text, noise(one)) for text, one in zip(prompts, seed, strict=True)])
+        return torch.stack(
+            [self.album.get(text, noise(one)) for text, one in zip(prompts, seed, strict=True)]
+        )
 
 
 def noise(seed: int) -> Tensor:
@@ -35,7 +43,9 @@ def noise(seed: int) -> Tensor:
 
 
 class FakeJudge(nn.Module):
-    """A picture's embedding is at the angle hidden in a corner pixel; a text's at the one it spells."""
+    """A picture's embedding is at the angle hidden in a corner pixel; a text's at the one it
+    spells.
+    """
 
     def encode_image(self, images: Tensor) -> Tensor:
         return on_circle(images[:, 0, 0, 0] * 1000)
@@ -53,7 +63,9 @@ class PerfectOracle(nn.Module):
 
     def __init__(self, scenes: shapes.Scenes):
         super().__init__()
-        self.known = {picture.sum().item(): i for i, picture in enumerate(report.render_all(scenes))}
+        self.known = {
+            picture.sum().item(): i for i, picture in enumerate(report.render_all(scenes))
+        }
         self.scenes = scenes
 
     def predict(self, images: Tensor) -> dict[str, Tensor]:
@@ -70,18 +82,29 @@ def shapes_models(monkeypatch: pytest.MonkeyPatch) -> Models:
     monkeypatch.setattr(report, "REFERENCE", 20)
     seen = shapes.sample_scenes(8, torch.Generator().manual_seed(0), "seen")
     album = dict(zip(report.bilingual_captions(seen, 0), report.render_all(seen), strict=True))
-    return Models(FakePipeline(album), FakeJudge(), lambda texts: torch.ones(len(texts), 1), PerfectOracle(seen))
+    return Models(
+        FakePipeline(album),
+        FakeJudge(),
+        lambda texts: torch.ones(len(texts), 1),
+        PerfectOracle(seen),
+    )
 
 
-def test_shapes(shapes_models: Models, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    found = evaluate("shapes", pictures=16, batch_size=5, out=tmp_path / "report.json", models=shapes_models)
+def test_shapes(
+    shapes_models: Models, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = evaluate(
+        "shapes", pictures=16, batch_size=5, out=tmp_path / "report.json", models=shapes_models
+    )
     attributes = found["tables"][0]
     assert attributes["columns"] == ["seen", "held-out", "real renders"]
     seen, held_out, _ = attributes["rows"][ALL_RIGHT]
     assert (seen["value"], seen["n"]) == (100.0, 8)
     assert (held_out["value"], held_out["n"]) == (0.0, 8)
     assert attributes["rows"]["letter_1"][1] is None  # no sign is ever held out
-    english, chinese = (attributes["rows"][f"{ALL_RIGHT}, {name} prompts"][0] for name in ("English", "Chinese"))
+    english, chinese = (
+        attributes["rows"][f"{ALL_RIGHT}, {name} prompts"][0] for name in ("English", "Chinese")
+    )
     assert (english["n"], chinese["n"]) == (4, 4)
     assert json.loads((tmp_path / "report.json").read_text(encoding="utf-8")) == found
     printed = capsys.readouterr().out
@@ -92,7 +115,9 @@ def test_shapes(shapes_models: Models, tmp_path: Path, capsys: pytest.CaptureFix
 
 def test_the_seed_decides_and_the_batch_size_does_not(shapes_models: Models) -> None:
     def tables_of(seed: int, batch_size: int) -> str:
-        return json.dumps(evaluate("shapes", 16, seed, batch_size=batch_size, models=shapes_models)["tables"])
+        return json.dumps(
+            evaluate("shapes", 16, seed, batch_size=batch_size, models=shapes_models)["tables"]
+        )
 
     tables = [tables_of(0, 16), tables_of(0, 3), tables_of(1, 16)]
     assert tables[0] == tables[1] != tables[2]
@@ -105,19 +130,27 @@ def test_half_of_the_prompts_are_chinese(shapes_models: Models) -> None:
 
 
 def test_emoji(monkeypatch: pytest.MonkeyPatch) -> None:
-    """English prompts get pictures with their own hidden number, Chinese ones with another's."""
+    """English prompts get pictures with their own hidden number, Chinese ones with
+    another's.
+    """
     everyone = [emoji.Emoji(f"{i}", f"thing {i}", f"东西{i}") for i in range(150)]
     numbered = torch.arange(150) + 0.3
     real = torch.zeros(150, 3, 8, 8) + numbered[:, None, None, None] / 1000
     monkeypatch.setattr(emoji, "load", lambda: everyone)
     monkeypatch.setattr(emoji, "pairs", lambda size: SimpleNamespace(images=(real + 1) * 127.5))
     album = {each.en: picture for each, picture in zip(everyone, real, strict=True)}
-    album |= {each.zh: picture for each, picture in zip(everyone, real.roll(40, dims=0), strict=True)}
+    album |= {
+        each.zh: picture for each, picture in zip(everyone, real.roll(40, dims=0), strict=True)
+    }
 
     def tokenize(texts: list[str]) -> Tensor:
-        return torch.tensor([[float(text.removeprefix("thing").removeprefix("东西")) + 0.3] for text in texts])
+        return torch.tensor(
+            [[float(text.removeprefix("thing").removeprefix("东西")) + 0.3] for text in texts]
+        )
 
-    found = evaluate("emoji", pictures=16, models=Models(FakePipeline(album), FakeJudge(), tokenize))
+    found = evaluate(
+        "emoji", pictures=16, models=Models(FakePipeline(album), FakeJudge(), tokenize)
+    )
     retrieval, closeness = found["tables"]
     english, chinese, both = retrieval["rows"]["right caption first of 100, %"]
     assert (english["value"], chinese["value"], both["value"], both["n"]) == (100, 0, 50, 16)

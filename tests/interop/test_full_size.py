@@ -1,7 +1,8 @@
-"""The released networks at their full size, on the meta device: every official key is used once and every shape fits.
+"""The released networks at their full size, on the meta device: every official key is used once
+and every shape fits.
 
-`tests/state_dicts/*.json` list what each released checkpoint holds: its parameter count, every tensor's key and shape.
-"""
+`tests/state_dicts/*.json` list what each released checkpoint holds: its parameter count, every
+tensor's key and shape."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -27,23 +28,47 @@ Official = dict[str, Tensor]
 
 def glide(kind: str) -> tuple[nn.Module, Callable[[Official], Iterator]]:
     config = presets.GLIDE[kind]
-    return Glide(config), lambda official: keys.glide_tensors(official, config.unet, config.heads)
+    return Glide(config), lambda official: keys.glide_tensors(
+        official, config.unet, config.heads
+    )
 
 
 def networks() -> dict[str, Callable[[], tuple[nn.Module, Callable[[Official], Iterator]]]]:
-    prior, decoder, upsampler = presets.KARLO_PRIOR, presets.KARLO_DECODER, presets.KARLO_UPSAMPLER
+    prior, decoder, upsampler = (
+        presets.KARLO_PRIOR,
+        presets.KARLO_DECODER,
+        presets.KARLO_UPSAMPLER,
+    )
     classifier = presets.ADM_64_CLASSIFIER
     return {
-        "adm-64": lambda: (UNet(presets.ADM_64), lambda o: keys.unet_tensors(o, presets.ADM_64, legacy_order=False)),
-        "adm-256": lambda: (UNet(presets.ADM_256), lambda o: keys.unet_tensors(o, presets.ADM_256)),
-        "adm-64-classifier": lambda: (NoisyClassifier(classifier), lambda o: keys.classifier_tensors(o, classifier)),
+        "adm-64": lambda: (
+            UNet(presets.ADM_64),
+            lambda o: keys.unet_tensors(o, presets.ADM_64, legacy_order=False),
+        ),
+        "adm-256": lambda: (
+            UNet(presets.ADM_256),
+            lambda o: keys.unet_tensors(o, presets.ADM_256),
+        ),
+        "adm-64-classifier": lambda: (
+            NoisyClassifier(classifier),
+            lambda o: keys.classifier_tensors(o, classifier),
+        ),
         "glide-base": lambda: glide("base"),
         "glide-upsample": lambda: glide("upsample"),
         "glide-base-inpaint": lambda: glide("base-inpaint"),
         "glide-upsample-inpaint": lambda: glide("upsample-inpaint"),
-        "karlo-prior": lambda: (DiffusionPrior(prior), lambda o: keys.karlo_prior_tensors(o, prior.heads)),
-        "karlo-decoder": lambda: (Decoder(decoder), lambda o: keys.karlo_decoder_tensors(o, decoder.unet)),
-        "karlo-upsampler": lambda: (Upsampler(upsampler), lambda o: keys.upsampler_tensors(o, upsampler.unet)),
+        "karlo-prior": lambda: (
+            DiffusionPrior(prior),
+            lambda o: keys.karlo_prior_tensors(o, prior.heads),
+        ),
+        "karlo-decoder": lambda: (
+            Decoder(decoder),
+            lambda o: keys.karlo_decoder_tensors(o, decoder.unet),
+        ),
+        "karlo-upsampler": lambda: (
+            Upsampler(upsampler),
+            lambda o: keys.upsampler_tensors(o, upsampler.unet),
+        ),
         "dvae-encoder": lambda: (DvaeEncoder(DvaeConfig()), keys.dvae_tensors),
         "dvae-decoder": lambda: (DvaeDecoder(DvaeConfig()), keys.dvae_tensors),
     }
@@ -59,7 +84,11 @@ def test_every_official_tensor_has_its_place(name: str) -> None:
     with torch.device("meta"):
         module, mapped = networks()[name]()
         official = {key: torch.empty(shape) for key, shape in released["tensors"].items()}
-    ours = {key: tensor.shape for key, tensor in module.state_dict().items() if key not in ("mean", "std")}
+    ours = {
+        key: tensor.shape
+        for key, tensor in module.state_dict().items()
+        if key not in ("mean", "std")
+    }
     given = [(key, tensor.shape) for key, tensor in mapped(official)]
     assert len(given) == len(official) == len(ours)
     assert dict(given) == ours
@@ -67,7 +96,9 @@ def test_every_official_tensor_has_its_place(name: str) -> None:
 
 
 def test_the_papers_sizes() -> None:
-    """Near the paper's, but for the autoregressive prior and the decoder, whose notes say what is left out."""
+    """Near the paper's, but for the autoregressive prior and the decoder, whose notes say what
+    is left out.
+    """
     papers = {"1B": 1e9, "3.5B": 3.5e9, "700M": 7e8, "300M": 3e8, "1.5B": 1.5e9, "2B": 2e9}
     for size in presets.PAPER:
         if size.name in ("unCLIP, autoregressive prior", "unCLIP, decoder"):

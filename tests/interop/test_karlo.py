@@ -1,4 +1,6 @@
-"""Karlo in both of its formats, tiny and random, against diffusers' own classes, stage by stage with the same noise."""
+"""Karlo in both of its formats, tiny and random, against diffusers' own classes, stage by stage
+with the same noise.
+"""
 
 import json
 import math
@@ -14,7 +16,12 @@ from diffusers.schedulers import scheduling_unclip
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from transformers import CLIPTextConfig, CLIPTextModelWithProjection, CLIPVisionConfig, CLIPVisionModelWithProjection
+from transformers import (
+    CLIPTextConfig,
+    CLIPTextModelWithProjection,
+    CLIPVisionConfig,
+    CLIPVisionModelWithProjection,
+)
 
 from dalle2_edu import UnCLIP
 from dalle2_edu.diffusion.samplers import ancestral_sample
@@ -30,10 +37,14 @@ GOLDEN = Path(__file__).parent.parent / "golden"
 
 
 def awaken(module: torch.nn.Module) -> torch.nn.Module:
-    """Random numbers everywhere: some of diffusers' layers start at zero and would hide a mistake."""
+    """Random numbers everywhere: some of diffusers' layers start at zero and would hide a
+    mistake.
+    """
     with torch.no_grad():
         for parameter in module.parameters():
-            parameter.copy_(torch.randn(parameter.shape) * 0.5 / math.sqrt(max(1, parameter[0].numel())))
+            parameter.copy_(
+                torch.randn(parameter.shape) * 0.5 / math.sqrt(max(1, parameter[0].numel()))
+            )
     return module.eval()
 
 
@@ -96,9 +107,13 @@ def parts() -> dict[str, torch.nn.Module]:
         hidden_act="quick_gelu",
     )
     modules = {
-        "prior": PriorTransformer(2, 16, 2, embedding_dim=DIM, num_embeddings=LENGTH, additional_embeddings=4),
+        "prior": PriorTransformer(
+            2, 16, 2, embedding_dim=DIM, num_embeddings=LENGTH, additional_embeddings=4
+        ),
         "decoder": UNet2DConditionModel(**decoder),
-        "text_proj": UnCLIPTextProjModel(clip_embeddings_dim=DIM, time_embed_dim=128, cross_attention_dim=24),
+        "text_proj": UnCLIPTextProjModel(
+            clip_embeddings_dim=DIM, time_embed_dim=128, cross_attention_dim=24
+        ),
         "super_res_first": UNet2DModel(**upsampler),
         "super_res_last": UNet2DModel(**upsampler),
         "text_encoder": CLIPTextModelWithProjection(text),
@@ -125,7 +140,10 @@ def karlo(folder: Path) -> Karlo:
 
 def scheduler(prediction: str, variance: str, clip: float) -> scheduling_unclip.UnCLIPScheduler:
     return scheduling_unclip.UnCLIPScheduler(
-        variance_type=variance, clip_sample=True, clip_sample_range=clip, prediction_type=prediction
+        variance_type=variance,
+        clip_sample=True,
+        clip_sample_range=clip,
+        prediction_type=prediction,
     )
 
 
@@ -142,7 +160,10 @@ def test_texts_and_pictures_are_read_as_transformers_reads_them(karlo, parts):
     real = ours["text_mask"]
     assert (ours["text_enc"] - theirs.last_hidden_state)[real].abs().max() < 1e-5
     pictures = torch.rand(2, 3, 16, 16) * 2 - 1
-    mean, std = (torch.tensor(each)[:, None, None] for each in (karlo.clip.image_mean, karlo.clip.image_std))
+    mean, std = (
+        torch.tensor(each)[:, None, None]
+        for each in (karlo.clip.image_mean, karlo.clip.image_std)
+    )
     embeds = parts["image_encoder"]((pictures / 2 + 0.5 - mean) / std).image_embeds
     assert (karlo.clip.encode_image(pictures) - embeds).abs().max() < 1e-5
 
@@ -160,9 +181,14 @@ def test_networks(karlo, parts):
     ).predicted_image_embedding
     assert (karlo.prior(z, t, **text) - theirs).abs().max() < 1e-4
     x = torch.randn(2, 3, 8, 8)
-    assert (karlo.decoder(x, t, image_emb=z, **text) - their_decoder(parts, x, t, z, text)).abs().max() < 1e-4
+    assert (
+        karlo.decoder(x, t, image_emb=z, **text) - their_decoder(parts, x, t, z, text)
+    ).abs().max() < 1e-4
     small, large = torch.randn(2, 3, 8, 8), torch.randn(2, 3, 16, 16)
-    for ours, name in ((karlo.upsamplers[0], "super_res_first"), (karlo.last, "super_res_last")):
+    for ours, name in (
+        (karlo.upsamplers[0], "super_res_first"),
+        (karlo.last, "super_res_last"),
+    ):
         theirs = parts[name](their_enlarged(large, small), t).sample
         assert (ours(large, t, small) - theirs).abs().max() < 1e-4
 
@@ -175,16 +201,22 @@ def their_decoder(parts, x: Tensor, t: Tensor, z: Tensor, text: dict[str, Tensor
         do_classifier_free_guidance=False,
     )
     mask = torch.nn.functional.pad(text["text_mask"], (4, 0), value=True)
-    return parts["decoder"](x, t, encoder_hidden_states=hidden, class_labels=added, attention_mask=mask).sample
+    return parts["decoder"](
+        x, t, encoder_hidden_states=hidden, class_labels=added, attention_mask=mask
+    ).sample
 
 
 def their_enlarged(large: Tensor, small: Tensor) -> Tensor:
-    enlarged = torch.nn.functional.interpolate(small, large.shape[-2:], mode="bicubic", antialias=True)
+    enlarged = torch.nn.functional.interpolate(
+        small, large.shape[-2:], mode="bicubic", antialias=True
+    )
     return torch.cat([large, enlarged], dim=1)
 
 
 class Walk:
-    """Our sampler's walk through a stage, and the noise it drew, so that diffusers can take each step from there."""
+    """Our sampler's walk through a stage, and the noise it drew, so that diffusers can take
+    each step from there.
+    """
 
     def __init__(self, model, process, shape):
         generator = torch.Generator().manual_seed(3)
@@ -200,7 +232,9 @@ class Walk:
             return self.noise[-1]
 
         start = torch.randn(shape, generator=generator)
-        end = ancestral_sample(watched, process, start, noise, clip=5.0 if len(shape) == 2 else 1.0)
+        end = ancestral_sample(
+            watched, process, start, noise, clip=5.0 if len(shape) == 2 else 1.0
+        )
         self.ends = [x for x, _ in self.states[1:]] + [end]
 
 
@@ -214,8 +248,14 @@ class Walk:
     ],
 )
 def test_each_step_is_theirs(karlo, monkeypatch, stage, steps, their, tolerance):
-    """Their betas are float32: facts measured on the released schedule allow 1.1e-3 (prior) and 5e-4 a step."""
-    process = {"prior": karlo.prior_process, "decoder": karlo.decoder_process, "upsampler": karlo.upsampler_process}
+    """Their betas are float32: facts measured on the released schedule allow 1.1e-3 (prior) and
+    5e-4 a step.
+    """
+    process = {
+        "prior": karlo.prior_process,
+        "decoder": karlo.decoder_process,
+        "upsampler": karlo.upsampler_process,
+    }
     text = prompt(karlo)
     z, small = torch.randn(2, DIM), torch.rand(2, 3, 8, 8)
     models = {
@@ -240,45 +280,74 @@ def test_each_step_is_theirs(karlo, monkeypatch, stage, steps, their, tolerance)
 def test_text_to_image_and_variations(karlo):
     seen: list[str] = []
     how = {"prior_steps": 2, "decoder_steps": 3, "upsampler_steps": 2, "progress": False}
-    pictures = karlo.text_to_image(["a cat", "a dog"], callback=lambda stage, *_: seen.append(stage), **how)
+    pictures = karlo.text_to_image(
+        ["a cat", "a dog"], callback=lambda stage, *_: seen.append(stage), **how
+    )
     assert pictures.shape == (2, 3, 16, 16) and pictures.abs().max() <= 1
     assert seen == ["prior"] * 2 + ["decoder"] * 3 + ["upsampler_16"] * 2
     assert torch.allclose(karlo.text_to_image(["a dog"], **how), pictures[1:], atol=1e-5)
-    others = karlo.variations(pictures[:1], n=3, decoder_steps=2, upsampler_steps=2, progress=False)
+    others = karlo.variations(
+        pictures[:1], n=3, decoder_steps=2, upsampler_steps=2, progress=False
+    )
     assert others.shape == (3, 3, 16, 16)
 
 
-# --- Karlo's own checkpoints ---------------------------------------------------------------------------------------
+# --- Karlo's own checkpoints ------------------------------------------------------------------
 
 
 def golden(name: str) -> tuple[dict, dict[str, Tensor], dict[str, Tensor]]:
     with safe_open(GOLDEN / f"{name}.safetensors", "pt") as file:
         config = json.loads(file.metadata()["config"])
     tensors = load_file(GOLDEN / f"{name}.safetensors")
-    weights = {key.removeprefix("weights."): value.float() for key, value in tensors.items() if "weights." in key}
+    weights = {
+        key.removeprefix("weights."): value.float()
+        for key, value in tensors.items()
+        if "weights." in key
+    }
     return config, weights, tensors
 
 
 @pytest.fixture(scope="module")
 def own(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, KarloConfig]:
-    """A folder of Karlo's own checkpoints with the weights of the golden files, and their sizes."""
+    """A folder of Karlo's own checkpoints with the weights of the golden files, and their
+    sizes.
+    """
     path = tmp_path_factory.mktemp("own")
     prior, prior_weights, _ = golden("karlo_prior")
     decoder, decoder_weights, _ = golden("karlo_decoder")
     upsampler, upsampler_weights, _ = golden("karlo_upsampler")
     dim, length = prior["clip_dim"], prior["text_ctx"]
-    torch.save({"state_dict": {f"model.{k}": v for k, v in prior_weights.items()}}, path / OWN_FILES["prior"])
-    torch.save({"state_dict": {f"model.{k}": v for k, v in decoder_weights.items()}}, path / OWN_FILES["decoder"])
-    twice = {f"model_{w}.{k}": v for w in ("first_steps", "last_step") for k, v in upsampler_weights.items()}
+    torch.save(
+        {"state_dict": {f"model.{k}": v for k, v in prior_weights.items()}},
+        path / OWN_FILES["prior"],
+    )
+    torch.save(
+        {"state_dict": {f"model.{k}": v for k, v in decoder_weights.items()}},
+        path / OWN_FILES["decoder"],
+    )
+    twice = {
+        f"model_{w}.{k}": v
+        for w in ("first_steps", "last_step")
+        for k, v in upsampler_weights.items()
+    }
     torch.save({"state_dict": twice}, path / OWN_FILES["upsampler"])
     torch.save((torch.zeros(dim), torch.ones(dim)), path / OWN_FILES["stats"])
     vision = open_clip.CLIPVisionCfg(1, 64, 64, patch_size=8, image_size=16)
-    text = open_clip.CLIPTextCfg(context_length=length, vocab_size=WORDS, width=dim, heads=1, layers=1)
-    torch.save(open_clip.CLIP(dim, vision, text, quick_gelu=True).state_dict(), path / OWN_FILES["clip"])
+    text = open_clip.CLIPTextCfg(
+        context_length=length, vocab_size=WORDS, width=dim, heads=1, layers=1
+    )
+    torch.save(
+        open_clip.CLIP(dim, vision, text, quick_gelu=True).state_dict(),
+        path / OWN_FILES["clip"],
+    )
     sizes = KarloConfig(
         PriorConfig(dim, dim, length, prior["xf_width"], prior["xf_layers"], prior["xf_heads"]),
-        DecoderConfig(dim, dim, unet=keys.unet_config(decoder, context_dim=decoder["xf_width"])),
-        UpsamplerConfig("cosine", keys.unet_config(upsampler, in_channels=2 * upsampler["in_channels"])),
+        DecoderConfig(
+            dim, dim, unet=keys.unet_config(decoder, context_dim=decoder["xf_width"])
+        ),
+        UpsamplerConfig(
+            "cosine", keys.unet_config(upsampler, in_channels=2 * upsampler["in_channels"])
+        ),
     )
     return path, sizes
 
@@ -294,11 +363,13 @@ def test_own_checkpoints_answer_as_the_golden_files_do(own):
     for network in (karlo.upsamplers[0], karlo.last):
         assert (network(*inputs) - x["output.model_out"]).abs().max() < 1e-4
     assert karlo.prior_clip == 10
-    pictures = karlo.text_to_image(["a cat"], prior_steps=2, decoder_steps=2, upsampler_steps=2, progress=False)
+    pictures = karlo.text_to_image(
+        ["a cat"], prior_steps=2, decoder_steps=2, upsampler_steps=2, progress=False
+    )
     assert pictures.shape[:2] == (1, 3) and bool(pictures.isfinite().all())
 
 
-# --- bad files -----------------------------------------------------------------------------------------------------
+# --- bad files --------------------------------------------------------------------------------
 
 
 def test_a_folder_that_is_not_there():
@@ -313,7 +384,9 @@ def copied(folder: Path, to: Path) -> Path:
 def test_a_missing_part_is_named(folder, tmp_path):
     broken = copied(folder, tmp_path)
     (broken / "decoder" / "diffusion_pytorch_model.safetensors").unlink()
-    with pytest.raises(Dalle2EduError, match=r"no diffusion_pytorch_model\.safetensors .* in .*decoder"):
+    with pytest.raises(
+        Dalle2EduError, match=r"no diffusion_pytorch_model\.safetensors .* in .*decoder"
+    ):
         UnCLIP.from_karlo(broken, progress=False)
 
 
@@ -329,5 +402,8 @@ def test_another_network_is_named_with_key_and_shapes(folder, tmp_path):
     tensors = load_file(file)
     tensors["conv_in.weight"] = torch.zeros(48, 6, 3, 3)
     save_file(tensors, file)
-    with pytest.raises(Dalle2EduError, match=r"'unet.stem.weight' should be \[32, 6, 3, 3\] but is \[48, 6, 3, 3\]"):
+    with pytest.raises(
+        Dalle2EduError,
+        match=r"'unet.stem.weight' should be \[32, 6, 3, 3\] but is \[48, 6, 3, 3\]",
+    ):
         UnCLIP.from_karlo(file.parent.parent, progress=False)

@@ -1,4 +1,6 @@
-"""Loading released networks: tiny files in the official formats, and files that something is wrong with."""
+"""Loading released networks: tiny files in the official formats, and files that something is
+wrong with.
+"""
 
 import json
 import sys
@@ -28,7 +30,11 @@ def golden(name: str) -> tuple[dict, dict[str, Tensor], dict[str, Tensor]]:
     with safe_open(GOLDEN / f"{name}.safetensors", "pt") as file:
         config = json.loads(file.metadata()["config"])
     tensors = load_file(GOLDEN / f"{name}.safetensors")
-    return config, {key[8:]: value for key, value in tensors.items() if key.startswith("weights.")}, tensors
+    return (
+        config,
+        {key[8:]: value for key, value in tensors.items() if key.startswith("weights.")},
+        tensors,
+    )
 
 
 def glide_config(name: str) -> GlideConfig:
@@ -36,14 +42,25 @@ def glide_config(name: str) -> GlideConfig:
     channels = official["input_blocks.0.0.weight"].shape[1]
     unet = keys.unet_config(config, in_channels=channels, context_dim=config["xf_width"])
     return GlideConfig(
-        unet, config["n_vocab"], config["text_ctx"], config["xf_width"], config["xf_layers"], config["xf_heads"]
+        unet,
+        config["n_vocab"],
+        config["text_ctx"],
+        config["xf_width"],
+        config["xf_layers"],
+        config["xf_heads"],
     )
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Three of GLIDE's networks under their released names, and a tokenizer of their 61 words."""
-    for kind, name in (("base", "glide_base"), ("upsample", "glide_upsampler"), ("base_inpaint", "glide_inpaint")):
+    """Three of GLIDE's networks under their released names, and a tokenizer of their 61
+    words.
+    """
+    for kind, name in (
+        ("base", "glide_base"),
+        ("upsample", "glide_upsampler"),
+        ("base_inpaint", "glide_inpaint"),
+    ):
         torch.save(golden(name)[1], tmp_path / f"{kind}.pt")
     words = Tokenizer(models.WordLevel({"a": 0, "red": 1, "cube": 2, "?": 60}, unk_token="?"))
     words.pre_tokenizer = pre_tokenizers.Whitespace()
@@ -60,7 +77,9 @@ def test_a_file_answers_as_the_golden_vector_does(folder):
     _, _, x = golden("glide_base")
     out = net(x["input.x"], x["input.t"], x["input.tokens"], x["input.mask"])
     assert (out - x["output.model_out"]).abs().max() < 1e-4
-    half = load_glide(folder / "base.pt", "base", config=glide_config("glide_base"), dtype=torch.bfloat16)
+    half = load_glide(
+        folder / "base.pt", "base", config=glide_config("glide_base"), dtype=torch.bfloat16
+    )
     assert {p.dtype for p in half.parameters()} == {torch.bfloat16}
 
 
@@ -81,7 +100,9 @@ def test_glide_draws_and_inpaints(folder):
     painted = pipeline.inpaint(image, mask, "a cube", steps=3, progress=False).float()
     assert torch.equal(painted[0][:, ~mask], image[0][:, ~mask])
     assert not torch.equal(painted[0][:, mask], image[0][:, mask])
-    with pytest.raises(Dalle2EduError, match=r"upsample-inpaint network \(upsample_inpaint\.pt\)"):
+    with pytest.raises(
+        Dalle2EduError, match=r"upsample-inpaint network \(upsample_inpaint\.pt\)"
+    ):
         pipeline.network("upsample-inpaint")
 
 
@@ -107,7 +128,7 @@ def test_adm_and_dvae_files(tmp_path):
     assert words.shape == (1, 4, 4) and decoder.draw(words).shape == (1, 3, 32, 32)
 
 
-# --- what can be wrong with a file ----------------------------------------------------------------------------------
+# --- what can be wrong with a file ------------------------------------------------------------
 
 
 def test_a_missing_file_comes_with_the_command_that_gets_it(tmp_path):
@@ -121,7 +142,8 @@ def test_no_network_is_one_clear_line(monkeypatch):
 
     monkeypatch.setattr(weights, "hf_hub_download", offline)
     with pytest.raises(
-        Dalle2EduError, match=r"someone/glide could not be fetched \(Connection refused\).*by hand: curl"
+        Dalle2EduError,
+        match=r"someone/glide could not be fetched \(Connection refused\).*by hand: curl",
     ):
         load_glide("someone/glide")
 
@@ -134,7 +156,10 @@ def test_a_file_that_was_cut_off(folder):
 
 
 def test_another_architecture(folder):
-    with pytest.raises(Dalle2EduError, match=r"'unet.stem.weight' should be \[32, 6, 3, 3\] but is \[32, 3, 3, 3\]"):
+    with pytest.raises(
+        Dalle2EduError,
+        match=r"'unet.stem.weight' should be \[32, 6, 3, 3\] but is \[32, 3, 3, 3\]",
+    ):
         load_glide(folder / "base.pt", "upsample", config=glide_config("glide_upsampler"))
 
 
@@ -142,16 +167,26 @@ def test_a_tensor_too_few_and_one_too_many(folder):
     official = golden("glide_base")[1]
     without = {key: value for key, value in official.items() if key != "out.2.bias"}
     torch.save(without, folder / "base.pt")
-    with pytest.raises(Dalle2EduError, match=r"1 of its \d+ tensors are not there, the first 'unet.head.bias' \[6\]"):
+    with pytest.raises(
+        Dalle2EduError,
+        match=r"1 of its \d+ tensors are not there, the first 'unet.head.bias' \[6\]",
+    ):
         load_glide(folder, config=glide_config("glide_base"))
-    torch.save({**official, "transformer.resblocks.7.ln_1.weight": torch.ones(32)}, folder / "base.pt")
-    with pytest.raises(Dalle2EduError, match=r"no place for 'text\.transformer\.blocks\.7\.norm1\.weight' \[32\]"):
+    torch.save(
+        {**official, "transformer.resblocks.7.ln_1.weight": torch.ones(32)}, folder / "base.pt"
+    )
+    with pytest.raises(
+        Dalle2EduError,
+        match=r"no place for 'text\.transformer\.blocks\.7\.norm1\.weight' \[32\]",
+    ):
         load_glide(folder, config=glide_config("glide_base"))
 
 
 def test_too_little_memory_is_said_before_anything_is_allocated(folder, monkeypatch):
     monkeypatch.setattr(weights, "free_memory", lambda _: 1000)
-    with pytest.raises(Dalle2EduError, match=r"base\.pt needs 0\.0 GiB on cpu and 0\.0 GiB are free"):
+    with pytest.raises(
+        Dalle2EduError, match=r"base\.pt needs 0\.0 GiB on cpu and 0\.0 GiB are free"
+    ):
         load_glide(folder, config=glide_config("glide_base"))
 
 
@@ -162,12 +197,20 @@ def test_a_pickled_module_is_refused_and_converted_only_knowingly(tmp_path, monk
     class Encoder(nn.Linear):
         pass
 
-    Encoder.__module__, Encoder.__qualname__, package.Encoder = "dall_e_test", "Encoder", Encoder
+    Encoder.__module__, Encoder.__qualname__, package.Encoder = (
+        "dall_e_test",
+        "Encoder",
+        Encoder,
+    )
     torch.save(Encoder(2, 3), tmp_path / "encoder.pkl")
-    with pytest.raises(Dalle2EduError, match=r"encoder\.pkl holds pickled Python objects.*dalle2-edu convert"):
+    with pytest.raises(
+        Dalle2EduError, match=r"encoder\.pkl holds pickled Python objects.*dalle2-edu convert"
+    ):
         load_dvae(tmp_path, tmp_path)
     asked = ["convert", str(tmp_path / "encoder.pkl")]
     refused = CliRunner().invoke(app, asked)
-    assert isinstance(refused.exception, Dalle2EduError) and "--i-trust-this-file" in str(refused.exception)
+    assert isinstance(refused.exception, Dalle2EduError) and "--i-trust-this-file" in str(
+        refused.exception
+    )
     assert CliRunner().invoke(app, [*asked, "--i-trust-this-file"]).exit_code == 0
     assert set(load_file(tmp_path / "encoder.safetensors")) == {"weight", "bias"}

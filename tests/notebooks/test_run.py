@@ -1,4 +1,6 @@
-"""Notebooks really run: `make notebooks` stores what they show, nbval compares it, and both refuse what they must."""
+"""Notebooks really run: `make notebooks` stores what they show, nbval compares it, and both
+refuse what they must.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,9 @@ print(pathlib.Path.cwd().name, *[os.environ.get(name) for name in names])
 
 
 def only_chapter(folder: Folder, *cells: NotebookNode) -> list[str]:
-    """Put these cells into the English notebook; returns the arguments that run it at the smoke tier."""
+    """Put these cells into the English notebook; returns the arguments that run it at the smoke
+    tier.
+    """
     folder.write("en", book(*cells))
     return ["--folder", str(folder.root), "--language", "en", "--tier", "smoke"]
 
@@ -36,12 +40,19 @@ def printed(cell: NotebookNode) -> str:
     return "".join(output.get("text", "") for output in cell.outputs)
 
 
-# --- make notebooks ---------------------------------------------------------------------------------------------------
+# --- make notebooks ---------------------------------------------------------------------------
 
 
-def test_a_good_notebook_is_stored_with_its_stamp(folder: Folder, capsys: pytest.CaptureFixture[str]) -> None:
-    noise = "import sys, warnings\nwarnings.warn('old')\nprint('10%', end='\\r')\nprint('100%')\nobject()"
-    arguments = only_chapter(folder, text("title", "# 1. Noise"), code("seen", SEEN), code("noise", noise))
+def test_a_good_notebook_is_stored_with_its_stamp(
+    folder: Folder, capsys: pytest.CaptureFixture[str]
+) -> None:
+    noise = (
+        "import sys, warnings\nwarnings.warn('old')\nprint('10%',"
+        " end='\\r')\nprint('100%')\nobject()"
+    )
+    arguments = only_chapter(
+        folder, text("title", "# 1. Noise"), code("seen", SEEN), code("noise", noise)
+    )
     assert run.main(arguments) == 0
     assert capsys.readouterr().out.startswith("en/01_noise: ")
     assert printed(folder.cell("en", "seen")) == "en smoke 1 1\n"
@@ -60,12 +71,20 @@ def test_a_good_notebook_is_stored_with_its_stamp(folder: Folder, capsys: pytest
 @pytest.mark.parametrize(
     ("source", "what"),
     [
-        ("x = 1\nraise ValueError('too noisy\\nsecond line')", "cell bad: ValueError: too noisy"),
-        ("import pathlib\nprint(pathlib.Path.cwd() / 'x')", "cell bad shows a path of this machine: "),
+        (
+            "x = 1\nraise ValueError('too noisy\\nsecond line')",
+            "cell bad: ValueError: too noisy",
+        ),
+        (
+            "import pathlib\nprint(pathlib.Path.cwd() / 'x')",
+            "cell bad shows a path of this machine: ",
+        ),
         ("print('0123456789' * 100_001)", "1.00 MB with its outputs, 1 MB at most"),
     ],
 )
-def test_a_bad_notebook_is_refused(folder: Folder, capsys: pytest.CaptureFixture[str], source: str, what: str) -> None:
+def test_a_bad_notebook_is_refused(
+    folder: Folder, capsys: pytest.CaptureFixture[str], source: str, what: str
+) -> None:
     arguments = only_chapter(folder, code("bad", source))
     before = folder.path("en").read_bytes()
     assert run.main(arguments) == 1
@@ -92,7 +111,13 @@ def test_what_does_not_exist_is_said_in_one_line(
 
 @pytest.mark.parametrize(
     "shown",
-    ["/home/reader/book/x.py", "see /opt/venv/lib/python3.11", 'href="/srv/book/x"', "C:\\Users\\reader", "(/tmp/a/b)"],
+    [
+        "/home/reader/book/x.py",
+        "see /opt/venv/lib/python3.11",
+        'href="/srv/book/x"',
+        "C:\\Users\\reader",
+        "(/tmp/a/b)",
+    ],
 )
 def test_absolute_paths_are_found(shown: str) -> None:
     assert run.absolute_paths(nbformat.v4.new_output("stream", text=shown))
@@ -111,11 +136,16 @@ def test_absolute_paths_are_found(shown: str) -> None:
     ],
 )
 def test_what_is_no_absolute_path_passes(shown: str) -> None:
-    assert run.absolute_paths(nbformat.v4.new_output("display_data", {"text/html": shown})) == []
+    assert (
+        run.absolute_paths(nbformat.v4.new_output("display_data", {"text/html": shown})) == []
+    )
 
 
 def test_a_live_widget_is_not_stored() -> None:
-    view = {"application/vnd.jupyter.widget-view+json": {"model_id": "1"}, "text/plain": "HBox()"}
+    view = {
+        "application/vnd.jupyter.widget-view+json": {"model_id": "1"},
+        "text/plain": "HBox()",
+    }
     cell = code("slider", "explore()")
     cell.outputs = [nbformat.v4.new_output("display_data", view)]
     notebook = book(cell)
@@ -130,7 +160,9 @@ def encoded(pixels: np.ndarray) -> str:
 
 
 def decoded(picture: str) -> np.ndarray:
-    return np.asarray(Image.open(io.BytesIO(base64.b64decode(picture))).convert("RGB")).astype(int)
+    return np.asarray(Image.open(io.BytesIO(base64.b64decode(picture))).convert("RGB")).astype(
+        int
+    )
 
 
 def test_a_plot_takes_fewer_bytes_and_looks_the_same() -> None:
@@ -152,17 +184,21 @@ def test_a_picture_of_many_colours_becomes_a_good_jpeg() -> None:
     data = {"image/png": encoded(noise)}
     run.shrink(data)
     assert set(data) == {"image/jpeg"}
-    assert np.abs(decoded(data["image/jpeg"]) - noise).mean() < 10  # of 255, and noise is the worst case
+    assert (
+        np.abs(decoded(data["image/jpeg"]) - noise).mean() < 10
+    )  # of 255, and noise is the worst case
 
 
-@pytest.mark.parametrize("pixels", [np.full((8, 8, 4), 100, np.uint8), np.full((1, 1, 3), 100, np.uint8)])
+@pytest.mark.parametrize(
+    "pixels", [np.full((8, 8, 4), 100, np.uint8), np.full((1, 1, 3), 100, np.uint8)]
+)
 def test_a_picture_that_is_see_through_or_tiny_stays_as_it_is(pixels: np.ndarray) -> None:
     data = {"image/png": encoded(pixels)}
     run.shrink(data)
     assert data == {"image/png": encoded(pixels)}
 
 
-# --- nbval ------------------------------------------------------------------------------------------------------------
+# --- nbval ------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -174,23 +210,38 @@ def nbval_folder(folder: Folder) -> Folder:
 
 def nbval(folder: Folder) -> str:
     """What pytest says of the notebooks."""
-    options = ["-q", "-p", "no:cacheprovider", "--nbval-lax", "--nbval-current-env", "--import-mode=importlib"]
+    options = [
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "--nbval-lax",
+        "--nbval-current-env",
+        "--import-mode=importlib",
+    ]
     command = [sys.executable, "-m", "pytest", *options, "--color=no", str(folder.root)]
     environment = {**os.environ, "DALLE2_EDU_TIER": "gpu"}
-    return subprocess.run(command, cwd=folder.root, env=environment, capture_output=True, text=True).stdout
+    return subprocess.run(
+        command, cwd=folder.root, env=environment, capture_output=True, text=True
+    ).stdout
 
 
 def test_nbval_runs_each_notebook_in_its_folder_at_the_smoke_tier(nbval_folder: Folder) -> None:
     # The tests draw with Agg, which shows nothing; a notebook's kernel must not inherit that.
     source = SEEN + "\nimport matplotlib\nprint('inline' in matplotlib.get_backend())"
     for language in ("en", "zh"):
-        seen = code("seen", source, f"{language} smoke 1 1\nTrue\n", tags=["nbval-check-output"])
-        nbval_folder.write(language, book(seen, code("free", "print('of this run')", "of the stored run\n")))
+        seen = code(
+            "seen", source, f"{language} smoke 1 1\nTrue\n", tags=["nbval-check-output"]
+        )
+        nbval_folder.write(
+            language, book(seen, code("free", "print('of this run')", "of the stored run\n"))
+        )
     assert "4 passed" in nbval(nbval_folder)
 
 
 def test_nbval_finds_another_output_and_an_error(nbval_folder: Folder) -> None:
-    nbval_folder.write("en", book(code("add", "print(1 + 1)", "3\n", tags=["nbval-check-output"])))
+    nbval_folder.write(
+        "en", book(code("add", "print(1 + 1)", "3\n", tags=["nbval-check-output"]))
+    )
     nbval_folder.write("zh", book(code("bad", "1 / 0")))
     said = nbval(nbval_folder)
     assert "2 failed" in said

@@ -1,4 +1,6 @@
-"""Every notebook as it is stored: run top to bottom at the cpu tier, small, clean, and made like a chapter."""
+"""Every notebook as it is stored: run top to bottom at the cpu tier, small, clean, and made
+like a chapter.
+"""
 
 from __future__ import annotations
 
@@ -46,7 +48,9 @@ def test_small_without_errors_or_paths(language: twins.Language, name: str) -> N
 
 
 @each_notebook
-def test_the_outputs_are_of_a_whole_run_of_this_code(language: twins.Language, name: str) -> None:
+def test_the_outputs_are_of_a_whole_run_of_this_code(
+    language: twins.Language, name: str
+) -> None:
     notebook = load(language, name)
     stamp = notebook.metadata.get("dalle2_edu", {}).get("run", {})
     assert stamp.get("tier") in ("cpu", "gpu"), RUN_IT.format(name)
@@ -60,25 +64,40 @@ def test_the_outputs_are_of_a_whole_run_of_this_code(language: twins.Language, n
 
 
 @each_notebook
-def test_at_the_cpu_tier_it_takes_under_five_minutes(language: twins.Language, name: str) -> None:
+def test_at_the_cpu_tier_it_takes_under_five_minutes(
+    language: twins.Language, name: str
+) -> None:
     stamp = load(language, name).metadata.get("dalle2_edu", {}).get("run", {})
     assert stamp.get("tier") != "cpu" or stamp["minutes"] <= 5
 
 
 @each_notebook
-def test_what_is_stored_is_the_same_after_every_run(language: twins.Language, name: str) -> None:
-    """No timings, widgets or names of this machine's kernel in the metadata: they would change with every run."""
+def test_what_is_stored_is_the_same_after_every_run(
+    language: twins.Language, name: str
+) -> None:
+    """No timings, widgets or names of this machine's kernel in the metadata: they would change
+    with every run.
+    """
     notebook = load(language, name)
     assert notebook.metadata.keys() <= {"kernelspec", "language_info", "dalle2_edu"}
     assert notebook.metadata.kernelspec == run.KERNELSPEC
     known = {*twins.SHARED_METADATA, "counterpart"}
     assert {key for cell in notebook.cells for key in cell.metadata} <= known
-    assert not [cell.id for cell in code_cells(notebook) for out in cell.outputs if out.get("name") == "stderr"]
+    assert not [
+        cell.id
+        for cell in code_cells(notebook)
+        for out in cell.outputs
+        if out.get("name") == "stderr"
+    ]
 
 
 @each_notebook
 def test_one_title_and_no_skipped_level(language: twins.Language, name: str) -> None:
-    levels = [len(line) - len(line.lstrip("#")) for line in prose_lines(load(language, name)) if re.match("#+ ", line)]
+    levels = [
+        len(line) - len(line.lstrip("#"))
+        for line in prose_lines(load(language, name))
+        if re.match("#+ ", line)
+    ]
     assert levels[:1] == [1]
     assert levels.count(1) == 1
     assert all(later <= earlier + 1 for earlier, later in zip(levels, levels[1:], strict=False))
@@ -90,14 +109,20 @@ def test_the_title_carries_the_chapters_number(language: twins.Language, name: s
 
 
 @each_notebook
-def test_pictures_have_words_for_those_who_cannot_see_them(language: twins.Language, name: str) -> None:
+def test_pictures_have_words_for_those_who_cannot_see_them(
+    language: twins.Language, name: str
+) -> None:
     prose = "\n".join(prose_lines(load(language, name)))
     assert re.findall(r"!\[\s*\]\([^)]*\)|<img(?![^>]*\balt=)[^>]*>", prose) == []
 
 
 @each_notebook
-def test_exercises_have_a_stub_and_a_hidden_solution(language: twins.Language, name: str) -> None:
-    """Each `check("ddpm.q_sample", ...)` stands twice: under the stub, and in a cell tagged `solution`."""
+def test_exercises_have_a_stub_and_a_hidden_solution(
+    language: twins.Language, name: str
+) -> None:
+    """Each `check("ddpm.q_sample", ...)` stands twice: under the stub, and in a cell tagged
+    `solution`.
+    """
     open_, solved = set(), set()
     for cell in code_cells(load(language, name)):
         found = set(re.findall(r"""\bcheck\(\s*["']([\w.]+)["']""", cell.source))
@@ -112,7 +137,9 @@ def test_exercises_have_a_stub_and_a_hidden_solution(language: twins.Language, n
 
 
 @each_notebook
-def test_some_outputs_are_compared_and_some_cells_are_slides(language: twins.Language, name: str) -> None:
+def test_some_outputs_are_compared_and_some_cells_are_slides(
+    language: twins.Language, name: str
+) -> None:
     notebook = load(language, name)
     compared = [cell for cell in code_cells(notebook) if "nbval-check-output" in tags(cell)]
     assert compared

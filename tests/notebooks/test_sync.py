@@ -1,4 +1,6 @@
-"""`make sync`: the side that changed wins, prose is never overwritten, and what is left to a person is named."""
+"""`make sync`: the side that changed wins, prose is never overwritten, and what is left to a
+person is named.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +33,9 @@ def test_twins_that_agree_stay_as_they_are(agreed: Folder) -> None:
 
 @pytest.mark.parametrize(("changed", "twin"), [("en", "zh"), ("zh", "en")])
 def test_code_goes_from_the_side_that_changed(agreed: Folder, changed: str, twin: str) -> None:
-    agreed.edit(changed, "add", source="print(2 + 2)", metadata={"tags": ["nbval-check-output"]})
+    agreed.edit(
+        changed, "add", source="print(2 + 2)", metadata={"tags": ["nbval-check-output"]}
+    )
     assert "01_noise:add: carried from" in synced(agreed)
     assert agreed.cell(twin, "add").source == "print(2 + 2)"
     assert agreed.cell(twin, "add").metadata.tags == ["nbval-check-output"]
@@ -42,7 +46,9 @@ def test_code_changed_on_both_sides_stops_and_touches_nothing(agreed: Folder) ->
     agreed.edit("en", "add", source="print(3)")
     agreed.edit("zh", "add", source="print(4)")
     agreed.edit("en", "formula", source="$$y$$")
-    with pytest.raises(Dalle2EduError, match=r"01_noise:add: the cell changed in both languages; .* FROM=en"):
+    with pytest.raises(
+        Dalle2EduError, match=r"01_noise:add: the cell changed in both languages; .* FROM=en"
+    ):
         synced(agreed)
     assert agreed.cell("zh", "add").source == "print(4)"
     assert agreed.cell("zh", "formula").source == "$$x_t = x_0$$"
@@ -72,7 +78,11 @@ def test_a_record_that_only_one_notebook_has_does_not_count(agreed: Folder) -> N
 
 def test_outputs_of_old_code_go(agreed: Folder) -> None:
     for language in ("en", "zh"):
-        agreed.edit(language, "add", **{key: code("add", "", "2\n")[key] for key in ("outputs", "execution_count")})
+        agreed.edit(
+            language,
+            "add",
+            **{key: code("add", "", "2\n")[key] for key in ("outputs", "execution_count")},
+        )
     agreed.edit("en", "add", source="print(3)", outputs=[], execution_count=None)
     assert "runs add" in synced(agreed)
     assert agreed.cell("zh", "add").outputs == []
@@ -87,7 +97,9 @@ def test_outputs_of_old_code_go(agreed: Folder) -> None:
         ("def title():\n    return words('two', '二')", False),
     ],
 )
-def test_outputs_are_copied_where_they_speak_no_language(agreed: Folder, source: str, is_copied: bool) -> None:
+def test_outputs_are_copied_where_they_speak_no_language(
+    agreed: Folder, source: str, is_copied: bool
+) -> None:
     cell = code("add", source, "2\n")
     agreed.edit("zh", "add", source=source)
     agreed.edit("en", "add", source=source, outputs=cell.outputs, execution_count=1)
@@ -98,7 +110,12 @@ def test_outputs_are_copied_where_they_speak_no_language(agreed: Folder, source:
 
 
 def test_a_function_that_speaks_makes_its_callers_speak() -> None:
-    sources = ["def label():\n    return words('a', '甲')", "x = 1", "print(label())", "%matplotlib inline"]
+    sources = [
+        "def label():\n    return words('a', '甲')",
+        "x = 1",
+        "print(label())",
+        "%matplotlib inline",
+    ]
     assert sync.speaking_cells(sources) == [True, False, True, True]
 
 
@@ -112,7 +129,9 @@ def test_a_new_text_cell_waits_for_a_translator(agreed: Folder) -> None:
     agreed.insert("zh", 2, text("new", "噪声越加越多。"))
     assert "01_noise:new: new in Chinese: to be translated into English" in synced(agreed)
     assert agreed.ids("en") == ["title", "why", "new", "formula", "add"]
-    assert agreed.problems() == ["01_noise:new: is not translated yet; translate it, then `make sync CONFIRM=…`"]
+    assert agreed.problems() == [
+        "01_noise:new: is not translated yet; translate it, then `make sync CONFIRM=…`"
+    ]
     with pytest.raises(Dalle2EduError, match="same text"):
         sync.confirm(agreed.root, "01_noise:new")
     agreed.edit("en", "new", source="More and more noise is added.")
@@ -150,7 +169,9 @@ def test_a_deleted_cell_goes_and_a_new_one_comes(agreed: Folder) -> None:
 def test_changed_here_and_deleted_there_stops(agreed: Folder) -> None:
     agreed.remove("zh", "add")
     agreed.edit("en", "add", source="print(3)")
-    with pytest.raises(Dalle2EduError, match="01_noise:add: changed in English and deleted in Chinese"):
+    with pytest.raises(
+        Dalle2EduError, match="01_noise:add: changed in English and deleted in Chinese"
+    ):
         synced(agreed)
     synced(agreed, winner="en")
     assert agreed.cell("zh", "add").source == "print(3)"
@@ -169,7 +190,9 @@ def test_two_new_orders_stop(agreed: Folder) -> None:
         notebook = agreed.read(language)
         notebook.cells.insert(place, notebook.cells.pop())
         agreed.write(language, notebook)
-    with pytest.raises(Dalle2EduError, match="01_noise: the cells were put in another order in both languages"):
+    with pytest.raises(
+        Dalle2EduError, match="01_noise: the cells were put in another order in both languages"
+    ):
         synced(agreed)
 
 
@@ -177,7 +200,10 @@ def test_a_chapter_in_one_language_gets_a_twin(folder: Folder) -> None:
     folder.path("zh").unlink()
     assert "01_noise:why: new in English: to be translated into Chinese" in synced(folder)
     assert folder.ids("zh") == folder.ids("en")
-    assert {problem.split(": ")[0] for problem in folder.problems()} == {"01_noise:title", "01_noise:why"}
+    assert {problem.split(": ")[0] for problem in folder.problems()} == {
+        "01_noise:title",
+        "01_noise:why",
+    }
 
 
 def test_confirm_takes_a_cell_or_a_chapter(agreed: Folder) -> None:
@@ -200,7 +226,9 @@ def test_tags_of_translated_prose_are_carried_over(agreed: Folder) -> None:
     assert agreed.problems() == []
 
 
-def test_the_command_says_it_in_one_line(agreed: Folder, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_says_it_in_one_line(
+    agreed: Folder, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert sync.main(["--folder", str(agreed.root)]) == 0
     assert sync.main(["--folder", str(agreed.root), "--chapter", "99"]) == 2
     agreed.write("en", book(code("add", "print(5)")))

@@ -42,7 +42,9 @@ def test_seeds_torch():
     assert torch.rand(1) == first
 
 
-@pytest.mark.parametrize(("lang", "line"), [("en", "unknown tier 'huge'"), ("zh", "档位“huge”不存在")])
+@pytest.mark.parametrize(
+    ("lang", "line"), [("en", "unknown tier 'huge'"), ("zh", "档位“huge”不存在")]
+)
 def test_an_unknown_tier(lang, line, monkeypatch):
     monkeypatch.setenv("DALLE2_EDU_TIER", "huge")
     monkeypatch.setenv("DALLE2_EDU_LANG", lang)
@@ -51,7 +53,9 @@ def test_an_unknown_tier(lang, line, monkeypatch):
     assert "\n" not in str(error.value) and "cpu" in str(error.value)
 
 
-@pytest.mark.parametrize(("lang", "line"), [("en", "set DALLE2_EDU_TIER=cpu"), ("zh", "请设 DALLE2_EDU_TIER=cpu")])
+@pytest.mark.parametrize(
+    ("lang", "line"), [("en", "set DALLE2_EDU_TIER=cpu"), ("zh", "请设 DALLE2_EDU_TIER=cpu")]
+)
 def test_the_gpu_tier_without_a_gpu(lang, line, monkeypatch):
     monkeypatch.setenv("DALLE2_EDU_TIER", "gpu")
     monkeypatch.setenv("DALLE2_EDU_LANG", lang)

@@ -34,7 +34,10 @@ def said(answer, exercise=HALF):
 
 
 def test_right(lang):
-    assert said(half) == {"en": "✓ Right (2 of 2 cases).", "zh": "✓ 正确（2 组数据全部通过）。"}[lang]
+    assert (
+        said(half)
+        == {"en": "✓ Right (2 of 2 cases).", "zh": "✓ 正确（2 组数据全部通过）。"}[lang]
+    )
 
 
 def test_a_rounding_error_is_right():
@@ -63,14 +66,21 @@ def test_an_exception_is_told(lang):
         return x / torch.zeros(2)[7]
 
     assert said(broken).startswith(
-        {"en": "✗ Your function stopped with IndexError: ", "zh": "✗ 你的函数抛出异常 IndexError："}[lang]
+        {
+            "en": "✗ Your function stopped with IndexError: ",
+            "zh": "✗ 你的函数抛出异常 IndexError：",
+        }[lang]
     )
 
 
 @pytest.mark.parametrize(
     ("answer", "en", "zh"),
     [
-        (lambda x: x.unsqueeze(0) / 2, "The shape is (1, 3), not (3,).", "形状是 (1, 3)，应为 (3,)。"),
+        (
+            lambda x: x.unsqueeze(0) / 2,
+            "The shape is (1, 3), not (3,).",
+            "形状是 (1, 3)，应为 (3,)。",
+        ),
         (lambda x: (x / 2).long(), "whole numbers (torch.int64)", "整数（torch.int64）"),
         (lambda x: -x / 2, "The sign is the wrong way round.", "正负号反了。"),
         (lambda x: x, "All values are 2 times too large.", "所有值都是正确值的 2 倍。"),
@@ -81,8 +91,16 @@ def test_an_exception_is_told(lang):
             "得到 2（位置 [1]），应为 1。",
         ),
         (lambda x: x / 0, "There is nan or inf in it", "结果里有 nan 或 inf"),
-        (lambda x: "half", "This is a str; a number or tensor is wanted.", "返回的是 str ，应为数或张量。"),
-        (lambda x: x.sum() if x.ndim == 1 else None, "The shape is (), not (3,).", "形状是 ()，应为 (3,)。"),
+        (
+            lambda x: "half",
+            "This is a str; a number or tensor is wanted.",
+            "返回的是 str ，应为数或张量。",
+        ),
+        (
+            lambda x: x.sum() if x.ndim == 1 else None,
+            "The shape is (), not (3,).",
+            "形状是 ()，应为 (3,)。",
+        ),
     ],
 )
 def test_what_differs_is_told_with_the_hint(answer, en, zh, lang):
@@ -92,7 +110,9 @@ def test_what_differs_is_told_with_the_hint(answer, en, zh, lang):
 
 
 def test_changing_the_arguments_in_place_is_told(lang):
-    assert {"en": "changes its arguments in place", "zh": "就地修改了"}[lang] in said(lambda x: x.div_(2))
+    assert {"en": "changes its arguments in place", "zh": "就地修改了"}[lang] in said(
+        lambda x: x.div_(2)
+    )
 
 
 def test_a_value_can_be_asked_for():
@@ -107,7 +127,9 @@ def test_functions_that_draw_noise_are_compared_with_the_same_noise():
     noisy = Exercise(reference=lambda x: x + torch.randn(3), cases=lambda: [(torch.zeros(3),)])
     state = torch.get_rng_state()
     assert said(lambda x: torch.randn(3) + x, noisy).startswith("✓")
-    assert torch.equal(torch.get_rng_state(), state), "the reader's random numbers must not depend on a check"
+    assert torch.equal(torch.get_rng_state(), state), (
+        "the reader's random numbers must not depend on a check"
+    )
 
 
 def test_modules_and_generators_may_be_arguments():

@@ -1,4 +1,6 @@
-"""Every exercise of the book: its reference passes, each mistake gets its own words, an empty answer is told so."""
+"""Every exercise of the book: its reference passes, each mistake gets its own words, an empty
+answer is told so.
+"""
 
 import pkgutil
 import re
@@ -34,11 +36,15 @@ def test_exercise(exercise, lang):
 
 @pytest.mark.parametrize("exercise", all_exercises())
 def test_words_are_in_both_languages(exercise):
-    texts = [mistake.says for mistake in exercise.mistakes] + ([exercise.hint] if exercise.hint else [])
+    texts = [mistake.says for mistake in exercise.mistakes] + (
+        [exercise.hint] if exercise.hint else []
+    )
     assert texts, "an exercise needs a hint or a known mistake"
     for text in texts:
         assert chinese(text.en) < 4, "an English text may quote a character or two"
-        assert chinese(text.zh) or len(re.findall("[a-z]{3,}", text.en)) < 4, "a formula alone needs no Chinese"
+        assert chinese(text.zh) or len(re.findall("[a-z]{3,}", text.en)) < 4, (
+            "a formula alone needs no Chinese"
+        )
 
 
 def chinese(text: str) -> int:

@@ -44,7 +44,11 @@ def test_the_font_has_gb2312_greek_and_the_words_of_prompts():
         if (high, low) < (0xD7, 0xFA)
     }
     prompts = "".join(caption for each in emoji.load() for caption in each.captions)
-    wanted = first_level | set("，。：；！？（）“”《》、αβγδεημσθλφπΣΔ×−±≤≥≈≠→∈∞·") | set(prompts + str(vars(grammar)))
+    wanted = (
+        first_level
+        | set("，。：；！？（）“”《》、αβγδεημσθλφπΣΔ×−±≤≥≈≠→∈∞·")
+        | set(prompts + str(vars(grammar)))
+    )
     assert {char for char in wanted if char.isprintable()} - characters(plots.FONT) == set()
 
 
@@ -52,8 +56,16 @@ def test_the_font_has_gb2312_greek_and_the_words_of_prompts():
 def test_the_font_has_the_words_of_every_notebook(path):
     cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
     code = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
-    strings = [node.value for node in ast.walk(ast.parse(code)) if isinstance(node, ast.Constant)]
-    chinese = {char for text in strings if isinstance(text, str) for char in text if "\u2e80" <= char <= "\uffef"}
+    strings = [
+        node.value for node in ast.walk(ast.parse(code)) if isinstance(node, ast.Constant)
+    ]
+    chinese = {
+        char
+        for text in strings
+        if isinstance(text, str)
+        for char in text
+        if "\u2e80" <= char <= "\uffef"
+    }
     assert chinese - characters(plots.FONT) == set()
 
 
@@ -94,9 +106,14 @@ def test_a_figure_is_shown_once(monkeypatch):
 
 
 def test_curves_take_tensors_lists_and_a_moving_mean():
-    drawn = plots.curves({"a": torch.arange(10.0), "b": [1, 2, 3]}, smooth=2, xlabel="步", log=True)
+    drawn = plots.curves(
+        {"a": torch.arange(10.0), "b": [1, 2, 3]}, smooth=2, xlabel="步", log=True
+    )
     (axes,) = drawn.axes
-    assert np.allclose(axes.lines[0].get_ydata(), np.arange(0.5, 9.5)) and axes.get_yscale() == "log"
+    assert (
+        np.allclose(axes.lines[0].get_ydata(), np.arange(0.5, 9.5))
+        and axes.get_yscale() == "log"
+    )
     assert [text.get_text() for text in axes.get_legend().get_texts()] == ["a", "b"]
 
 

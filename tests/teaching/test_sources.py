@@ -14,18 +14,31 @@ from dalle2_edu.teaching.sources import as_html, constant, passage, show, withou
 
 
 @pytest.mark.parametrize(
-    "thing", [GaussianDiffusion, GaussianDiffusion.q_sample, shapes.circle, text.default_tokenizer, shapes]
+    "thing",
+    [
+        GaussianDiffusion,
+        GaussianDiffusion.q_sample,
+        shapes.circle,
+        text.default_tokenizer,
+        shapes,
+    ],
 )
 def test_the_link_leads_to_the_definition(thing):
     found = passage(thing)
-    line = (PACKAGE.parent / found.path).read_text(encoding="utf-8").splitlines()[found.line - 1]
+    line = (
+        (PACKAGE.parent / found.path).read_text(encoding="utf-8").splitlines()[found.line - 1]
+    )
     assert line.strip() and line in found.text.splitlines()[0]
 
 
 def test_a_terminal_gets_plain_text(capsys):
     show(GaussianDiffusion.q_sample)
     out = capsys.readouterr().out
-    assert out.startswith("dalle2_edu/diffusion/process.py:") and "def q_sample(self" in out and '"""' in out
+    assert (
+        out.startswith("dalle2_edu/diffusion/process.py:")
+        and "def q_sample(self" in out
+        and '"""' in out
+    )
 
 
 def test_docstrings_can_be_left_out(capsys):
@@ -39,12 +52,16 @@ def test_without_docstrings_the_code_means_the_same():
         code = path.read_text(encoding="utf-8")
         bare = without_docstrings(code)
         compile(bare, str(path), "exec")
-        assert len(re.findall(r"^\s*(?:def|class) ", bare, re.M)) == len(re.findall(r"^\s*(?:def|class) ", code, re.M))
+        assert len(re.findall(r"^\s*(?:def|class) ", bare, re.M)) == len(
+            re.findall(r"^\s*(?:def|class) ", code, re.M)
+        )
 
 
 def test_a_constant_with_the_comment_above_it():
     found = constant(text, "CHINESE_WORDS")
-    assert found.text.startswith("# Chinese words that stay whole") and found.text.endswith(")\n")
+    assert found.text.startswith("# Chinese words that stay whole") and found.text.endswith(
+        ")\n"
+    )
     assert constant(shapes, "SHAPES").text.startswith("SHAPES = (")
 
 
@@ -52,7 +69,9 @@ def test_html_has_the_link_and_every_line_of_the_source(monkeypatch):
     monkeypatch.delenv("DALLE2_EDU_LANG", raising=False)
     found = passage(shapes.circle)
     page = as_html(found)
-    assert f'<a class="source-link" href="../../dalle2_edu/data/shapes.py#L{found.line}">' in page
+    assert (
+        f'<a class="source-link" href="../../dalle2_edu/data/shapes.py#L{found.line}">' in page
+    )
     assert "torch.hypot" in re.sub(r"<[^>]+>", "", page)
     assert "http" not in page
 

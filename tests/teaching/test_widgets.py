@@ -48,14 +48,20 @@ def test_the_strip_has_one_titled_picture_for_each_value(draw):
 
 
 def test_a_batch_becomes_a_column():
-    drawn = widgets.strip(lambda level: torch.zeros(3, 3, 8, 8), {"level": [0, 1]}, {"level": "level"})
+    drawn = widgets.strip(
+        lambda level: torch.zeros(3, 3, 8, 8), {"level": [0, 1]}, {"level": "level"}
+    )
     assert len(drawn.axes) == 6
     assert [axes.get_title() for axes in drawn.axes[:3]] == ["level = 0", "level = 1", ""]
 
 
 def test_the_other_controls_stay_at_their_first_value():
     seen = []
-    widgets.strip(lambda **given: seen.append(given) or picture(), {"a": [1, 2], "b": [7, 8]}, {"a": "a", "b": "b"})
+    widgets.strip(
+        lambda **given: seen.append(given) or picture(),
+        {"a": [1, 2], "b": [7, 8]},
+        {"a": "a", "b": "b"},
+    )
     assert seen == [{"a": 1, "b": 7}, {"a": 2, "b": 7}]
 
 
@@ -96,9 +102,13 @@ def test_a_slider_draws_again_when_it_is_moved(monkeypatch):
         seen.append((level, seed))
         return picture(level)
 
-    widgets.show_sliders(draw, {"level": [0, 1], "seed": [5]}, {"level": "亮度", "seed": "种子"})
+    widgets.show_sliders(
+        draw, {"level": [0, 1], "seed": [5]}, {"level": "亮度", "seed": "种子"}
+    )
     (box,) = boxes
-    slider = next(child for child in box.children if isinstance(child, ipywidgets.SelectionSlider))
+    slider = next(
+        child for child in box.children if isinstance(child, ipywidgets.SelectionSlider)
+    )
     assert slider.description == "亮度"
     slider.value = 1
     assert seen == [(0, 5), (1, 5)]

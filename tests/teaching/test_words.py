@@ -17,7 +17,9 @@ def test_the_variable_decides(monkeypatch):
     assert str(Words("step", "步")) == "步"
 
 
-@pytest.mark.parametrize(("folder", "expected"), [("zh", "zh"), ("en", "en"), ("elsewhere", "en")])
+@pytest.mark.parametrize(
+    ("folder", "expected"), [("zh", "zh"), ("en", "en"), ("elsewhere", "en")]
+)
 def test_otherwise_the_notebooks_folder(folder, expected, tmp_path, monkeypatch):
     (tmp_path / folder).mkdir()
     monkeypatch.chdir(tmp_path / folder)
@@ -26,5 +28,7 @@ def test_otherwise_the_notebooks_folder(folder, expected, tmp_path, monkeypatch)
 
 def test_an_unknown_language_is_told_in_one_line(monkeypatch):
     monkeypatch.setenv("DALLE2_EDU_LANG", "fr")
-    with pytest.raises(Dalle2EduError, match=r"^DALLE2_EDU_LANG is 'fr': set it to en or zh.*$"):
+    with pytest.raises(
+        Dalle2EduError, match=r"^DALLE2_EDU_LANG is 'fr': set it to en or zh.*$"
+    ):
         language()

@@ -1,7 +1,8 @@
-"""A task that learns from shards and writes down what it saw, and a script that runs it in several processes.
+"""A task that learns from shards and writes down what it saw, and a script that runs it in
+several processes.
 
-torchrun --nproc-per-node 2 stream_task.py '[{"shards": "set-{0..2}.tar", "out": "run", "steps": 5, "fsdp": true}]'
-"""
+torchrun --nproc-per-node 2 stream_task.py '[{"shards": "set-{0..2}.tar", "out": "run", "steps":
+5, "fsdp": true}]'"""
 
 from __future__ import annotations
 
@@ -22,23 +23,43 @@ from dalle2_edu.training import TrainConfig, train
 
 SIDE = 4
 CONFIG = TrainConfig(
-    steps=1, batch_size=4, learning_rate=1e-2, adam_eps=1e-3, warmup=1, ema=0.9, log_every=1, save_every=100
+    steps=1,
+    batch_size=4,
+    learning_rate=1e-2,
+    adam_eps=1e-3,
+    warmup=1,
+    ema=0.9,
+    log_every=1,
+    save_every=100,
 )
 
 
 class Painter(nn.Module):
-    """Both kinds of blocks that FSDP gathers by themselves, and an attention whose weights are used from outside."""
+    """Both kinds of blocks that FSDP gathers by themselves, and an attention whose weights are
+    used from outside.
+    """
 
     def __init__(self) -> None:
         super().__init__()
-        config = UNetConfig(SIDE, channels=8, channel_mult=(1,), num_res_blocks=1, attention_levels=(0,), norm_groups=2)
+        config = UNetConfig(
+            SIDE,
+            channels=8,
+            channel_mult=(1,),
+            num_res_blocks=1,
+            attention_levels=(0,),
+            norm_groups=2,
+        )
         self.rows, self.block = nn.Linear(3 * SIDE, 8), TransformerBlock(8, heads=2)
         self.unet = UNet(replace(config, head_channels=4, context_dim=8))
 
     def forward(self, images: Tensor) -> Tensor:
-        context = self.block(self.rows(images.permute(0, 2, 1, 3).flatten(2)), None)  # (B, S, 8)
+        context = self.block(
+            self.rows(images.permute(0, 2, 1, 3).flatten(2)), None
+        )  # (B, S, 8)
         t = torch.zeros(len(images), dtype=torch.int64)
-        return self.unet(images, t, context_kv=self.unet.read(context)).mean(dim=(2, 3))  # (B, 3)
+        return self.unet(images, t, context_kv=self.unet.read(context)).mean(
+            dim=(2, 3)
+        )  # (B, 3)
 
 
 class StreamTask:
@@ -57,7 +78,9 @@ class StreamTask:
             diary.write(" ".join(several[0] for several in captions) + "\n")
         return {"images": images}
 
-    def loss(self, model: nn.Module, batch: dict[str, Tensor], generator: torch.Generator) -> tuple[Tensor, Any]:
+    def loss(
+        self, model: nn.Module, batch: dict[str, Tensor], generator: torch.Generator
+    ) -> tuple[Tensor, Any]:
         images = batch["images"].float() / 255  # (B, 3, S, S)
         return (model(images).float() - images.mean(dim=(2, 3))).square().mean(), {}
 

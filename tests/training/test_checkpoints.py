@@ -1,4 +1,6 @@
-"""Checkpoints: what is written comes back, damage is refused by name, a full disk harms nothing."""
+"""Checkpoints: what is written comes back, damage is refused by name, a full disk harms
+nothing.
+"""
 
 import errno
 import json
@@ -19,7 +21,9 @@ from dalle2_edu.training.checkpoints import (
 
 
 def save(folder: Path, step: int) -> Path:
-    return save_checkpoint(folder, {"step": step}, {"model": {"w": torch.full((1000,), float(step))}})
+    return save_checkpoint(
+        folder, {"step": step}, {"model": {"w": torch.full((1000,), float(step))}}
+    )
 
 
 def test_round_trip_keeps_the_two_newest(tmp_path: Path) -> None:
@@ -33,7 +37,9 @@ def test_round_trip_keeps_the_two_newest(tmp_path: Path) -> None:
 
 def test_tied_and_strided_weights_can_be_saved(tmp_path: Path) -> None:
     tensor = torch.randn(4, 6)
-    path = save_checkpoint(tmp_path, {"step": 1}, {"model": {"a": tensor, "tied": tensor, "t": tensor.t()}})
+    path = save_checkpoint(
+        tmp_path, {"step": 1}, {"model": {"a": tensor, "tied": tensor, "t": tensor.t()}}
+    )
     tensors = load_checkpoint(path).tensors["model"]
     assert torch.equal(tensors["a"], tensors["tied"])
     assert torch.equal(tensors["t"], tensor.t())
@@ -41,7 +47,9 @@ def test_tied_and_strided_weights_can_be_saved(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("file", ["model.safetensors", "state.json"])
 @pytest.mark.parametrize("harm", ["cut", "remove"])
-def test_damage_is_named_and_the_checkpoint_before_is_used(tmp_path: Path, file: str, harm: str) -> None:
+def test_damage_is_named_and_the_checkpoint_before_is_used(
+    tmp_path: Path, file: str, harm: str
+) -> None:
     save(tmp_path, 10)
     damaged = save(tmp_path, 20) / file
     damaged.write_bytes(damaged.read_bytes()[:-20]) if harm == "cut" else damaged.unlink()
@@ -59,11 +67,16 @@ def test_one_flipped_bit_is_seen(tmp_path: Path) -> None:
     content[-1] ^= 1
     file.write_bytes(content)
     # There is none before it to fall back on.
-    with pytest.warns(UserWarning, match="damaged"), pytest.raises(Dalle2EduError, match="damaged"):
+    with (
+        pytest.warns(UserWarning, match="damaged"),
+        pytest.raises(Dalle2EduError, match="damaged"),
+    ):
         latest_checkpoint(tmp_path)
 
 
-def test_full_disk_leaves_the_previous_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_full_disk_leaves_the_previous_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     save(tmp_path, 10)
 
     def full(_: Path) -> None:
@@ -73,7 +86,9 @@ def test_full_disk_leaves_the_previous_checkpoint(tmp_path: Path, monkeypatch: p
     with pytest.raises(Dalle2EduError, match="No space left on device") as caught:
         save(tmp_path, 20)
     assert "\n" not in str(caught.value)
-    assert [p.name for p in tmp_path.iterdir()] == ["step-00000010"]  # and the half-written one gave its room back
+    assert [p.name for p in tmp_path.iterdir()] == [
+        "step-00000010"
+    ]  # and the half-written one gave its room back
     assert latest_checkpoint(tmp_path).step == 10
 
 
@@ -81,7 +96,9 @@ def test_a_file_too_large_for_the_disk(tmp_path: Path) -> None:
     resource = pytest.importorskip("resource")
     save(tmp_path, 10)
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (2000, hard))  # the system itself stops the write half-way
+    resource.setrlimit(
+        resource.RLIMIT_FSIZE, (2000, hard)
+    )  # the system itself stops the write half-way
     try:
         with pytest.raises(Dalle2EduError, match="Could not save"):
             save(tmp_path, 20)

@@ -50,18 +50,26 @@ LEARNED = DdpmConfig("cosine", timesteps=4, variance="learned_range", unet=unet(
 )
 def test_losses_and_their_names(config: DdpmConfig, options: dict, names: set[str]) -> None:
     task = make(config, **options)
-    loss, numbers = task.loss(task.model, task.batch(torch.arange(16)), torch.Generator().manual_seed(0))
+    loss, numbers = task.loss(
+        task.model, task.batch(torch.arange(16)), torch.Generator().manual_seed(0)
+    )
     loss.backward()
     assert loss.isfinite() and set(numbers) == names
 
 
 def test_the_bound_teaches_the_mean_too_and_the_hybrid_loss_does_not() -> None:
-    """The network's last layer answers (mean, variance); only L_simple's gradient may reach the first half."""
+    """The network's last layer answers (mean, variance); only L_simple's gradient may reach the
+    first half.
+    """
     grads = {}
     for objective in ("published", "bound"):
         task = make(LEARNED, objective=objective)
         x0, index = torch.rand(8, 3, 8, 8), torch.randint(4, (8,))
-        kind = task.diffusion.vlb_losses if objective == "bound" else task.diffusion.training_losses
+        kind = (
+            task.diffusion.vlb_losses
+            if objective == "bound"
+            else task.diffusion.training_losses
+        )
         losses = kind(task.model, x0, index, torch.randn_like(x0))
         losses["loss" if objective == "bound" else "vb"].sum().backward()
         grads[objective] = task.model.unet.head.bias.grad
@@ -69,7 +77,9 @@ def test_the_bound_teaches_the_mean_too_and_the_hybrid_loss_does_not() -> None:
     assert grads["bound"][:3].abs().max() > 0 and grads["bound"][3:].abs().max() > 0
 
 
-def test_killed_and_resumed_with_importance_sampling_is_the_unbroken_run(tmp_path: Path) -> None:
+def test_killed_and_resumed_with_importance_sampling_is_the_unbroken_run(
+    tmp_path: Path,
+) -> None:
     def run(name: str, **options) -> Path:
         task = make(LEARNED, objective="bound", importance=True)
         return train(task, tmp_path / name, progress=False, device="cpu", **options)
@@ -77,9 +87,13 @@ def test_killed_and_resumed_with_importance_sampling_is_the_unbroken_run(tmp_pat
     whole = load_checkpoint(run("whole")).tensors
     assert run("broken", max_minutes=0).name == "step-00000001"
     resumed = load_checkpoint(run("broken", resume=True)).tensors
-    assert whole["task"]["counts"].sum() == 9 * 16 and whole["task"]["counts"].min() >= 10  # it was warm: it mattered
+    assert (
+        whole["task"]["counts"].sum() == 9 * 16 and whole["task"]["counts"].min() >= 10
+    )  # it was warm: it mattered
     for part, named in whole.items():
-        assert all(torch.equal(resumed[part][name], tensor) for name, tensor in named.items()), part
+        assert all(
+            torch.equal(resumed[part][name], tensor) for name, tensor in named.items()
+        ), part
 
 
 def test_importance_sampling_weighs_what_it_draws() -> None:

@@ -40,21 +40,33 @@ def run_jobs(jobs: list[dict[str, Any]], *launcher: str) -> subprocess.Completed
 def rows(out: Path) -> list[dict[str, str]]:
     """The log without the column that a clock fills."""
     with (out / "log.csv").open() as stream:
-        return [{k: v for k, v in row.items() if k != "minutes"} for row in csv.DictReader(stream)]
+        return [
+            {k: v for k, v in row.items() if k != "minutes"} for row in csv.DictReader(stream)
+        ]
 
 
 def same_tensors(one: Path, other: Path) -> bool:
     """Whether two checkpoints hold the same bits."""
     a, b = load_checkpoint(one).tensors, load_checkpoint(other).tensors
     return a.keys() == b.keys() and all(
-        a[part].keys() == b[part].keys() and all(torch.equal(a[part][name], b[part][name]) for name in a[part])
+        a[part].keys() == b[part].keys()
+        and all(torch.equal(a[part][name], b[part][name]) for name in a[part])
         for part in a
     )
 
 
-# This run writes 9 tensor files, calls fsync 22 times and renames 4 times: moments before, between and after.
+# This run writes 9 tensor files, calls fsync 22 times and renames 4 times: moments before,
+# between and after.
 MOMENTS = [f"fsync:{n}" for n in range(1, 23, 2)]
-MOMENTS += ["save_file:1", "save_file:5", "rename:1", "rename:2", "rename:3", "rename:4", "rmtree:5"]
+MOMENTS += [
+    "save_file:1",
+    "save_file:5",
+    "rename:1",
+    "rename:2",
+    "rename:3",
+    "rename:4",
+    "rmtree:5",
+]
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="kills forked processes")
@@ -72,8 +84,12 @@ def test_killed_at_any_moment_then_resumed_is_the_unbroken_run(tmp_path: Path) -
     unbroken = tmp_path / "unbroken"
     for moment in MOMENTS:
         out = tmp_path / moment.replace(":", "-")
-        assert (out / "rank0.safetensors").read_bytes() == (unbroken / "rank0.safetensors").read_bytes(), moment
-        assert same_tensors(out / "checkpoint/step-00000012", unbroken / "checkpoint/step-00000012"), moment
+        assert (out / "rank0.safetensors").read_bytes() == (
+            unbroken / "rank0.safetensors"
+        ).read_bytes(), moment
+        assert same_tensors(
+            out / "checkpoint/step-00000012", unbroken / "checkpoint/step-00000012"
+        ), moment
         assert rows(out) == rows(unbroken), moment
 
 
@@ -104,7 +120,9 @@ def test_two_processes_agree_with_each_other_and_with_one(tmp_path: Path) -> Non
 def test_stopped_by_the_clock_then_resumed_is_the_unbroken_run(tmp_path: Path) -> None:
     unbroken = run(TinyTask(CONFIG), tmp_path / "unbroken")
     out = tmp_path / "stopped"
-    assert run(TinyTask(CONFIG), out, max_minutes=0).name == "step-00000001"  # always one step, so it gets on
+    assert (
+        run(TinyTask(CONFIG), out, max_minutes=0).name == "step-00000001"
+    )  # always one step, so it gets on
     assert run(TinyTask(CONFIG), out, max_minutes=0, resume=True).name == "step-00000002"
     assert same_tensors(run(TinyTask(CONFIG), out, resume=True), unbroken)
     assert rows(out) == rows(tmp_path / "unbroken")
@@ -123,11 +141,17 @@ def test_a_run_is_not_overwritten_nor_mixed_with_another(tmp_path: Path) -> None
     with pytest.raises(Dalle2EduError, match="already holds a run of 12 steps"):
         run(TinyTask(CONFIG), tmp_path)
     other = dataclasses.replace(CONFIG, learning_rate=0.5, seed=3)
-    with pytest.raises(Dalle2EduError, match=r"learning_rate \(was 0.001, now 0.5\); config.seed \(was 0, now 3\)"):
+    with pytest.raises(
+        Dalle2EduError,
+        match=r"learning_rate \(was 0.001, now 0.5\); config.seed \(was 0, now 3\)",
+    ):
         run(TinyTask(other), tmp_path, resume=True)
     with pytest.raises(Dalle2EduError, match=r"metadata.width \(was 8, now 9\)"):
         run(TinyTask(CONFIG, width=9), tmp_path, resume=True)
-    TinyTask.metadata, original = lambda self: {"width": 8}, TinyTask.metadata  # says nothing: shapes tell
+    TinyTask.metadata, original = (
+        lambda self: {"width": 8},
+        TinyTask.metadata,
+    )  # says nothing: shapes tell
     try:
         with pytest.raises(Dalle2EduError, match=r"0.bias \(was \[8\], now \[9\]\)"):
             run(TinyTask(CONFIG, width=9), tmp_path, resume=True)
@@ -142,7 +166,9 @@ def test_a_finished_run_may_go_on_for_longer(tmp_path: Path) -> None:
     assert same_tensors(path, run(TinyTask(longer), tmp_path / "at_once"))
     cosine = dataclasses.replace(CONFIG, decay="cosine")
     run(TinyTask(cosine), tmp_path / "cosine")
-    with pytest.raises(Dalle2EduError, match="config.steps"):  # the learning rate was on its way to 0 at step 12
+    with pytest.raises(
+        Dalle2EduError, match="config.steps"
+    ):  # the learning rate was on its way to 0 at step 12
         run(TinyTask(dataclasses.replace(cosine, steps=16)), tmp_path / "cosine", resume=True)
 
 
@@ -170,7 +196,10 @@ def test_log_and_samples(tmp_path: Path) -> None:
 
 
 def test_bf16_trains_float32_weights_and_gives_the_model_back(tmp_path: Path) -> None:
-    task = TinyTask(dataclasses.replace(CONFIG, steps=60, learning_rate=1e-2, mixed_precision="bf16"), noise=0.0)
+    task = TinyTask(
+        dataclasses.replace(CONFIG, steps=60, learning_rate=1e-2, mixed_precision="bf16"),
+        noise=0.0,
+    )
     seen: list[torch.dtype] = []
     hook = task.model[0].register_forward_hook(lambda _, __, output: seen.append(output.dtype))
     run(task, tmp_path)
@@ -185,7 +214,9 @@ def test_bf16_trains_float32_weights_and_gives_the_model_back(tmp_path: Path) ->
 
 
 def test_without_average_or_clipping(tmp_path: Path) -> None:
-    path = run(TinyTask(dataclasses.replace(CONFIG, ema=0.0, clip_norm=0.0, sample_every=12)), tmp_path)
+    path = run(
+        TinyTask(dataclasses.replace(CONFIG, ema=0.0, clip_norm=0.0, sample_every=12)), tmp_path
+    )
     checkpoint = load_checkpoint(path)
     assert set(checkpoint.tensors) == {"model", "optimizer"}
     assert checkpoint.weights is checkpoint.tensors["model"]
@@ -208,12 +239,20 @@ def test_learning_rate() -> None:
     assert learning_rate(50, cosine) == pytest.approx(0.5)
     assert learning_rate(99, cosine) < 0.001
     cooldown = dataclasses.replace(config, decay="cooldown")
-    assert [learning_rate(step, cooldown) for step in (50, 80, 90, 95)] == pytest.approx([1.0, 1.0, 0.5, 0.25])
+    assert [learning_rate(step, cooldown) for step in (50, 80, 90, 95)] == pytest.approx(
+        [1.0, 1.0, 0.5, 0.25]
+    )
 
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"steps": 0}, {"ema": 1.0}, {"decay": "linear"}, {"mixed_precision": "fp16"}, {"learning_rate": 0.0}],
+    [
+        {"steps": 0},
+        {"ema": 1.0},
+        {"decay": "linear"},
+        {"mixed_precision": "fp16"},
+        {"learning_rate": 0.0},
+    ],
 )
 def test_a_config_that_cannot_be(wrong: dict[str, Any]) -> None:
     with pytest.raises(Dalle2EduError, match=next(iter(wrong))):

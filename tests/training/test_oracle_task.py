@@ -9,8 +9,12 @@ from dalle2_edu.training.oracle_task import OracleTask, disturb
 
 
 def test_batches_repeat_with_their_indices_and_differ_otherwise() -> None:
-    task = OracleTask(TrainConfig(steps=1), OracleConfig(image_size=32, channels=(8, 8), width=8))
-    first, again, other = (task.batch(torch.tensor(i)) for i in ([3, 4, 5, 6], [3, 4, 5, 6], [3, 4, 5, 7]))
+    task = OracleTask(
+        TrainConfig(steps=1), OracleConfig(image_size=32, channels=(8, 8), width=8)
+    )
+    first, again, other = (
+        task.batch(torch.tensor(i)) for i in ([3, 4, 5, 6], [3, 4, 5, 6], [3, 4, 5, 7])
+    )
     assert torch.equal(first["images"], again["images"])
     assert not torch.equal(first["images"], other["images"])
     assert set(first) == {"images", *FACTORS}

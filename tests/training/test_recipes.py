@@ -1,4 +1,6 @@
-"""Recipes from end to end at the smoke tier: train, resume, publish, load; and what is refused."""
+"""Recipes from end to end at the smoke tier: train, resume, publish, load; and what is
+refused.
+"""
 
 from __future__ import annotations
 
@@ -52,7 +54,10 @@ def folder_of_pictures(folder: Path, n: int, broken: int = 0) -> Path:
     return folder
 
 
-@pytest.mark.parametrize(("name", "tier", "said"), [("cat", "smoke", "emoji-decoder"), ("clip", "huge", "smoke, cpu")])
+@pytest.mark.parametrize(
+    ("name", "tier", "said"),
+    [("cat", "smoke", "emoji-decoder"), ("clip", "huge", "smoke, cpu")],
+)
 def test_unknown_names_list_the_known(name: str, tier: str, said: str, tmp_path: Path) -> None:
     with pytest.raises(Dalle2EduError, match=said):
         recipes.run(name, tier, out=tmp_path)
@@ -74,20 +79,34 @@ def test_trained_resumed_and_published(tmp_path: Path, own_zoo: Path) -> None:
     file = recipes.publish(out, notes="a test", metrics={"score": 0.12345})
     assert file == own_zoo / "shared" / "upsampler_64.safetensors"
     card = zoo.cards()["shared", "upsampler_64"]
-    assert (card.recipe, card.tier, card.steps, card.notes) == ("upsampler-64", "smoke", 3, "a test")
+    assert (card.recipe, card.tier, card.steps, card.notes) == (
+        "upsampler-64",
+        "smoke",
+        3,
+        "a test",
+    )
     assert card.metrics["score"] == 0.1235 and "training loss" in card.metrics
 
     averaged, trained = (load_checkpoint(checkpoint).tensors[part] for part in ("ema", "model"))
     loaded = zoo.load("shared", "upsampler_64").state_dict()
-    assert all(torch.equal(loaded[name], weights.half().float()) for name, weights in averaged.items())
-    assert any(not torch.equal(loaded[name], weights.half().float()) for name, weights in trained.items())
+    assert all(
+        torch.equal(loaded[name], weights.half().float()) for name, weights in averaged.items()
+    )
+    assert any(
+        not torch.equal(loaded[name], weights.half().float())
+        for name, weights in trained.items()
+    )
 
 
-@pytest.mark.parametrize("name", ["shapes-prior", "shapes-decoder", "shapes-ar-prior", "emoji-regression"])
+@pytest.mark.parametrize(
+    "name", ["shapes-prior", "shapes-decoder", "shapes-ar-prior", "emoji-regression"]
+)
 def test_what_learns_from_clip_reads_the_zoos(name: str, tmp_path: Path, own_zoo: Path) -> None:
     with pytest.raises(Dalle2EduError, match="shared clip"):
         run(name, tmp_path / "run")
-    zoo.save("shared", "clip", Clip(tiny_models.CLIP), zoo.Card("clip", "smoke", "a test's own"))
+    zoo.save(
+        "shared", "clip", Clip(tiny_models.CLIP), zoo.Card("clip", "smoke", "a test's own")
+    )
     run(name, tmp_path / "run")
     recipe = recipes.RECIPES[name]
     recipes.publish(tmp_path / "run")
@@ -97,7 +116,9 @@ def test_what_learns_from_clip_reads_the_zoos(name: str, tmp_path: Path, own_zoo
 def test_the_ar_priors_rank_is_what_the_embeddings_need(
     tmp_path: Path, own_zoo: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    zoo.save("shared", "clip", Clip(tiny_models.CLIP), zoo.Card("clip", "smoke", "a test's own"))
+    zoo.save(
+        "shared", "clip", Clip(tiny_models.CLIP), zoo.Card("clip", "smoke", "a test's own")
+    )
     task = recipes.find("emoji-ar-prior", "smoke").task("smoke", None)
     config = task.metadata()["model"]
     assert f"PCA: {config['rank']} of {tiny_models.DIM}" in capsys.readouterr().out
@@ -105,10 +126,14 @@ def test_the_ar_priors_rank_is_what_the_embeddings_need(
 
 
 def test_inpainting_starts_from_the_zoos_decoder(tmp_path: Path, own_zoo: Path) -> None:
-    zoo.save("shared", "clip", Clip(tiny_models.CLIP), zoo.Card("clip", "smoke", "a test's own"))
+    zoo.save(
+        "shared", "clip", Clip(tiny_models.CLIP), zoo.Card("clip", "smoke", "a test's own")
+    )
     with pytest.raises(Dalle2EduError, match="emoji decoder"):
         run("emoji-inpaint", tmp_path / "run")
-    card = zoo.Card("emoji-decoder", "smoke", "a test's own", clip=zoo.cards()["shared", "clip"].sha256)
+    card = zoo.Card(
+        "emoji-decoder", "smoke", "a test's own", clip=zoo.cards()["shared", "clip"].sha256
+    )
     zoo.save("emoji", "decoder", Decoder(tiny_models.DECODER), card)
     run("emoji-inpaint", tmp_path / "run")
     recipes.publish(tmp_path / "run")
@@ -116,7 +141,9 @@ def test_inpainting_starts_from_the_zoos_decoder(tmp_path: Path, own_zoo: Path) 
     assert zoo.cards()["emoji", "inpaint_decoder"].clip == card.clip
 
 
-def test_inpainting_at_the_large_size_starts_from_the_zoos_upsampler(tmp_path: Path, own_zoo: Path) -> None:
+def test_inpainting_at_the_large_size_starts_from_the_zoos_upsampler(
+    tmp_path: Path, own_zoo: Path
+) -> None:
     with pytest.raises(Dalle2EduError, match="shared upsampler_128"):
         run("inpaint-upsampler-128", tmp_path / "run")
     zoo.save(
@@ -133,7 +160,9 @@ def test_inpainting_at_the_large_size_starts_from_the_zoos_upsampler(tmp_path: P
 
 
 @pytest.mark.parametrize("name", ["ddpm", "iddpm"])
-def test_the_unconditional_models_learn_from_rendered_objects(name: str, tmp_path: Path, own_zoo: Path) -> None:
+def test_the_unconditional_models_learn_from_rendered_objects(
+    name: str, tmp_path: Path, own_zoo: Path
+) -> None:
     run(name, tmp_path / "run")
     recipes.publish(tmp_path / "run")
     model = zoo.load("shapes", name)
@@ -152,7 +181,10 @@ def test_own_pictures(tmp_path: Path, own_zoo: Path) -> None:
 
 def test_more_than_one_percent_bad_pictures_stop_the_run(tmp_path: Path) -> None:
     source = folder_of_pictures(tmp_path / "mine", 6, broken=1)
-    with pytest.warns(UserWarning, match="0.png"), pytest.raises(Dalle2EduError, match="1 of 6"):
+    with (
+        pytest.warns(UserWarning, match="0.png"),
+        pytest.raises(Dalle2EduError, match="1 of 6"),
+    ):
         run("clip", tmp_path / "run", data=str(source))
     assert not (tmp_path / "run").exists()
 
@@ -171,7 +203,9 @@ def test_publish_needs_a_run(tmp_path: Path) -> None:
 def test_a_run_stopped_before_its_first_log_can_be_published(
     tmp_path: Path, own_zoo: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(recipes, "schedule", lambda tier, cpu, gpu: replace(cpu, batch_size=4, log_every=50))
+    monkeypatch.setattr(
+        recipes, "schedule", lambda tier, cpu, gpu: replace(cpu, batch_size=4, log_every=50)
+    )
     out = tmp_path / "run"
     run("clip", out, data=str(folder_of_pictures(tmp_path / "mine", 4)), max_minutes=0)
     recipes.publish(out)
@@ -181,29 +215,66 @@ def test_a_run_stopped_before_its_first_log_can_be_published(
 def test_run_says_how_it_was_trained(tmp_path: Path) -> None:
     run("clip", tmp_path / "run", data=str(folder_of_pictures(tmp_path / "mine", 4)), steps=1)
     about = load_checkpoint(tmp_path / "run" / "checkpoint" / "step-00000001").state["metadata"]
-    assert (about["recipe"], about["tier"], about["data"]) == ("clip", "smoke", str(tmp_path / "mine"))
-    assert json.loads((tmp_path / "run" / "run.json").read_text())["device"] == recipes.describe_device()
+    assert (about["recipe"], about["tier"], about["data"]) == (
+        "clip",
+        "smoke",
+        str(tmp_path / "mine"),
+    )
+    assert (
+        json.loads((tmp_path / "run" / "run.json").read_text())["device"]
+        == recipes.describe_device()
+    )
 
 
 def test_a_run_does_not_go_on_with_other_pictures(tmp_path: Path) -> None:
     run("clip", tmp_path / "run", data=str(folder_of_pictures(tmp_path / "mine", 4)), steps=1)
     with pytest.raises(Dalle2EduError, match="metadata.data"):
-        run("clip", tmp_path / "run", data=str(folder_of_pictures(tmp_path / "others", 4)), steps=1, resume=True)
+        run(
+            "clip",
+            tmp_path / "run",
+            data=str(folder_of_pictures(tmp_path / "others", 4)),
+            steps=1,
+            resume=True,
+        )
 
 
 def test_two_processes_train_one_run(tmp_path: Path) -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    launcher = ["torch.distributed.run", "--nproc-per-node=2", "--master-addr=127.0.0.1", f"--master-port={port}"]
+    launcher = [
+        "torch.distributed.run",
+        "--nproc-per-node=2",
+        "--master-addr=127.0.0.1",
+        f"--master-port={port}",
+    ]
     settings = ["--tier", "smoke", "--mixed-precision", "no", "--out", str(tmp_path / "run")]
     data = ["--data", str(folder_of_pictures(tmp_path / "mine", 6))]
-    command = [sys.executable, "-m", *launcher, "-m", "dalle2_edu.cli", "train", "clip", *settings, *data]
-    paths = os.pathsep.join([str(Path(recipes.__file__).parents[2]), os.environ.get("PYTHONPATH", "")])
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": paths}
+    command = [
+        sys.executable,
+        "-m",
+        *launcher,
+        "-m",
+        "dalle2_edu.cli",
+        "train",
+        "clip",
+        *settings,
+        *data,
+    ]
+    paths = os.pathsep.join(
+        [str(Path(recipes.__file__).parents[2]), os.environ.get("PYTHONPATH", "")]
+    )
+    environment = {
+        **os.environ,
+        "OMP_NUM_THREADS": "1",
+        "CUDA_VISIBLE_DEVICES": "",
+        "PYTHONPATH": paths,
+    }
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     state = load_checkpoint(tmp_path / "run" / "checkpoint" / "step-00000003").state
     assert state["processes"] == 2
-    assert (tmp_path / "run" / "log.csv").read_text().count("\n") == 4  # a heading and three steps, each once
+    assert (tmp_path / "run" / "log.csv").read_text().count(
+        "\n"
+    ) == 4  # a heading and three steps, each once
     assert state["metadata"]["recipe"] == "clip"

@@ -1,4 +1,6 @@
-"""Data that do not fit in memory: killed and resumed, in one process and in two, sharded or not; embeddings on disk."""
+"""Data that do not fit in memory: killed and resumed, in one process and in two, sharded or
+not; embeddings on disk.
+"""
 
 from __future__ import annotations
 
@@ -34,8 +36,12 @@ def numbered(tmp_path_factory: pytest.TempPathFactory) -> str:
     """Three shards of pictures whose captions are their numbers."""
     folder, number = tmp_path_factory.mktemp("shards"), 0
     for which, count in enumerate(COUNTS):
-        images = torch.randint(256, (count, 3, 8, 8), generator=torch.Generator().manual_seed(which)).to(torch.uint8)
-        shards.write(folder / f"set-{which}.tar", images, [[str(number + i)] for i in range(count)])
+        images = torch.randint(
+            256, (count, 3, 8, 8), generator=torch.Generator().manual_seed(which)
+        ).to(torch.uint8)
+        shards.write(
+            folder / f"set-{which}.tar", images, [[str(number + i)] for i in range(count)]
+        )
         number += count
     return f"{folder}/set-{{0..2}}.tar"
 
@@ -43,14 +49,21 @@ def numbered(tmp_path_factory: pytest.TempPathFactory) -> str:
 def seen(out: Path, ranks: int) -> list[int]:
     """What all processes saw, step by step."""
     diaries = [(out / f"seen-{rank}.txt").read_text().splitlines() for rank in range(ranks)]
-    return [int(name) for step in zip(*diaries, strict=True) for share in step for name in share.split()]
+    return [
+        int(name)
+        for step in zip(*diaries, strict=True)
+        for share in step
+        for name in share.split()
+    ]
 
 
 def weights(out: Path) -> dict[str, Tensor]:
     return load_checkpoint(out / f"checkpoint/step-{STEPS:08d}").tensors["ema"]
 
 
-def test_two_processes_killed_within_an_epoch_see_every_sample_once(numbered: str, tmp_path: Path) -> None:
+def test_two_processes_killed_within_an_epoch_see_every_sample_once(
+    numbered: str, tmp_path: Path
+) -> None:
     run(numbered, str(tmp_path / "one"), STEPS)
     kinds = {"ddp": False, "fsdp": True}
     jobs = [
@@ -62,7 +75,13 @@ def test_two_processes_killed_within_an_epoch_see_every_sample_once(numbered: st
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     done = subprocess.run(
-        [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--master-addr=127.0.0.1"]
+        [
+            sys.executable,
+            "-m",
+            "torch.distributed.run",
+            "--nproc-per-node=2",
+            "--master-addr=127.0.0.1",
+        ]
         + [f"--master-port={port}", str(HERE / "stream_task.py"), json.dumps(jobs)],
         env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(HERE.parents[1])},
         capture_output=True,
@@ -78,7 +97,9 @@ def test_two_processes_killed_within_an_epoch_see_every_sample_once(numbered: st
         theirs, own = weights(tmp_path / name), weights(tmp_path / "one")
         assert theirs.keys() == own.keys()
         for part, tensor in own.items():
-            torch.testing.assert_close(theirs[part], tensor, rtol=1e-4, atol=1e-5, msg=f"{name}: {part}")
+            torch.testing.assert_close(
+                theirs[part], tensor, rtol=1e-4, atol=1e-5, msg=f"{name}: {part}"
+            )
 
 
 def test_one_process_is_not_sharded(numbered: str, tmp_path: Path) -> None:
@@ -86,7 +107,7 @@ def test_one_process_is_not_sharded(numbered: str, tmp_path: Path) -> None:
         run(numbered, str(tmp_path), 1, fsdp=True)
 
 
-# --- what the priors and decoders learn from ------------------------------------------------------------------------
+# --- what the priors and decoders learn from --------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -115,10 +136,14 @@ def drawn(data: Encoded | Streamed | Embedded) -> dict[str, Tensor]:
     return data.draw(torch.tensor([6, 0, 3, 4, 0]), text_drop=0.4)
 
 
-def test_streamed_and_embedded_are_what_memory_holds(captioned: str, held: Encoded, clip: Clip, tmp_path: Path) -> None:
+def test_streamed_and_embedded_are_what_memory_holds(
+    captioned: str, held: Encoded, clip: Clip, tmp_path: Path
+) -> None:
     embed(captioned, tmp_path, clip, "hash", default_tokenizer(), 64, 32)
     others = {
-        "streamed": Streamed(Stream(captioned, 64, progress=False), 32, clip, default_tokenizer()),
+        "streamed": Streamed(
+            Stream(captioned, 64, progress=False), 32, clip, default_tokenizer()
+        ),
         "embedded": Embedded(tmp_path, 32, clip, "hash", default_tokenizer()),
     }
     expected = drawn(held)
@@ -127,8 +152,12 @@ def test_streamed_and_embedded_are_what_memory_holds(captioned: str, held: Encod
         found = drawn(data)
         assert found.keys() == expected.keys()
         for part, tensor in expected.items():  # half precision has three digits
-            torch.testing.assert_close(found[part], tensor, rtol=0, atol=2e-3, msg=f"{name}: {part}")
-        torch.testing.assert_close(data.measured()[0], held.measured()[0], rtol=0, atol=2e-3)  # seven are all
+            torch.testing.assert_close(
+                found[part], tensor, rtol=0, atol=2e-3, msg=f"{name}: {part}"
+            )
+        torch.testing.assert_close(
+            data.measured()[0], held.measured()[0], rtol=0, atol=2e-3
+        )  # seven are all
 
 
 def test_embedding_goes_on_where_it_stopped(captioned: str, clip: Clip, tmp_path: Path) -> None:
@@ -141,13 +170,17 @@ def test_embedding_goes_on_where_it_stopped(captioned: str, clip: Clip, tmp_path
     assert not list(tmp_path.glob("*.part"))
 
 
-def test_another_clips_embeddings_are_refused(captioned: str, clip: Clip, tmp_path: Path) -> None:
+def test_another_clips_embeddings_are_refused(
+    captioned: str, clip: Clip, tmp_path: Path
+) -> None:
     embed(captioned, tmp_path, clip, "hash", default_tokenizer(), 64, 32)
     with pytest.raises(Dalle2EduError, match=r"000000.*clip 'hash', not 'another'"):
         Embedded(tmp_path, 32, clip, "another", default_tokenizer())
 
 
-def test_a_damaged_file_of_embeddings_is_named(captioned: str, clip: Clip, tmp_path: Path) -> None:
+def test_a_damaged_file_of_embeddings_is_named(
+    captioned: str, clip: Clip, tmp_path: Path
+) -> None:
     first, _ = embed(captioned, tmp_path, clip, "hash", default_tokenizer(), 64, 32)
     first.write_bytes(first.read_bytes()[:100])
     with pytest.raises(Dalle2EduError, match="000000"):

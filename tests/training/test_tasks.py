@@ -1,4 +1,6 @@
-"""What each network learns from: one step of every task, the drop rates, and the data they share."""
+"""What each network learns from: one step of every task, the drop rates, and the data they
+share.
+"""
 
 from __future__ import annotations
 
@@ -71,12 +73,18 @@ def data(pairs: Pairs, clip: Clip) -> Encoded:
 def upsampler_task(damage: str) -> UpsamplerTask:
     size = 64 if damage == "blur" else 128
     images = shapes.pairs(4, 128).images
-    return UpsamplerTask("upsampler", images, CONFIG, tiny_models.upsampler_config(size), damage)
+    return UpsamplerTask(
+        "upsampler", images, CONFIG, tiny_models.upsampler_config(size), damage
+    )
 
 
 def inpaint_upsampler_task(damage: str) -> InpaintUpsamplerTask:
-    trained = tiny_models.awake(Upsampler(tiny_models.upsampler_config(64 if damage == "blur" else 128)))
-    return InpaintUpsamplerTask("inpaint-upsampler", shapes.pairs(4, 128).images, CONFIG, trained, damage)
+    trained = tiny_models.awake(
+        Upsampler(tiny_models.upsampler_config(64 if damage == "blur" else 128))
+    )
+    return InpaintUpsamplerTask(
+        "inpaint-upsampler", shapes.pairs(4, 128).images, CONFIG, trained, damage
+    )
 
 
 def ar_prior_task(data: Encoded) -> ARPriorTask:
@@ -88,11 +96,15 @@ def inpaint_task(data: Encoded) -> InpaintTask:
 
 
 TASKS: dict[str, Callable[[Pairs, Encoded], Any]] = {
-    "clip": lambda pairs, data: ClipTask("clip", pairs, default_tokenizer(), CONFIG, tiny_models.CLIP),
+    "clip": lambda pairs, data: ClipTask(
+        "clip", pairs, default_tokenizer(), CONFIG, tiny_models.CLIP
+    ),
     "prior": lambda pairs, data: PriorTask("prior", data, CONFIG, tiny_models.PRIOR),
     "decoder": lambda pairs, data: DecoderTask("decoder", data, CONFIG, tiny_models.DECODER),
     "ar_prior": lambda pairs, data: ar_prior_task(data),
-    "regression": lambda pairs, data: RegressionTask("regression", data, CONFIG, tiny_models.PRIOR),
+    "regression": lambda pairs, data: RegressionTask(
+        "regression", data, CONFIG, tiny_models.PRIOR
+    ),
     "inpaint": lambda pairs, data: inpaint_task(data),
     "blur": lambda pairs, data: upsampler_task("blur"),
     "bsr": lambda pairs, data: upsampler_task("bsr"),
@@ -104,11 +116,15 @@ TASKS: dict[str, Callable[[Pairs, Encoded], Any]] = {
 @pytest.mark.parametrize("kind", TASKS)
 def test_one_step_reaches_every_parameter(kind: str, pairs: Pairs, data: Encoded) -> None:
     task = TASKS[kind](pairs, data)
-    loss, numbers = task.loss(task.model, task.batch(torch.arange(4)), torch.Generator().manual_seed(0))
+    loss, numbers = task.loss(
+        task.model, task.batch(torch.arange(4)), torch.Generator().manual_seed(0)
+    )
     assert loss.isfinite() and loss.shape == ()
     assert all(number.isfinite() for number in numbers.values())
     loss.backward()  # several processes wait for each parameter's gradient at each step
-    assert [name for name, parameter in task.model.named_parameters() if parameter.grad is None] == []
+    assert [
+        name for name, parameter in task.model.named_parameters() if parameter.grad is None
+    ] == []
 
 
 @pytest.mark.parametrize("kind", ["decoder", "inpaint", "blur", "inpaint-blur"])
@@ -127,7 +143,8 @@ def test_the_loss_is_its_generators_doing(kind: str, pairs: Pairs, data: Encoded
     tiny_models.awake(task.model)
     batch = task.batch(torch.arange(4))
     one, same, other = (
-        task.loss(task.model, dict(batch), torch.Generator().manual_seed(seed))[0] for seed in (1, 1, 2)
+        task.loss(task.model, dict(batch), torch.Generator().manual_seed(seed))[0]
+        for seed in (1, 1, 2)
     )
     assert torch.equal(one, same) and not torch.equal(one, other)
 
@@ -138,7 +155,9 @@ def test_drop_rates_are_the_papers_and_independent(data: Encoded) -> None:
     null = data.null.text_emb
 
     batch = PriorTask("prior", data, CONFIG, tiny_models.PRIOR).batch(indices)
-    assert (batch["text_emb"] == null).all(dim=1).float().mean() == pytest.approx(0.1, abs=0.025)
+    assert (batch["text_emb"] == null).all(dim=1).float().mean() == pytest.approx(
+        0.1, abs=0.025
+    )
 
     batch = DecoderTask("decoder", data, CONFIG, tiny_models.DECODER).batch(indices)
     no_text, no_image = (batch["text_emb"] == null).all(dim=1), ~batch["image_keep"]
@@ -150,7 +169,10 @@ def test_drop_rates_are_the_papers_and_independent(data: Encoded) -> None:
 def test_dropped_text_is_the_encoding_of_nothing(data: Encoded, clip: Clip) -> None:
     with torch.no_grad():
         nothing = clip.encode_text(default_tokenizer()(["", ""])).as_conditioning()
-    dropped, kept = data.draw(torch.tensor([0, 5]), text_drop=1.0), data.draw(torch.tensor([0, 5]), text_drop=0.0)
+    dropped, kept = (
+        data.draw(torch.tensor([0, 5]), text_drop=1.0),
+        data.draw(torch.tensor([0, 5]), text_drop=0.0),
+    )
     for name, expected in nothing.items():
         torch.testing.assert_close(dropped[name], expected, rtol=0, atol=1e-5)
         assert dropped[name].dtype == kept[name].dtype
@@ -161,10 +183,14 @@ def test_encoded_is_what_clip_says(pairs: Pairs, data: Encoded, clip: Clip) -> N
     tokenizer = default_tokenizer()
     with torch.no_grad():
         image_emb = clip.encode_image(to_float(pairs.images))
-        text = clip.encode_text(tokenizer([caption for captions in pairs.captions for caption in captions]))
+        text = clip.encode_text(
+            tokenizer([caption for captions in pairs.captions for caption in captions])
+        )
     torch.testing.assert_close(data.image_emb, image_emb, rtol=0, atol=1e-5)
     torch.testing.assert_close(data.text.text_emb, text.text_emb, rtol=0, atol=1e-5)
-    torch.testing.assert_close(data.text.text_enc.float(), text.text_enc, rtol=1e-3, atol=1e-3)  # half precision
+    torch.testing.assert_close(
+        data.text.text_enc.float(), text.text_enc, rtol=1e-3, atol=1e-3
+    )  # half precision
     assert torch.equal(data.text.text_mask, text.text_mask)
     assert data.images.dtype == torch.uint8 and data.images.shape == (6, 3, 32, 32)
 
@@ -181,18 +207,26 @@ class Listener(nn.Module):
 
     def forward(self, *args: Tensor, **given: Tensor) -> Tensor:
         self.args, self.given = args, given
-        return torch.zeros(len(args[0]), tiny_models.AR_PRIOR.rank, tiny_models.AR_PRIOR.buckets)
+        return torch.zeros(
+            len(args[0]), tiny_models.AR_PRIOR.rank, tiny_models.AR_PRIOR.buckets
+        )
 
 
 def test_prior_targets_are_standardised(data: Encoded) -> None:
     task = RegressionTask("regression", data, CONFIG, tiny_models.PRIOR)
     everything = task.batch(torch.arange(len(data)))
-    loss, _ = task.loss(lambda **_: torch.zeros(len(data), tiny_models.DIM), everything, torch.Generator())  # type: ignore[arg-type]
-    n = len(data)  # the mean square of standardised numbers is their variance, counted with n - 1
+    loss, _ = task.loss(
+        lambda **_: torch.zeros(len(data), tiny_models.DIM), everything, torch.Generator()
+    )  # type: ignore[arg-type]
+    n = len(
+        data
+    )  # the mean square of standardised numbers is their variance, counted with n - 1
     torch.testing.assert_close(loss, torch.tensor((n - 1) / n))
 
 
-def test_the_ar_prior_learns_codes_and_the_dot_product_with_the_text_it_reads(data: Encoded) -> None:
+def test_the_ar_prior_learns_codes_and_the_dot_product_with_the_text_it_reads(
+    data: Encoded,
+) -> None:
     task, listener = ar_prior_task(data), Listener()
     dots = data.measured()[1]
     starts, emb = data.captions.starts, data.text.text_emb
@@ -227,16 +261,26 @@ def test_inpainting_is_learned_from_the_decoder_on(data: Encoded) -> None:
     decoder = tiny_models.awake(Decoder(tiny_models.DECODER))
     task = InpaintTask("inpaint", data, CONFIG, decoder)
     own, theirs = task.model.decoder.state_dict(), decoder.state_dict()  # type: ignore[operator, union-attr]
-    assert all(torch.equal(own[name], theirs[name]) for name in theirs if name != "unet.stem.weight")
+    assert all(
+        torch.equal(own[name], theirs[name]) for name in theirs if name != "unet.stem.weight"
+    )
     assert task.batch(torch.arange(3))["hole"].shape == (3, 1, 32, 32)
 
 
 def test_inpainting_is_learned_from_the_pixels_of_the_holes(data: Encoded) -> None:
     diffusion, noise = inpaint_task(data).diffusion, torch.randn(3, 3, 32, 32)
-    x0, index, hole = torch.rand(3, 3, 32, 32) * 2 - 1, torch.tensor([3, 300, 900]), random_holes(3, 32)
-    loss = hole_loss(diffusion, lambda x_t, t, hole: torch.zeros_like(x_t), x0, index, noise, hole)  # type: ignore[arg-type]
+    x0, index, hole = (
+        torch.rand(3, 3, 32, 32) * 2 - 1,
+        torch.tensor([3, 300, 900]),
+        random_holes(3, 32),
+    )
+    loss = hole_loss(
+        diffusion, lambda x_t, t, hole: torch.zeros_like(x_t), x0, index, noise, hole
+    )  # type: ignore[arg-type]
     target = diffusion.calculate_v(x0, index, noise)
-    assert loss.item() == pytest.approx(target[hole.expand_as(target)].square().mean().item(), rel=1e-5)
+    assert loss.item() == pytest.approx(
+        target[hole.expand_as(target)].square().mean().item(), rel=1e-5
+    )
     none = torch.zeros_like(hole)
     assert hole_loss(diffusion, lambda x_t, t, hole: x_t, x0, index, noise, none) == 0  # type: ignore[arg-type]
 
@@ -262,10 +306,14 @@ def test_upsampler_trains_on_a_quarter_of_the_width() -> None:
 
 
 @pytest.mark.parametrize("damage", ["blur", "bsr"])
-def test_upsampler_learns_what_its_damaged_condition_lacks(damage: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_upsampler_learns_what_its_damaged_condition_lacks(
+    damage: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     task, seen = upsampler_task(damage), {}
 
-    def losses(model: object, x0: Tensor, index: Tensor, noise: Tensor, low_res: Tensor) -> dict[str, Tensor]:
+    def losses(
+        model: object, x0: Tensor, index: Tensor, noise: Tensor, low_res: Tensor
+    ) -> dict[str, Tensor]:
         seen.update(x0=x0, low_res=low_res)
         return {"loss": x0.new_zeros(len(x0))}
 
@@ -273,14 +321,20 @@ def test_upsampler_learns_what_its_damaged_condition_lacks(damage: str, monkeypa
     batch = task.batch(torch.arange(4))
     task.loss(task.model, batch, torch.Generator().manual_seed(0))
     images = to_float(batch["images"])
-    torch.testing.assert_close(from_detail(seen["x0"], seen["low_res"]), images, rtol=0, atol=1e-5)
+    torch.testing.assert_close(
+        from_detail(seen["x0"], seen["low_res"]), images, rtol=0, atol=1e-5
+    )
     assert not torch.equal(seen["low_res"], reduce(images, 2))
 
 
-def test_an_inpaint_upsamplers_small_picture_is_damaged_in_the_hole_only(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_inpaint_upsamplers_small_picture_is_damaged_in_the_hole_only(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     task, seen = inpaint_upsampler_task("bsr"), {}
 
-    def losses(model: object, x0: Tensor, index: Tensor, noise: Tensor, **given: Tensor) -> dict[str, Tensor]:
+    def losses(
+        model: object, x0: Tensor, index: Tensor, noise: Tensor, **given: Tensor
+    ) -> dict[str, Tensor]:
         seen.update(x0=x0, **given)
         return {"loss": x0.new_zeros(len(x0))}
 
@@ -290,7 +344,9 @@ def test_an_inpaint_upsamplers_small_picture_is_damaged_in_the_hole_only(monkeyp
     task.loss(task.model, batch, torch.Generator().manual_seed(0))
     images, hole = to_float(batch["images"]), cover(batch["hole"], 16).expand(4, 3, 16, 16)
     assert torch.equal(seen["known"], images)
-    torch.testing.assert_close(from_detail(seen["x0"], seen["low_res"]), images, rtol=0, atol=1e-5)
+    torch.testing.assert_close(
+        from_detail(seen["x0"], seen["low_res"]), images, rtol=0, atol=1e-5
+    )
     changed = seen["low_res"] != reduce(images, 2)
     assert 0.1 < hole.float().mean() < 0.9
     assert changed[hole].any() and not changed[~hole].any()
@@ -302,7 +358,9 @@ def test_clips_pictures_are_moved_a_little(pairs: Pairs) -> None:
     assert moved.shape == images.shape and not torch.equal(moved, images)
     assert (moved - images).abs().mean() < 0.25  # the picture is still the same
     plain = torch.full((2, 3, 16, 16), 0.3)
-    torch.testing.assert_close(jitter(plain, torch.Generator()), plain)  # nothing comes in from outside
+    torch.testing.assert_close(
+        jitter(plain, torch.Generator()), plain
+    )  # nothing comes in from outside
 
 
 def test_a_small_set_is_repeated_to_weigh_as_much() -> None:
@@ -312,7 +370,9 @@ def test_a_small_set_is_repeated_to_weigh_as_much() -> None:
     both = mix([(large, 1), (small, 2)])
     assert len(both) == 11 and both.skipped == 3
     assert both.captions == large.captions + small.captions * 2
-    assert torch.equal(both.images[7:9], small.images) and torch.equal(both.images[9:], small.images)
+    assert torch.equal(both.images[7:9], small.images) and torch.equal(
+        both.images[9:], small.images
+    )
 
 
 def test_shrink_is_the_box_average() -> None:

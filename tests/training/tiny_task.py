@@ -1,10 +1,10 @@
-"""A task so small that a run takes a blink, and a script that runs it in processes that may be killed.
+"""A task so small that a run takes a blink, and a script that runs it in processes that may be
+killed.
 
     python tiny_task.py '[{"out": "run", "config": {"steps": 20}, "resume": false, "die_at": "fsync:3"}]'
 
-runs each job in a fork of its own, so that the slow imports are paid once, and prints the list of exit codes
-(-9 for SIGKILL). Under torchrun it runs the first job in the process itself.
-"""
+runs each job in a fork of its own, so that the slow imports are paid once, and prints the list
+of exit codes (-9 for SIGKILL). Under torchrun it runs the first job in the process itself."""
 
 from __future__ import annotations
 
@@ -26,12 +26,16 @@ from dalle2_edu.training import TrainConfig, checkpoints, train
 
 
 class TinyTask:
-    """Remove noise from 2 x 2 pictures. With `noise` 0 nothing is random but the order of the examples."""
+    """Remove noise from 2 x 2 pictures. With `noise` 0 nothing is random but the order of the
+    examples.
+    """
 
     name = "tiny"
     size = 10  # not a multiple of the batch: batches reach across epochs
 
-    def __init__(self, config: TrainConfig, noise: float = 1.0, width: int = 8, bad_step: int = 0) -> None:
+    def __init__(
+        self, config: TrainConfig, noise: float = 1.0, width: int = 8, bad_step: int = 0
+    ) -> None:
         self.config, self.noise, self.width, self.bad_step = config, noise, width, bad_step
         torch.manual_seed(0)
         middle = nn.Sequential(nn.BatchNorm1d(width), nn.Dropout(0.2)) if noise else nn.ReLU()
@@ -49,7 +53,9 @@ class TinyTask:
         noise = torch.randn(x.shape, generator=generator, device=x.device)
         loss = (model(x + self.noise * noise) - x).pow(2).mean()
         self.steps_done += 1
-        return (loss * torch.nan if self.steps_done == self.bad_step else loss), {"size": x.abs().mean()}
+        return (loss * torch.nan if self.steps_done == self.bad_step else loss), {
+            "size": x.abs().mean()
+        }
 
     def sample(self, model: nn.Module) -> Tensor:
         x = self.examples.to(next(model.parameters()).device)
@@ -75,7 +81,9 @@ def die_at(place: str) -> None:
 
 
 def run(job: dict[str, Any]) -> None:
-    """Train, then write the trained weights beside the checkpoints; one clear line for a reader's mistake."""
+    """Train, then write the trained weights beside the checkpoints; one clear line for a
+    reader's mistake.
+    """
     if "die_at" in job:
         die_at(job["die_at"])
     task = TinyTask(TrainConfig(**job["config"]), job.get("noise", 1.0))
@@ -83,8 +91,12 @@ def run(job: dict[str, Any]) -> None:
         train(task, Path(job["out"]), job.get("resume", False), progress=False, device="cpu")
     except Dalle2EduError as error:
         sys.exit(str(error))
-    weights = torch.cat([p.detach().flatten() for p in task.model.parameters()])  # (number of weights,)
-    save_file({"weights": weights}, Path(job["out"]) / f"rank{os.environ.get('RANK', 0)}.safetensors")
+    weights = torch.cat(
+        [p.detach().flatten() for p in task.model.parameters()]
+    )  # (number of weights,)
+    save_file(
+        {"weights": weights}, Path(job["out"]) / f"rank{os.environ.get('RANK', 0)}.safetensors"
+    )
 
 
 def in_a_fork(job: dict[str, Any]) -> int:
@@ -109,5 +121,7 @@ if __name__ == "__main__":
     if "RANK" in os.environ:
         run(jobs[0])
     else:
-        torch.optim.AdamW([nn.Parameter(torch.zeros(1))])  # the first one imports a thousand modules
+        torch.optim.AdamW(
+            [nn.Parameter(torch.zeros(1))]
+        )  # the first one imports a thousand modules
         print(json.dumps([in_a_fork(job) for job in jobs]))

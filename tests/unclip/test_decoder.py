@@ -1,4 +1,6 @@
-"""The decoder: the two ways in for the image embedding, dropped conditions, guidance in one pass."""
+"""The decoder: the two ways in for the image embedding, dropped conditions, guidance in one
+pass.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +41,9 @@ def test_masked_text_does_not_matter() -> None:
     decoder, known = awake(Decoder(DECODER)), given(real=5)
     other = {**known, "text_enc": known["text_enc"].clone()}
     other["text_enc"][:, 5:] = 1e3
-    torch.testing.assert_close(decoder(X_T, T, **other), decoder(X_T, T, **known), rtol=0, atol=1e-5)
+    torch.testing.assert_close(
+        decoder(X_T, T, **other), decoder(X_T, T, **known), rtol=0, atol=1e-5
+    )
 
 
 @torch.no_grad()
@@ -56,8 +60,12 @@ def test_a_dropped_image_is_the_learned_null_embedding() -> None:
 
 def test_every_way_in_is_used() -> None:
     decoder = awake(Decoder(DECODER))
-    decoder(X_T, T, **given(), image_keep=torch.tensor([True, False])).square().mean().backward()
-    assert [name for name, parameter in decoder.named_parameters() if not parameter.grad.any()] == []
+    decoder(
+        X_T, T, **given(), image_keep=torch.tensor([True, False])
+    ).square().mean().backward()
+    assert [
+        name for name, parameter in decoder.named_parameters() if not parameter.grad.any()
+    ] == []
 
 
 @torch.no_grad()
@@ -71,6 +79,8 @@ def test_guidance_is_one_call_of_twice_the_batch() -> None:
     guided = classifier_free(counted, 3.0, null, known)(X_T, T)
     assert batches == [4]
     apart = decoder(X_T, T, **null)
-    torch.testing.assert_close(guided, apart + 3 * (decoder(X_T, T, **known) - apart), rtol=0, atol=1e-4)
+    torch.testing.assert_close(
+        guided, apart + 3 * (decoder(X_T, T, **known) - apart), rtol=0, atol=1e-4
+    )
     classifier_free(counted, 1.0, null, known)(X_T, T)
     assert batches == [4, 2]

@@ -1,4 +1,6 @@
-"""The networks that were taught to inpaint: where they start, what they see, and how unCLIP uses them."""
+"""The networks that were taught to inpaint: where they start, what they see, and how unCLIP
+uses them.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,12 @@ from dalle2_edu.unclip.inpaint_networks import InpaintDecoder, InpaintUpsampler
 from dalle2_edu.unclip.pipeline import UnCLIP
 from dalle2_edu.unclip.upsampler import Upsampler
 
-FEW: dict[str, Any] = {"prior_steps": 2, "decoder_steps": 3, "upsampler_steps": 2, "progress": False}
+FEW: dict[str, Any] = {
+    "prior_steps": 2,
+    "decoder_steps": 3,
+    "upsampler_steps": 2,
+    "progress": False,
+}
 
 
 def inputs(n: int = 2) -> dict[str, Tensor]:
@@ -33,17 +40,30 @@ def test_it_starts_as_the_decoder_that_it_was_made_of() -> None:
     twin, given = InpaintDecoder.from_decoder(decoder).eval(), inputs()
     x_t, t = torch.randn(2, 3, 32, 32), torch.tensor([3, 900])
     plain = {name: each for name, each in given.items() if name not in ("known", "hole")}
-    # With zero weights the new channels add zeros: the same numbers, up to the order in which a sum is taken.
-    torch.testing.assert_close(twin(x_t, t, **given), decoder(x_t, t, **plain), rtol=0, atol=1e-6)
+    # With zero weights the new channels add zeros: the same numbers, up to the order in which a
+    # sum is taken.
+    torch.testing.assert_close(
+        twin(x_t, t, **given), decoder(x_t, t, **plain), rtol=0, atol=1e-6
+    )
     assert twin.config.unet.in_channels == 7 and decoder.config.unet.in_channels == 3
-    assert not twin.decoder.unet.stem.weight[:, 12:].any()  # four new channels, each folded into four
+    assert not twin.decoder.unet.stem.weight[
+        :, 12:
+    ].any()  # four new channels, each folded into four
 
 
 @torch.no_grad()
 def test_it_sees_the_known_part_and_nothing_under_the_hole() -> None:
-    model, given, x_t, t = tiny_models.inpaint_decoder(), inputs(), torch.randn(2, 3, 32, 32), torch.tensor([3, 900])
+    model, given, x_t, t = (
+        tiny_models.inpaint_decoder(),
+        inputs(),
+        torch.randn(2, 3, 32, 32),
+        torch.tensor([3, 900]),
+    )
     answer = model(x_t, t, **given)
-    under = {**given, "known": torch.where(given["hole"], torch.full_like(x_t, 9.0), given["known"])}
+    under = {
+        **given,
+        "known": torch.where(given["hole"], torch.full_like(x_t, 9.0), given["known"]),
+    }
     around = {**given, "known": given["known"] + 0.1}
     assert torch.equal(model(x_t, t, **under), answer)
     assert not torch.equal(model(x_t, t, **around), answer)
@@ -53,10 +73,15 @@ def test_it_sees_the_known_part_and_nothing_under_the_hole() -> None:
 @torch.no_grad()
 def test_an_upsampler_starts_as_the_one_that_it_was_made_of() -> None:
     upsampler = tiny_models.awake(Upsampler(tiny_models.upsampler_config(64)))
-    twin, low_res = InpaintUpsampler.from_upsampler(upsampler).eval(), torch.rand(2, 3, 32, 32) * 2 - 1
+    twin, low_res = (
+        InpaintUpsampler.from_upsampler(upsampler).eval(),
+        torch.rand(2, 3, 32, 32) * 2 - 1,
+    )
     x_t, t, known = torch.randn(2, 3, 64, 64), torch.tensor([3, 900]), torch.rand(2, 3, 64, 64)
     hole = torch.rand(2, 1, 64, 64) < 0.5
-    torch.testing.assert_close(twin(x_t, t, low_res, known, hole), upsampler(x_t, t, low_res), rtol=0, atol=1e-6)
+    torch.testing.assert_close(
+        twin(x_t, t, low_res, known, hole), upsampler(x_t, t, low_res), rtol=0, atol=1e-6
+    )
     assert twin.config.unet.in_channels == 10 and upsampler.config.unet.in_channels == 6
 
 
@@ -84,9 +109,14 @@ def unclip() -> UnCLIP:
 def test_upsamplers_that_were_taught_are_used_where_there_are_some(unclip: UnCLIP) -> None:
     picture, mask = torch.rand(1, 3, 128, 128) * 2 - 1, torch.zeros(128, 128, dtype=torch.bool)
     mask[30:77, 41:90] = True
-    all_taught, replaced = (unclip.inpaint(picture, mask, "a cat", how=how, **FEW) for how in ("finetuned", "replace"))
+    all_taught, replaced = (
+        unclip.inpaint(picture, mask, "a cat", how=how, **FEW)
+        for how in ("finetuned", "replace")
+    )
     plain = copy(unclip)
-    plain.inpaint_upsamplers = unclip.inpaint_upsamplers[1:]  # the first size is drawn by the plain one
+    plain.inpaint_upsamplers = unclip.inpaint_upsamplers[
+        1:
+    ]  # the first size is drawn by the plain one
     fewer = plain.inpaint(picture, mask, "a cat", **FEW)
     assert not torch.equal(fewer, all_taught)
     assert torch.equal(fewer[..., ~mask], picture[..., ~mask])
@@ -97,7 +127,8 @@ def test_unclip_inpaints_with_it_where_there_is_one(unclip: UnCLIP) -> None:
     picture, mask = torch.rand(1, 3, 128, 128) * 2 - 1, torch.zeros(128, 128, dtype=torch.bool)
     mask[30:77, 41:90] = True
     painted, taught, replaced = (
-        unclip.inpaint(picture, mask, "a cat", n=2, how=how, **FEW) for how in (None, "finetuned", "replace")
+        unclip.inpaint(picture, mask, "a cat", n=2, how=how, **FEW)
+        for how in (None, "finetuned", "replace")
     )
     assert torch.equal(painted, taught) and not torch.equal(painted, replaced)
     assert torch.equal(painted[:, :, ~mask], picture.expand(2, -1, -1, -1)[:, :, ~mask])

@@ -21,9 +21,15 @@ def angle(a: Tensor, b: Tensor) -> Tensor:
 
 
 def test_slerp_is_the_papers_formula_where_that_works() -> None:
-    a, b, theta = units(50, 7).double(), units(50, 7).double(), torch.rand(50, dtype=torch.float64)
+    a, b, theta = (
+        units(50, 7).double(),
+        units(50, 7).double(),
+        torch.rand(50, dtype=torch.float64),
+    )
     omega, share = angle(a, b)[:, None], theta[:, None]
-    formula = (torch.sin((1 - share) * omega) * a + torch.sin(share * omega) * b) / torch.sin(omega)
+    formula = (torch.sin((1 - share) * omega) * a + torch.sin(share * omega) * b) / torch.sin(
+        omega
+    )
     torch.testing.assert_close(slerp(a, b, theta), formula)
 
 
@@ -32,18 +38,26 @@ def test_slerp_turns_evenly_on_the_sphere() -> None:
     for theta in (0.0, 0.25, 0.6, 1.0):
         point = slerp(a, b, theta)
         torch.testing.assert_close(point.norm(dim=1), torch.ones(20))
-        torch.testing.assert_close(angle(a, point), theta * angle(a, b), rtol=0, atol=1e-3)  # acos of a float near 1
+        torch.testing.assert_close(
+            angle(a, point), theta * angle(a, b), rtol=0, atol=1e-3
+        )  # acos of a float near 1
 
 
-@pytest.mark.parametrize("apart", [0.0, 1e-8, 1e-5, 1e-3, math.pi - 1e-3, math.pi - 1e-5, math.pi])
-def test_slerp_of_the_nearly_parallel_and_the_nearly_opposite_stays_on_the_sphere(apart: float) -> None:
+@pytest.mark.parametrize(
+    "apart", [0.0, 1e-8, 1e-5, 1e-3, math.pi - 1e-3, math.pi - 1e-5, math.pi]
+)
+def test_slerp_of_the_nearly_parallel_and_the_nearly_opposite_stays_on_the_sphere(
+    apart: float,
+) -> None:
     a = units(6, 9)
     aside = units(6, 9)
     aside = torch.nn.functional.normalize(aside - (a * aside).sum(1, keepdim=True) * a, dim=1)
     b = math.cos(apart) * a + math.sin(apart) * aside
     middle = slerp(a, b, 0.5)
     torch.testing.assert_close(middle.norm(dim=1), torch.ones(6))
-    torch.testing.assert_close(angle(a, middle), torch.full((6,), apart / 2).double(), rtol=0, atol=1e-3)
+    torch.testing.assert_close(
+        angle(a, middle), torch.full((6,), apart / 2).double(), rtol=0, atol=1e-3
+    )
     torch.testing.assert_close(slerp(a, b, 0.0), a)
     torch.testing.assert_close(slerp(a, b, 1.0), b, rtol=0, atol=1e-5)
 
@@ -56,7 +70,9 @@ def test_slerp_of_a_zero_vector_keeps_the_others_direction() -> None:
 
 
 def test_slerp_takes_pictures_of_noise_and_single_vectors() -> None:
-    """The middle of two noises keeps their size, and so do neither the line's middle nor one angle for each pixel."""
+    """The middle of two noises keeps their size, and so do neither the line's middle nor one
+    angle for each pixel.
+    """
     a, b = torch.randn(2, 4, 3, 16, 16)
     middle = slerp(a, b, 0.5)
     assert middle.shape == a.shape
@@ -82,7 +98,9 @@ def test_text_direction_is_the_difference_at_length_one() -> None:
     direction = text_direction(target, source)
     torch.testing.assert_close(direction.norm(dim=1), torch.ones(3))
     along = (direction * (target - source)).sum(1)
-    torch.testing.assert_close(along, (target - source).norm(dim=1))  # Cauchy-Schwarz with equality: parallel
+    torch.testing.assert_close(
+        along, (target - source).norm(dim=1)
+    )  # Cauchy-Schwarz with equality: parallel
     torch.testing.assert_close(text_direction(target), target)
     with pytest.raises(Dalle2EduError, match="same"):
         text_direction(target, target.clone())
@@ -102,7 +120,9 @@ def test_pca_loses_as_much_as_it_says_at_each_rank() -> None:
     data = torch.randn(300, 6).double() * torch.tensor([5.0, 3.0, 2.0, 1.0, 0.5, 0.2]).double()
     pca = fit_pca(data)
     whole = (data - data.mean(0)).square().sum()
-    lost = torch.stack([(data - pca.reconstruct(data, rank)).square().sum() / whole for rank in range(7)])
+    lost = torch.stack(
+        [(data - pca.reconstruct(data, rank)).square().sum() / whole for rank in range(7)]
+    )
     torch.testing.assert_close(lost, pca.error())
     assert (lost.diff() < 0).all()
     rank = pca.rank_for(0.01)

@@ -1,4 +1,6 @@
-"""The whole way from prompts to pictures, with tiny random networks: what depends on what, and what is refused."""
+"""The whole way from prompts to pictures, with tiny random networks: what depends on what, and
+what is refused.
+"""
 
 from __future__ import annotations
 
@@ -20,8 +22,9 @@ from dalle2_edu.unclip.pipeline import UnCLIP
 from dalle2_edu.unclip.prior import DiffusionPrior, nearest_to_text
 
 STEPS = {"prior_steps": 3, "decoder_steps": 3, "upsampler_steps": 2}
-# A matrix product sums in another order when the batch is larger: 1e-7 an operation, some ten times more after all
-# stages (measured: 3e-5). Another noise, or another picture's text, moves pixels by 0.1 and more.
+# A matrix product sums in another order when the batch is larger: 1e-7 an operation, some ten
+# times more after all stages (measured: 3e-5). Another noise, or another picture's text, moves
+# pixels by 0.1 and more.
 SAME = 1e-3
 
 
@@ -70,31 +73,53 @@ def test_stages_hold_everything_between(unclip: UnCLIP) -> None:
     assert stages.candidates.shape == (2, 2, tiny_models.DIM)
     assert not torch.equal(stages.candidates[:, 0], stages.candidates[:, 1])
     assert torch.equal(stages.image_emb, nearest_to_text(stages.candidates, stages.text_emb))
-    assert [tuple(picture.shape) for picture in stages.pictures] == [(2, 3, side, side) for side in (32, 64, 128)]
+    assert [tuple(picture.shape) for picture in stages.pictures] == [
+        (2, 3, side, side) for side in (32, 64, 128)
+    ]
     assert torch.equal(stages.images, draw(unclip, ["rocket", "火箭"]))
 
 
 def test_guidance_changes_the_decoder_alone(unclip: UnCLIP) -> None:
-    plain, guided = (draw(unclip, ["rocket"], return_stages=True, guidance_scale=scale) for scale in (1.0, 4.0))
+    plain, guided = (
+        draw(unclip, ["rocket"], return_stages=True, guidance_scale=scale)
+        for scale in (1.0, 4.0)
+    )
     assert torch.equal(plain.image_emb, guided.image_emb)
     assert furthest(plain.pictures[0], guided.pictures[0]) > 1e-3
 
 
 def test_callback_sees_every_step_of_every_stage(unclip: UnCLIP) -> None:
     seen: list[tuple[str, int, tuple[int, ...]]] = []
-    draw(unclip, ["rocket"], callback=lambda stage, step, guess: seen.append((stage, step, tuple(guess.shape))))
+    draw(
+        unclip,
+        ["rocket"],
+        callback=lambda stage, step, guess: seen.append((stage, step, tuple(guess.shape))),
+    )
     embedding = [("prior", step, (1, tiny_models.DIM)) for step in range(3)]
     decoded = [("decoder", step, (1, 3, 32, 32)) for step in range(3)]
-    upsampled = [(f"upsampler_{side}", step, (1, 3, side, side)) for side in (64, 128) for step in range(2)]
+    upsampled = [
+        (f"upsampler_{side}", step, (1, 3, side, side))
+        for side in (64, 128)
+        for step in range(2)
+    ]
     assert seen == [*embedding, *embedding, *decoded, *upsampled]  # two candidates
 
 
 def test_the_last_guess_of_each_stage_is_its_result(unclip: UnCLIP) -> None:
     last: dict[str, Tensor] = {}
-    stages = draw(unclip, ["rocket"], return_stages=True, callback=lambda stage, _, guess: last.update({stage: guess}))
-    prior = unclip.prior.unstandardise(last["prior"])  # back in CLIP's space; the last candidate's
+    stages = draw(
+        unclip,
+        ["rocket"],
+        return_stages=True,
+        callback=lambda stage, _, guess: last.update({stage: guess}),
+    )
+    prior = unclip.prior.unstandardise(
+        last["prior"]
+    )  # back in CLIP's space; the last candidate's
     torch.testing.assert_close(prior, stages.candidates[:, -1], rtol=0, atol=1e-4)
-    for stage, picture in zip(("decoder", "upsampler_64", "upsampler_128"), stages.pictures, strict=True):
+    for stage, picture in zip(
+        ("decoder", "upsampler_64", "upsampler_128"), stages.pictures, strict=True
+    ):
         torch.testing.assert_close(last[stage], picture, rtol=0, atol=1e-4)
 
 
@@ -115,7 +140,9 @@ def test_progress_can_be_turned_off(unclip: UnCLIP, capfd: pytest.CaptureFixture
         (["rocket", "cat"], [1, 2, 3], "2 prompts"),
     ],
 )
-def test_what_cannot_be_drawn_is_refused(unclip: UnCLIP, prompts: Any, seed: Any, said: str) -> None:
+def test_what_cannot_be_drawn_is_refused(
+    unclip: UnCLIP, prompts: Any, seed: Any, said: str
+) -> None:
     with pytest.raises(Dalle2EduError, match=said):
         draw(unclip, prompts, seed=seed)
 
@@ -125,7 +152,9 @@ def test_unknown_domain_lists_the_known_ones() -> None:
         UnCLIP.from_zoo("cats")
 
 
-def test_a_prior_that_learned_from_another_clip_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_prior_that_learned_from_another_clip_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("DALLE2_EDU_ZOO", str(tmp_path))
     card = zoo.Card(recipe="test", tier="smoke", data_licence="none")
     zoo.save("shared", "clip", Clip(tiny_models.CLIP), card)
@@ -166,8 +195,15 @@ def test_padding_need_not_be_computed() -> None:
     text, null = pipeline.encode_text(["a red star", "a sign"]), pipeline.encode_text(["", ""])
     short, short_null = without_padding(text, null)
     length = int(text.text_mask.sum(dim=1).max())
-    assert short.text_mask.shape == short_null.text_mask.shape == (2, length) and length < text.text_mask.shape[1]
-    z, x, t = torch.randn(2, tiny_models.DIM), torch.randn(pipeline.decoder_shape(2)), torch.tensor([3, 900])
+    assert (
+        short.text_mask.shape == short_null.text_mask.shape == (2, length)
+        and length < text.text_mask.shape[1]
+    )
+    z, x, t = (
+        torch.randn(2, tiny_models.DIM),
+        torch.randn(pipeline.decoder_shape(2)),
+        torch.tensor([3, 900]),
+    )
     for network, first in ((pipeline.prior, (z, t)), (pipeline.decoder, (x, t, z))):
         whole, cut = (network(*first, **each.as_conditioning()) for each in (text, short))
         torch.testing.assert_close(cut, whole, rtol=0, atol=1e-5)

@@ -7,13 +7,21 @@ import torch
 from tiny_models import DIM, PRIOR, awake, conditioning
 
 from dalle2_edu.errors import Dalle2EduError
-from dalle2_edu.unclip.prior import DiffusionPrior, PriorConfig, nearest_to_text, prior_diffusion, prior_mask
+from dalle2_edu.unclip.prior import (
+    DiffusionPrior,
+    PriorConfig,
+    nearest_to_text,
+    prior_diffusion,
+    prior_mask,
+)
 
 
 def test_karlos_prior_has_the_released_networks_parameters() -> None:
     with torch.device("meta"):
         prior = DiffusionPrior(
-            PriorConfig(clip_dim=768, text_width=768, context_length=77, width=2048, layers=20, heads=32)
+            PriorConfig(
+                clip_dim=768, text_width=768, context_length=77, width=2048, layers=20, heads=32
+            )
         )
     assert sum(parameter.numel() for parameter in prior.parameters()) == 1_022_028_544
 
@@ -34,7 +42,11 @@ def test_mask_is_causal_and_hides_padding() -> None:
 
 
 def test_padding_changes_nothing_and_all_else_does() -> None:
-    prior, z_t, t = awake(DiffusionPrior(PRIOR)), torch.randn(2, DIM, requires_grad=True), torch.tensor([5, 700])
+    prior, z_t, t = (
+        awake(DiffusionPrior(PRIOR)),
+        torch.randn(2, DIM, requires_grad=True),
+        torch.tensor([5, 700]),
+    )
     given = conditioning(2, real=5)
     given["text_emb"].requires_grad_(), given["text_enc"].requires_grad_()
     prior(z_t, t, **given).square().sum().backward()
@@ -60,7 +72,9 @@ def test_one_picture_is_too_few_for_a_prior() -> None:
 
 def test_nearest_to_text_keeps_the_larger_dot_product() -> None:
     text_emb = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
-    candidates = torch.tensor([[[0.25, 9.0], [0.5, 0.0]], [[0.0, 3.0], [9.0, 2.0]]])  # (2, 2, 2)
+    candidates = torch.tensor(
+        [[[0.25, 9.0], [0.5, 0.0]], [[0.0, 3.0], [9.0, 2.0]]]
+    )  # (2, 2, 2)
     assert nearest_to_text(candidates, text_emb).tolist() == [[0.5, 0.0], [0.0, 3.0]]
 
 
@@ -72,6 +86,8 @@ def test_the_process_is_the_papers() -> None:
 @torch.no_grad()
 def test_it_exports_without_a_branch_on_data() -> None:
     prior, t = awake(DiffusionPrior(PRIOR)), torch.tensor([5, 700])
-    exported = torch.export.export(prior, (torch.randn(2, DIM), t), conditioning(2, real=5)).module()
+    exported = torch.export.export(
+        prior, (torch.randn(2, DIM), t), conditioning(2, real=5)
+    ).module()
     z_t, other = torch.randn(2, DIM), conditioning(2, real=9)
     torch.testing.assert_close(exported(z_t, t, **other), prior(z_t, t, **other))

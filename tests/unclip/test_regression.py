@@ -13,7 +13,12 @@ from dalle2_edu.errors import Dalle2EduError
 from dalle2_edu.unclip.pipeline import UnCLIP
 from dalle2_edu.unclip.regression import RegressionPrior
 
-FEW: dict[str, Any] = {"prior_steps": 3, "decoder_steps": 2, "upsampler_steps": 2, "progress": False}
+FEW: dict[str, Any] = {
+    "prior_steps": 3,
+    "decoder_steps": 2,
+    "upsampler_steps": 2,
+    "progress": False,
+}
 
 
 def regression() -> RegressionPrior:
@@ -38,8 +43,12 @@ def test_a_rival_stands_in_for_the_diffusion_prior(rival: Any) -> None:
     stages = unclip.text_to_image(["rocket", "rocket"], seed=[1, 2], return_stages=True, **FEW)
     assert stages.candidates.shape == (2, 1, tiny_models.DIM)
     assert stages.images.shape == (2, 3, 128, 128)
-    assert torch.equal(stages.image_emb[0], stages.image_emb[1]) == (rival is regression)  # a regression draws nothing
-    guided = unclip.text_to_image(["rocket"], seed=1, prior_guidance=30.0, return_stages=True, **FEW)
+    assert torch.equal(stages.image_emb[0], stages.image_emb[1]) == (
+        rival is regression
+    )  # a regression draws nothing
+    guided = unclip.text_to_image(
+        ["rocket"], seed=1, prior_guidance=30.0, return_stages=True, **FEW
+    )
     assert not torch.allclose(guided.image_emb, stages.image_emb[:1])
     with pytest.raises(Dalle2EduError, match="Only the diffusion prior"):
         unclip.analytic_prior(torch.zeros(1, tiny_models.DIM), ["a cat"])
@@ -48,18 +57,26 @@ def test_a_rival_stands_in_for_the_diffusion_prior(rival: Any) -> None:
 def test_the_diffusion_prior_can_be_guided() -> None:
     unclip = tiny_models.pipeline()
     plain, same, guided = (
-        unclip.text_to_image(["rocket"], prior_guidance=scale, return_stages=True, **FEW).candidates
+        unclip.text_to_image(
+            ["rocket"], prior_guidance=scale, return_stages=True, **FEW
+        ).candidates
         for scale in (1.0, 1 + 1e-9, 5.0)
     )
     torch.testing.assert_close(same, plain, rtol=0, atol=1e-4)
     assert not torch.allclose(guided, plain, atol=1e-3)
 
 
-def test_a_prior_that_the_zoo_lacks_is_named(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_prior_that_the_zoo_lacks_is_named(
+    tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with pytest.raises(Dalle2EduError, match="prior, ar_prior, regression"):
         UnCLIP.from_zoo("emoji", prior="oracle")  # type: ignore[arg-type]
     real = zoo.load
-    monkeypatch.setattr(zoo, "load", lambda domain, part, device: real(domain, part) if part == "ar_prior" else None)
+    monkeypatch.setattr(
+        zoo,
+        "load",
+        lambda domain, part, device: real(domain, part) if part == "ar_prior" else None,
+    )
     monkeypatch.setenv("DALLE2_EDU_ZOO", str(tmp_path))
     with pytest.raises(Dalle2EduError, match="no emoji ar_prior yet") as caught:
         UnCLIP.from_zoo("emoji", prior="ar_prior")

@@ -19,7 +19,12 @@ def stages(*prompts: str) -> Stages:
     pictures = [torch.rand(n, 3, side, side) * 2 - 1 for side in (32, 64, 128)]
     embeddings = torch.randn(n, 2, 16)
     return Stages(
-        [*prompts], [prompt.split() for prompt in prompts], torch.randn(n, 16), embeddings, embeddings[:, 0], pictures
+        [*prompts],
+        [prompt.split() for prompt in prompts],
+        torch.randn(n, 16),
+        embeddings,
+        embeddings[:, 0],
+        pictures,
     )
 
 
@@ -35,7 +40,9 @@ def test_a_row_for_each_prompt(tmp_path: Path) -> None:
     assert two.height == pytest.approx(2 * one.height, abs=2)
 
 
-@pytest.mark.parametrize("prompt", ["红色的圆形在蓝色的五角星上面" * 3, r"$\frac{1}$ costs $5", "word" * 40])
+@pytest.mark.parametrize(
+    "prompt", ["红色的圆形在蓝色的五角星上面" * 3, r"$\frac{1}$ costs $5", "word" * 40]
+)
 def test_any_prompt_can_be_shown(prompt: str, tmp_path: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # a glyph that the font lacks warns

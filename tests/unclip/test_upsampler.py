@@ -1,4 +1,6 @@
-"""The upsamplers: crops and whole pictures through one network, and the damage done to the condition."""
+"""The upsamplers: crops and whole pictures through one network, and the damage done to the
+condition.
+"""
 
 from __future__ import annotations
 
@@ -49,13 +51,21 @@ def test_one_network_for_crops_and_whole_pictures() -> None:
     upsampler = awake(Upsampler(upsampler_config(64)))
     assert not any(isinstance(module, Attention) for module in upsampler.modules())
     for side in (16, 64):
-        out = upsampler(torch.randn(2, 3, side, side), torch.tensor([1, 500]), torch.randn(2, 3, side // 2, side // 2))
+        out = upsampler(
+            torch.randn(2, 3, side, side),
+            torch.tensor([1, 500]),
+            torch.randn(2, 3, side // 2, side // 2),
+        )
         assert out.shape == (2, 3, side, side)
 
 
 @torch.no_grad()
 def test_it_looks_at_the_small_picture() -> None:
-    upsampler, x_t, t = awake(Upsampler(upsampler_config(64))), torch.randn(1, 3, 16, 16), torch.tensor([500])
+    upsampler, x_t, t = (
+        awake(Upsampler(upsampler_config(64))),
+        torch.randn(1, 3, 16, 16),
+        torch.tensor([500]),
+    )
     one, other = torch.randn(2, 1, 3, 8, 8)
     assert (upsampler(x_t, t, one) - upsampler(x_t, t, other)).abs().max() > 1e-3
 
@@ -67,7 +77,12 @@ def test_schedules_are_table_3s() -> None:
 
 
 def test_reduce_is_the_box_average() -> None:
-    assert reduce(torch.arange(16.0).reshape(1, 1, 4, 4), 2).flatten().tolist() == [2.5, 4.5, 10.5, 12.5]
+    assert reduce(torch.arange(16.0).reshape(1, 1, 4, 4), 2).flatten().tolist() == [
+        2.5,
+        4.5,
+        10.5,
+        12.5,
+    ]
 
 
 def test_detail_is_what_the_small_picture_lacks() -> None:
@@ -83,7 +98,9 @@ def test_a_stage_doubles_the_picture_and_stays_in_range() -> None:
     low_res, seen = torch.rand(2, 3, 16, 16) * 2 - 1, []
     diffusion = upsampler_diffusion(upsampler.config).respace(3)
     noise = SeededNoise([1, 2])
-    drawn = upsample(upsampler, diffusion, low_res, noise, callback=lambda step, *_: seen.append(step))
+    drawn = upsample(
+        upsampler, diffusion, low_res, noise, callback=lambda step, *_: seen.append(step)
+    )
     assert drawn.shape == (2, 3, 32, 32)
     assert drawn.abs().max() <= 1
     assert seen == [0, 1, 2]
@@ -93,8 +110,12 @@ def test_blur_is_the_papers_gaussian_on_about_half_of_the_pictures() -> None:
     images = torch.rand(64, 3, 8, 8) * 2 - 1
     damaged = blur_condition(images, seeded(0))
     # kernel 3: one pixel to each side; "mirror" is what torchvision calls reflect
-    blurred = torch.from_numpy(gaussian_filter(images.numpy(), 0.6, mode="mirror", radius=1, axes=(2, 3)))
-    was_blurred = torch.tensor([not torch.equal(*pair) for pair in zip(damaged, images, strict=True)])
+    blurred = torch.from_numpy(
+        gaussian_filter(images.numpy(), 0.6, mode="mirror", radius=1, axes=(2, 3))
+    )
+    was_blurred = torch.tensor(
+        [not torch.equal(*pair) for pair in zip(damaged, images, strict=True)]
+    )
     assert 16 < was_blurred.sum() < 48
     torch.testing.assert_close(damaged[was_blurred], blurred[was_blurred], rtol=0, atol=1e-6)
 
@@ -102,7 +123,9 @@ def test_blur_is_the_papers_gaussian_on_about_half_of_the_pictures() -> None:
 def test_bsr_is_the_generators_doing_and_stays_in_range() -> None:
     images = torch.rand(8, 3, 16, 16) * 2 - 1
     seeds = range(12)
-    damaged = torch.stack([bsr_condition(images, seeded(seed)) for seed in seeds])  # (12, 8, 3, 16, 16)
+    damaged = torch.stack(
+        [bsr_condition(images, seeded(seed)) for seed in seeds]
+    )  # (12, 8, 3, 16, 16)
     again = torch.stack([bsr_condition(images, seeded(seed)) for seed in seeds])
     assert torch.equal(damaged, again)
     assert damaged.abs().max() <= 1

@@ -132,7 +132,9 @@ def test_full_disk_leaves_what_was_there(tiny, tmp_path, monkeypatch):
     assert zoo.cards()["shapes", "prior"].config == {"widths": [3, 5]}
 
 
-@pytest.mark.parametrize(("domain", "part"), [(d, p) for d, parts in zoo.known().items() for p in parts])
+@pytest.mark.parametrize(
+    ("domain", "part"), [(d, p) for d, parts in zoo.known().items() for p in parts]
+)
 def test_every_part_of_the_shipped_zoo_loads(domain, part, monkeypatch):
     monkeypatch.delenv("DALLE2_EDU_ZOO", raising=False)
     if (domain, part) not in zoo.cards():

@@ -2,9 +2,10 @@
 
 - `search`: finds Chinese as well as English words, with no dictionary;
 - `sources`: every file of the package as a page, and links to its lines;
-- `chapters`: the line under a chapter's title, the words on hidden cells, formulas as JupyterLab shows them;
-- `pages`: the switch to the other language, and the theme's words that have no Chinese translation yet.
-"""
+- `chapters`: the line under a chapter's title, the words on hidden cells, formulas as
+  JupyterLab shows them;
+- `pages`: the switch to the other language, and the theme's words that have no Chinese
+  translation yet."""
 
 from __future__ import annotations
 

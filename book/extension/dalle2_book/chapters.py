@@ -1,4 +1,6 @@
-"""A chapter's page: a line under the title, the words on hidden solutions, formulas and Chinese lines set right."""
+"""A chapter's page: a line under the title, the words on hidden solutions, formulas and Chinese
+lines set right.
+"""
 
 from __future__ import annotations
 
@@ -13,23 +15,31 @@ from sphinx.application import Sphinx
 
 from .words import language_of, words
 
-DETAILS = re.compile(r"^(<details>\s*<summary>.*?</summary>)\s*(.*?)\s*</details>\s*", re.MULTILINE | re.DOTALL)
+DETAILS = re.compile(
+    r"^(<details>\s*<summary>.*?</summary>)\s*(.*?)\s*</details>\s*", re.MULTILINE | re.DOTALL
+)
 BOTH_CHINESE = re.compile(r"[\u3000-\u303f\u3400-\u9fff\uff00-\uffef“”‘’…—]{2}")
 SLIDE_TYPES = {"slide", "subslide", "fragment", "notes"}
 
 
 def open_details(_app: Sphinx, docname: str, source: list[str]) -> None:
-    """Give what is folded away lines of its own: otherwise a hint's formulas and code would be shown as typed."""
+    """Give what is folded away lines of its own: otherwise a hint's formulas and code would be
+    shown as typed.
+    """
     if docname.startswith("notebooks/"):
         notebook = json.loads(source[0])
         for cell in notebook["cells"]:
             if cell["cell_type"] == "markdown":
-                cell["source"] = DETAILS.sub(r"\1\n\n\2\n\n</details>\n\n", "".join(cell["source"]))
+                cell["source"] = DETAILS.sub(
+                    r"\1\n\n\2\n\n</details>\n\n", "".join(cell["source"])
+                )
         source[0] = json.dumps(notebook)
 
 
 def name_solutions(app: Sphinx, doctree: nodes.document) -> None:
-    """A wholly hidden cell is a solution; one whose code alone is hidden keeps the book's "Show the code"."""
+    """A wholly hidden cell is a solution; one whose code alone is hidden keeps the book's "Show
+    the code".
+    """
     for cell in doctree.findall(nodes.container):
         if cell.get("hide_mode") == "all":
             cell["prompt_show"] = words(app.config)["show solution"]
@@ -39,8 +49,8 @@ def name_solutions(app: Sphinx, doctree: nodes.document) -> None:
 def keep_formulas(app: Sphinx, doctree: nodes.document) -> None:
     r"""Give MathJax a `$$` formula as it was written.
 
-    Sphinx would put a formula with line breaks into a `split` environment, and in there `\tag{7.3}` is an error.
-    """
+    Sphinx would put a formula with line breaks into a `split` environment, and in there
+    `\tag{7.3}` is an error."""
     for formula in doctree.findall(nodes.math_block):
         if not formula.get("nowrap"):
             formula.children = [nodes.Text(rf"\[{formula.astext()}\]")]
@@ -48,10 +58,16 @@ def keep_formulas(app: Sphinx, doctree: nodes.document) -> None:
 
 
 def join_chinese_lines(app: Sphinx, doctree: nodes.document) -> None:
-    """A line break in the source is a space on the page; between two Chinese characters there must be none."""
+    """A line break in the source is a space on the page; between two Chinese characters there
+    must be none.
+    """
     if language_of(app.config) == "zh":
-        for parent in {id(text.parent): text.parent for text in doctree.findall(nodes.Text) if text == "\n"}.values():
-            parent.children = [node for i, node in enumerate(parent) if not _splits_chinese(parent.children, i)]
+        for parent in {
+            id(text.parent): text.parent for text in doctree.findall(nodes.Text) if text == "\n"
+        }.values():
+            parent.children = [
+                node for i, node in enumerate(parent) if not _splits_chinese(parent.children, i)
+            ]
 
 
 def _splits_chinese(row: list[nodes.Node], i: int) -> bool:
@@ -75,7 +91,9 @@ def add_line(app: Sphinx, doctree: nodes.document, docname: str) -> None:
 
 def has_slides(notebook: dict[str, Any]) -> bool:
     cells = notebook["cells"]
-    return any(cell["metadata"].get("slideshow", {}).get("slide_type") in SLIDE_TYPES for cell in cells)
+    return any(
+        cell["metadata"].get("slideshow", {}).get("slide_type") in SLIDE_TYPES for cell in cells
+    )
 
 
 def _slides(app: Sphinx, docname: str, notebook: dict[str, Any]) -> list[str]:
@@ -84,7 +102,9 @@ def _slides(app: Sphinx, docname: str, notebook: dict[str, Any]) -> list[str]:
     number = docname.split("/")[-1].split("_")[0]
     # From _build/site/en/notebooks/en/07_ddpm.html to _build/site/slides/en/07.html.
     up = "../" * (docname.count("/") + 1)
-    return [f'<a href="{up}slides/{language_of(app.config)}/{number}.html">{words(app.config)["slides"]}</a>']
+    return [
+        f'<a href="{up}slides/{language_of(app.config)}/{number}.html">{words(app.config)["slides"]}</a>'
+    ]
 
 
 def _run(app: Sphinx, notebook: dict[str, Any]) -> list[str]:
@@ -96,7 +116,9 @@ def _run(app: Sphinx, notebook: dict[str, Any]) -> list[str]:
     text += said["date"].format(date=run["date"]) if run.get("date") else ""
     text += said["commit"].format(commit=run["commit"]) if run.get("commit") else ""
     text += said["run end"]
-    versions = ", ".join(f"{name} {version}" for name, version in run.get("versions", {}).items())
+    versions = ", ".join(
+        f"{name} {version}" for name, version in run.get("versions", {}).items()
+    )
     return [f'<span title="{escape(versions)}">{escape(text)}</span>']
 
 

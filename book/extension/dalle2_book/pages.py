@@ -16,7 +16,13 @@ from .words import THEME_ZH, language_of, words
 OTHER = {"en": "zh", "zh": "en"}
 
 
-def add_switch(app: Sphinx, pagename: str, _template: str, context: dict[str, Any], _doctree: nodes.document) -> None:
+def add_switch(
+    app: Sphinx,
+    pagename: str,
+    _template: str,
+    context: dict[str, Any],
+    _doctree: nodes.document,
+) -> None:
     """Tell the template `language-switch.html` where this page's twin is."""
     said = words(app.config)
     context["language_switch"] = {

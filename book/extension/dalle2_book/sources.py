@@ -1,8 +1,8 @@
 """Every file of the package is a page of the book, and links to its lines lead there.
 
-A notebook links to `../../dalle2_edu/diffusion/process.py#L85`: the file itself, which is right in JupyterLab and on a
-code host. In the book the same link becomes `../../dalle2_edu/diffusion/process.py.html#L85`.
-"""
+A notebook links to `../../dalle2_edu/diffusion/process.py#L85`: the file itself, which is right
+in JupyterLab and on a code host. In the book the same link becomes
+`../../dalle2_edu/diffusion/process.py.html#L85`."""
 
 from __future__ import annotations
 
@@ -41,20 +41,30 @@ def listing(code: str) -> str:
     # Pygments closes its <span>s at the end of each line, so lines can be wrapped one by one.
     lines = highlight(code, PythonLexer(stripnl=False), HtmlFormatter(nowrap=True)).splitlines()
     number = '<a class="number" href="#L{i}" aria-hidden="true" tabindex="-1">{i}</a>'
-    numbered = (f'<span class="line" id="L{i}">{number.format(i=i)}{line}\n</span>' for i, line in enumerate(lines, 1))
-    return f'<div class="highlight source-listing"><pre tabindex="0">{"".join(numbered)}</pre></div>'
+    numbered = (
+        f'<span class="line" id="L{i}">{number.format(i=i)}{line}\n</span>'
+        for i, line in enumerate(lines, 1)
+    )
+    return (
+        '<div class="highlight source-listing"><pre'
+        f' tabindex="0">{"".join(numbered)}</pre></div>'
+    )
 
 
 def link_sources(app: Sphinx, doctree: nodes.document, docname: str) -> None:
     """Lead links to the package's files, in prose and in outputs, to the files' pages."""
     for raw in list(doctree.findall(nodes.raw)):
         if "html" in raw["format"] and PACKAGE in raw.rawsource + raw.astext():
-            linked = HREF.sub(lambda match: f'href="{_address(app, docname, match)}"', raw.astext())
+            linked = HREF.sub(
+                lambda match: f'href="{_address(app, docname, match)}"', raw.astext()
+            )
             raw.children = [nodes.Text(linked)]
     for link in list(doctree.findall(_is_link)):
         match = TARGET.search(link.get("reftarget") or link.get("refuri", ""))
         if match:
-            link.replace_self(nodes.reference("", "", *_text_of(link), refuri=_address(app, docname, match)))
+            link.replace_self(
+                nodes.reference("", "", *_text_of(link), refuri=_address(app, docname, match))
+            )
 
 
 def _is_link(node: nodes.Node) -> bool:
@@ -73,7 +83,12 @@ def _address(app: Sphinx, docname: str, match: re.Match[str]) -> str:
     if not file.is_file():
         log.warning("a link to %s, which is no file of the package", path, location=docname)
     elif line and int(line) > len(file.read_text(encoding="utf8").splitlines()):
-        log.warning("a link to line %s of %s, which is shorter: make notebooks", line, path, location=docname)
+        log.warning(
+            "a link to line %s of %s, which is shorter: make notebooks",
+            line,
+            path,
+            location=docname,
+        )
     up = "../" * docname.count("/")
     return f"{up}{path}.html" + (f"#L{line}" if line else "")
 

@@ -12,7 +12,10 @@ WORDS = {
         "show solution": "Show the solution",
         "hide solution": "Hide the solution",
         "slides": "Slides",
-        "run": "The results on this page are from a real run at the {tier} tier ({device}; {minutes} minutes",
+        "run": (
+            "The results on this page are from a real run at the {tier} tier ({device};"
+            " {minutes} minutes"
+        ),
         "date": "; {date}",
         "commit": "; code of commit {commit}",
         "run end": ")",
@@ -33,7 +36,8 @@ WORDS = {
     },
 }
 
-# Texts of Sphinx and the themes that have no Chinese, or a poor one, in the catalogues they ship.
+# Texts of Sphinx and the themes that have no Chinese, or a poor one, in the catalogues they
+# ship.
 THEME_ZH = {
     "Back to top": "回到顶部",
     "Breadcrumb": "所在位置",

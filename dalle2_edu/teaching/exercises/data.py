@@ -14,7 +14,7 @@ def plane(size: int = 9) -> tuple[Tensor, Tensor]:
     return x, y
 
 
-# --- A moon: one disc cut out of another ----------------------------------------------------------
+# --- A moon: one disc cut out of another ------------------------------------------------------
 
 
 def _discs(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
@@ -58,32 +58,44 @@ moon = Exercise(
         Mistake(
             _intersection,
             Words(
-                en="This is where the two discs overlap. The moon is where the second disc is not: turn its sign.",
+                en=(
+                    "This is where the two discs overlap. The moon is where the second disc is"
+                    " not: turn its sign."
+                ),
                 zh="这是两个圆重叠的部分。月牙在第二个圆之外：要把它的正负号反过来。",
             ),
         ),
         Mistake(
             _either_side,
             Words(
-                en="You turned the second sign, but min keeps points that lie in the first disc or outside the second.",
+                en=(
+                    "You turned the second sign, but min keeps points that lie in the first"
+                    " disc or outside the second."
+                ),
                 zh="第二个圆的正负号反得对，但 min 表示“或”：在第一个圆内，或在第二个圆外。这里要的是“且”。",
             ),
         ),
         Mistake(
             _subtracted,
             Words(
-                en="Distances are not subtracted: the zero of d1 - d2 is where both edges are equally far.",
+                en=(
+                    "Distances are not subtracted: the zero of d1 - d2 is where both edges are"
+                    " equally far."
+                ),
                 zh="距离不能相减：d1 - d2 = 0 的地方，是到两条边同样远的点。",
             ),
         ),
     ],
     hint=Words(
-        en="A point is in the moon if it is in the first disc AND not in the second. max is AND, a minus sign is NOT.",
+        en=(
+            "A point is in the moon if it is in the first disc AND not in the second. max is"
+            " AND, a minus sign is NOT."
+        ),
         zh="点在月牙里，当且仅当它在第一个圆内，并且不在第二个圆内。max 是“且”，负号是“非”。",
     ),
 )
 
-# --- A box, exactly -------------------------------------------------------------------------------
+# --- A box, exactly ---------------------------------------------------------------------------
 
 
 def _box(x: Tensor, y: Tensor, a: float, b: float) -> Tensor:
@@ -111,9 +123,10 @@ box = Exercise(
         Mistake(
             _box_bound,
             Words(
-                en="Right inside and beside the edges, but beyond a corner this is too short: there the nearest "
-                "point is the "
-                "corner itself.",
+                en=(
+                    "Right inside and beside the edges, but beyond a corner this is too short:"
+                    " there the nearest point is the corner itself."
+                ),
                 zh="内部和四条边外侧都对，但在角的外侧偏小：那里最近的点是角的顶点。",
             ),
         ),
@@ -127,23 +140,28 @@ box = Exercise(
         Mistake(
             _box_not_clamped,
             Words(
-                en="This is the distance to the nearest corner. Beside an edge only one of the two excesses counts: "
-                "clamp the "
-                "negative one to 0.",
+                en=(
+                    "This is the distance to the nearest corner. Beside an edge only one of the"
+                    " two excesses counts: clamp the negative one to 0."
+                ),
                 zh="这是到最近的角的距离。在边的外侧，只有一个方向超出了盒子：负的那个要截断为 0。",
             ),
         ),
     ],
     hint=Words(
-        en="By symmetry use |x| and |y|. dx = |x| - a and dy = |y| - b say how far a point sticks out. Outside: the "
-        "hypotenuse of "
-        "the positive parts. Inside, both are negative: the larger one.",
-        zh="由对称性只看 |x| 和 |y|。dx = |x| - a、dy = |y| - b 是超出的量。在外部：对正的部分求斜边；"
-        "在内部两者都为负：取较大者。",
+        en=(
+            "By symmetry use |x| and |y|. dx = |x| - a and dy = |y| - b say how far a point"
+            " sticks out. Outside: the hypotenuse of the positive parts. Inside, both are"
+            " negative: the larger one."
+        ),
+        zh=(
+            "由对称性只看 |x| 和 |y|。dx = |x| - a、dy = |y| - b 是超出的量。在外部：对正的部分求斜边；"
+            "在内部两者都为负：取较大者。"
+        ),
     ),
 )
 
-# --- Samples of a shard ---------------------------------------------------------------------------
+# --- Samples of a shard -----------------------------------------------------------------------
 
 
 def _group(names: list[str]) -> dict[str, list[str]]:
@@ -190,8 +208,10 @@ group = Exercise(
         Mistake(
             _group_last_dot,
             Words(
-                en="You cut at the last dot, so 7.mask.png is torn from its sample. The key ends at the first dot "
-                "of the file's name.",
+                en=(
+                    "You cut at the last dot, so 7.mask.png is torn from its sample. The key"
+                    " ends at the first dot of the file's name."
+                ),
                 zh="你在最后一个点处切开，于是 7.mask.png 与它的样本分开了。键到文件名的第一个点为止。",
             ),
         ),
@@ -205,18 +225,24 @@ group = Exercise(
         Mistake(
             _group_first_dot_anywhere,
             Words(
-                en="A folder's name may have a dot too (v1.2/): look for the first dot after the last slash.",
+                en=(
+                    "A folder's name may have a dot too (v1.2/): look for the first dot after"
+                    " the last slash."
+                ),
                 zh="文件夹名里也可能有点（v1.2/）：要找最后一个斜杠之后的第一个点。",
             ),
         ),
     ],
     hint=Words(
-        en='name.rpartition("/") splits off the folder; file.partition(".") cuts at the first dot.',
+        en=(
+            'name.rpartition("/") splits off the folder; file.partition(".") cuts at the first'
+            " dot."
+        ),
         zh='name.rpartition("/") 分出文件夹；file.partition(".") 在第一个点处切开。',
     ),
 )
 
-# --- A flip that keeps the caption true -----------------------------------------------------------
+# --- A flip that keeps the caption true -------------------------------------------------------
 
 
 def _flip(image: Tensor, caption: str) -> tuple[Tensor, str]:
@@ -254,39 +280,54 @@ flip = Exercise(
         Mistake(
             _flip_picture_only,
             Words(
-                en="The picture is mirrored and the caption isn't: what stood on the left now stands on the right.",
+                en=(
+                    "The picture is mirrored and the caption isn't: what stood on the left now"
+                    " stands on the right."
+                ),
                 zh="图翻转了，描述文字没有跟着改：原来在左边的东西现在到了右边。",
             ),
         ),
         Mistake(
             _flip_one_after_the_other,
             Words(
-                en="After the first replacement every side is right, and the second turns all of them into left. "
-                "Park one word "
-                "under another name first.",
+                en=(
+                    "After the first replacement every side is right, and the second turns all"
+                    " of them into left. Park one word under another name first."
+                ),
                 zh="第一次替换之后全都成了“右”，第二次又把它们全变成“左”。要先用别的记号暂存其中一个。",
             ),
         ),
         Mistake(
             _flip_upside_down,
             Words(
-                en="The axes are (channel, row, column): flipping axis -2 turns the picture upside down.",
+                en=(
+                    "The axes are (channel, row, column): flipping axis -2 turns the picture"
+                    " upside down."
+                ),
                 zh="三个轴是（通道，行，列）：翻转 -2 轴是上下颠倒。",
             ),
         ),
         Mistake(
             _flip_english_only,
-            Words(en="Chinese captions have sides too: 左 and 右.", zh="中文描述里也有“左”“右”，同样要对调。"),
+            Words(
+                en="Chinese captions have sides too: 左 and 右.",
+                zh="中文描述里也有“左”“右”，同样要对调。",
+            ),
         ),
     ],
     hint=Words(
-        en='image.flip(-1) mirrors the columns. Swap two words with a third one: left -> "\\0", right -> left, '
-        '"\\0" -> right.',
-        zh='image.flip(-1) 左右翻转各列。对调两个词要借助第三个记号：left -> "\\0"，right -> left，"\\0" -> right。',
+        en=(
+            "image.flip(-1) mirrors the columns. Swap two words with a third one: left ->"
+            ' "\\0", right -> left, "\\0" -> right.'
+        ),
+        zh=(
+            'image.flip(-1) 左右翻转各列。对调两个词要借助第三个记号：left -> "\\0"，right ->'
+            ' left，"\\0" -> right。'
+        ),
     ),
 )
 
-# --- A row of ids that keeps its end --------------------------------------------------------------
+# --- A row of ids that keeps its end ----------------------------------------------------------
 
 START, END = 98, 99
 
@@ -323,8 +364,10 @@ row = Exercise(
         Mistake(
             _row_end_cut,
             Words(
-                en="A long text loses its end token: CLIP then reads the text at the wrong place. Cut the ids "
-                "before the end is added.",
+                en=(
+                    "A long text loses its end token: CLIP then reads the text at the wrong"
+                    " place. Cut the ids before the end is added."
+                ),
                 zh="长文本的结束词元被截掉了，CLIP 会在错误的位置读取文本。应先截断，再加上结束词元。",
             ),
         ),
@@ -356,7 +399,7 @@ row = Exercise(
     ),
 )
 
-# --- Held-out compositions that leaked ------------------------------------------------------------
+# --- Held-out compositions that leaked --------------------------------------------------------
 
 Scene = list[tuple[str, str]]
 
@@ -415,25 +458,34 @@ leaks = Exercise(
         Mistake(
             _leaks_apart,
             Words(
-                en="A heart is allowed, and so is blue. Held out is the pair: this shape with this colour.",
+                en=(
+                    "A heart is allowed, and so is blue. Held out is the pair: this shape with"
+                    " this colour."
+                ),
                 zh="心形可以出现，蓝色也可以出现。留出的是“这个形状配这个颜色”的组合。",
             ),
         ),
         Mistake(
             _leaks_across,
             Words(
-                en="A red star beside a blue ring is no blue star: shape and colour must belong to one object.",
+                en=(
+                    "A red star beside a blue ring is no blue star: shape and colour must"
+                    " belong to one object."
+                ),
                 zh="红色五角星旁边有一个蓝色圆环，并不等于蓝色五角星：形状和颜色要属于同一个物体。",
             ),
         ),
     ],
     hint=Words(
-        en="held_out.get(shape) == colour is true for a held-out object, and false for a shape that isn't in the dict.",
+        en=(
+            "held_out.get(shape) == colour is true for a held-out object, and false for a shape"
+            " that isn't in the dict."
+        ),
         zh="物体是留出组合时 held_out.get(shape) == colour 为真；形状不在字典里时为假。",
     ),
 )
 
-# --- UTF-8 by hand --------------------------------------------------------------------------------
+# --- UTF-8 by hand ----------------------------------------------------------------------------
 
 
 def _utf8(code: int) -> list[int]:
@@ -443,7 +495,12 @@ def _utf8(code: int) -> list[int]:
         return [0xC0 | code >> 6, 0x80 | code & 0x3F]
     if code < 0x10000:
         return [0xE0 | code >> 12, 0x80 | code >> 6 & 0x3F, 0x80 | code & 0x3F]
-    return [0xF0 | code >> 18, 0x80 | code >> 12 & 0x3F, 0x80 | code >> 6 & 0x3F, 0x80 | code & 0x3F]
+    return [
+        0xF0 | code >> 18,
+        0x80 | code >> 12 & 0x3F,
+        0x80 | code >> 6 & 0x3F,
+        0x80 | code & 0x3F,
+    ]
 
 
 def _utf8_no_mark(code: int) -> list[int]:
@@ -465,12 +522,19 @@ def _utf8_reversed(code: int) -> list[int]:
 
 
 def _utf8_three_at_most(code: int) -> list[int]:
-    return _utf8(code) if code < 0x10000 else [0xE0 | code >> 12, 0x80 | code >> 6 & 0x3F, 0x80 | code & 0x3F]
+    return (
+        _utf8(code)
+        if code < 0x10000
+        else [0xE0 | code >> 12, 0x80 | code >> 6 & 0x3F, 0x80 | code & 0x3F]
+    )
 
 
 utf8 = Exercise(
     reference=_utf8,
-    cases=lambda: [(ord(char),) for char in ("A", "é", "红", "🚀")] + [(0x7F,), (0x80,), (0x7FF,), (0x800,), (0xFFFF,)],
+    cases=lambda: (
+        [(ord(char),) for char in ("A", "é", "红", "🚀")]
+        + [(0x7F,), (0x80,), (0x7FF,), (0x800,), (0xFFFF,)]
+    ),
     mistakes=[
         Mistake(
             _utf8_no_mark,
@@ -482,7 +546,10 @@ utf8 = Exercise(
         Mistake(
             _utf8_not_masked,
             Words(
-                en="A byte after the first carries six bits: cut the higher ones off with & 0x3F.",
+                en=(
+                    "A byte after the first carries six bits: cut the higher ones off with &"
+                    " 0x3F."
+                ),
                 zh="后面的每个字节只装六位：用 & 0x3F 去掉更高的位。",
             ),
         ),
@@ -499,13 +566,18 @@ utf8 = Exercise(
         ),
     ],
     hint=Words(
-        en="code >> 6 drops the last six bits, code & 0x3F keeps only them. 红 is 0x7EA2 = 0111 111010 100010: E7 "
-        "BA A2.",
-        zh="code >> 6 去掉最低六位，code & 0x3F 只留最低六位。“红”是 0x7EA2 = 0111 111010 100010，即 E7 BA A2。",
+        en=(
+            "code >> 6 drops the last six bits, code & 0x3F keeps only them. 红 is 0x7EA2 ="
+            " 0111 111010 100010: E7 BA A2."
+        ),
+        zh=(
+            "code >> 6 去掉最低六位，code & 0x3F 只留最低六位。“红”是 0x7EA2 = 0111 111010"
+            " 100010，即 E7 BA A2。"
+        ),
     ),
 )
 
-# --- Encoding with learnt merges ------------------------------------------------------------------
+# --- Encoding with learnt merges --------------------------------------------------------------
 
 Merge = tuple[str, str]
 
@@ -540,7 +612,9 @@ def _encode_longest(text: str, merges: list[Merge]) -> list[str]:
 def _encode_from_the_left(text: str, merges: list[Merge]) -> list[str]:
     symbols = list(text)
     while True:
-        place = next((i for i in range(len(symbols) - 1) if (symbols[i], symbols[i + 1]) in merges), None)
+        place = next(
+            (i for i in range(len(symbols) - 1) if (symbols[i], symbols[i + 1]) in merges), None
+        )
         if place is None:
             return symbols
         symbols[place : place + 2] = ["".join(symbols[place : place + 2])]
@@ -556,7 +630,17 @@ def _encode_one_round(text: str, merges: list[Merge]) -> list[str]:
     return symbols
 
 
-MERGES = [("e", "d"), ("r", "ed"), ("t", "r"), ("i", "n"), ("b", "l"), ("r", "in"), ("t", "e"), ("bl", "u"), ("u", "e")]
+MERGES = [
+    ("e", "d"),
+    ("r", "ed"),
+    ("t", "r"),
+    ("i", "n"),
+    ("b", "l"),
+    ("r", "in"),
+    ("t", "e"),
+    ("bl", "u"),
+    ("u", "e"),
+]
 MERGES += [("n", "s"), ("i", "ns")]
 
 encode = Exercise(
@@ -575,29 +659,39 @@ encode = Exercise(
         Mistake(
             _encode_longest,
             Words(
-                en="You take the longest known piece from the left. BPE replays its merges in the order in which "
-                "they were learnt.",
+                en=(
+                    "You take the longest known piece from the left. BPE replays its merges in"
+                    " the order in which they were learnt."
+                ),
                 zh="你从左边起取词表里最长的一段。BPE 是按学到的先后顺序重放每次合并。",
             ),
         ),
         Mistake(
             _encode_from_the_left,
             Words(
-                en="You merge whatever stands furthest left. The merge that was learnt first goes first, wherever "
-                "it stands.",
+                en=(
+                    "You merge whatever stands furthest left. The merge that was learnt first"
+                    " goes first, wherever it stands."
+                ),
                 zh="你总是先合并最靠左的一对。应该先做最早学到的合并，不管它在什么位置。",
             ),
         ),
         Mistake(
             _encode_one_round,
             Words(
-                en="A pair may stand in a text more than once: each merge replaces all of them.",
+                en=(
+                    "A pair may stand in a text more than once: each merge replaces all of"
+                    " them."
+                ),
                 zh="同一对可能出现多次：每一步合并要替换所有出现的地方。",
             ),
         ),
     ],
     hint=Words(
-        en="for pair in merges: walk through the symbols once and join every place where this pair stands.",
+        en=(
+            "for pair in merges: walk through the symbols once and join every place where this"
+            " pair stands."
+        ),
         zh="for pair in merges：把符号从头到尾走一遍，凡是出现这一对的地方都合并。",
     ),
 )

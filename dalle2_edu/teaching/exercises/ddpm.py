@@ -1,8 +1,7 @@
 """Exercises of chapter 07 (the mathematics of DDPM), and the diagnoses of their usual mistakes.
 
-Steps count from 1, as in the paper: beta_t is `betas[t - 1]`. Everything is float64, so that a right formula is right
-to ten digits and a wrong one can't hide behind rounding.
-"""
+Steps count from 1, as in the paper: beta_t is `betas[t - 1]`. Everything is float64, so that a
+right formula is right to ten digits and a wrong one can't hide behind rounding."""
 
 from __future__ import annotations
 
@@ -18,7 +17,9 @@ TIGHT = 1e-6
 
 def _random(seed: int, *shape: int) -> Tensor:
     """Standard normal noise of this shape, always the same."""
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    return torch.randn(
+        *shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64
+    )
 
 
 def _triples() -> list[tuple[Tensor, Tensor, Tensor]]:
@@ -40,7 +41,7 @@ def _abars(betas: Tensor) -> tuple[Tensor, Tensor]:
     return abar, torch.cat([abar.new_ones(1), abar[:-1]])  # (1,) + (T - 1,) => (T,)
 
 
-# --- 1. the jump ----------------------------------------------------------------------------------------------------
+# --- 1. the jump ------------------------------------------------------------------------------
 
 
 q_sample = Exercise(
@@ -50,21 +51,30 @@ q_sample = Exercise(
         Mistake(
             lambda x0, abar, eps: abar * x0 + (1 - abar) * eps,
             Words(
-                en="Both roots are missing: abar and 1 - abar are variances, and they enter x_t by their roots.",
+                en=(
+                    "Both roots are missing: abar and 1 - abar are variances, and they enter"
+                    " x_t by their roots."
+                ),
                 zh="两个根号都漏了：abar 与 1 - abar 是方差，乘到图片和噪声上的应当是它们的平方根。",
             ),
         ),
         Mistake(
             lambda x0, abar, eps: abar.sqrt() * x0 + (1 - abar.sqrt()) * eps,
             Words(
-                en="The root of the noise is in the wrong place: sqrt(1 - abar), not 1 - sqrt(abar).",
+                en=(
+                    "The root of the noise is in the wrong place: sqrt(1 - abar), not 1 -"
+                    " sqrt(abar)."
+                ),
                 zh="噪声那一项的根号放错了位置：应为 sqrt(1 - abar)，不是 1 - sqrt(abar)。",
             ),
         ),
         Mistake(
             lambda x0, abar, eps: (1 - abar).sqrt() * x0 + abar.sqrt() * eps,
             Words(
-                en="Picture and noise are swapped: abar is what is left of the picture, so it must go from 1 to 0.",
+                en=(
+                    "Picture and noise are swapped: abar is what is left of the picture, so it"
+                    " must go from 1 to 0."
+                ),
                 zh="图片与噪声弄反了：abar 是图片还剩下的份额，应当从 1 降到 0。",
             ),
         ),
@@ -84,7 +94,7 @@ q_sample = Exercise(
 )
 
 
-# --- 2. the signal-to-noise ratio -----------------------------------------------------------------------------------
+# --- 2. the signal-to-noise ratio -------------------------------------------------------------
 
 
 def _snr(betas: Tensor) -> Tensor:
@@ -99,35 +109,49 @@ snr = Exercise(
         Mistake(
             lambda betas: (1 - betas) / betas,
             Words(
-                en="This is the ratio of a single step. x_t has gone through all steps up to t: multiply the alphas.",
+                en=(
+                    "This is the ratio of a single step. x_t has gone through all steps up to"
+                    " t: multiply the alphas."
+                ),
                 zh="这是单独一步的比值。x_t 经过了直到 t 的每一步：要把各步的 alpha 连乘起来。",
             ),
         ),
         Mistake(
             lambda betas: _snr(betas).sqrt(),
             Words(
-                en="This is the ratio of the factors in x_t. The signal-to-noise ratio compares variances: square it.",
+                en=(
+                    "This is the ratio of the factors in x_t. The signal-to-noise ratio"
+                    " compares variances: square it."
+                ),
                 zh="这是 x_t 中两个系数之比。信噪比比较的是方差：要取平方。",
             ),
         ),
         Mistake(
             lambda betas: 1 / _snr(betas),
-            Words(en="This is noise to signal: turn it over.", zh="这是噪声比信号，倒过来才对。"),
+            Words(
+                en="This is noise to signal: turn it over.", zh="这是噪声比信号，倒过来才对。"
+            ),
         ),
         Mistake(
             lambda betas: torch.cumsum(1 - betas, 0) / (1 - torch.cumsum(1 - betas, 0)),
             Words(
-                en="You added the alphas up. What is left after two steps is a share of a share: a product.",
+                en=(
+                    "You added the alphas up. What is left after two steps is a share of a"
+                    " share: a product."
+                ),
                 zh="你把各步的 alpha 加了起来。走两步之后剩下的，是份额的份额：应当相乘。",
             ),
         ),
     ],
-    hint=Words(en="torch.cumprod of 1 - betas is abar.", zh="对 1 - betas 用 torch.cumprod，就得到 abar。"),
+    hint=Words(
+        en="torch.cumprod of 1 - betas is abar.",
+        zh="对 1 - betas 用 torch.cumprod，就得到 abar。",
+    ),
     tolerance=TIGHT,
 )
 
 
-# --- 3. the picture from the noise ----------------------------------------------------------------------------------
+# --- 3. the picture from the noise ------------------------------------------------------------
 
 
 x0_from_eps = Exercise(
@@ -137,7 +161,10 @@ x0_from_eps = Exercise(
         Mistake(
             lambda x_t, abar, eps: x_t - (1 - abar).sqrt() * eps,
             Words(
-                en="What you have is sqrt(abar) x_0: the picture is still faded by that factor.",
+                en=(
+                    "What you have is sqrt(abar) x_0: the picture is still faded by that"
+                    " factor."
+                ),
                 zh="这样得到的是 sqrt(abar) x_0：图片还带着这个变淡的系数。",
             ),
         ),
@@ -151,13 +178,18 @@ x0_from_eps = Exercise(
         Mistake(
             lambda x_t, abar, eps: x_t - eps,
             Words(
-                en="The noise in x_t is not eps but sqrt(1 - abar) eps, and the picture is faded as well.",
+                en=(
+                    "The noise in x_t is not eps but sqrt(1 - abar) eps, and the picture is"
+                    " faded as well."
+                ),
                 zh="x_t 里的噪声不是 eps，而是 sqrt(1 - abar) eps；图片也带着系数。",
             ),
         ),
         Mistake(
             lambda x_t, abar, eps: (x_t + (1 - abar).sqrt() * eps) / abar.sqrt(),
-            Words(en="The noise has to be taken away, not added.", zh="噪声应当减去，不是加上。"),
+            Words(
+                en="The noise has to be taken away, not added.", zh="噪声应当减去，不是加上。"
+            ),
         ),
     ],
     hint=Words(en="solve (7.2) for x_0.", zh="从 (7.2) 解出 x_0。"),
@@ -165,7 +197,7 @@ x0_from_eps = Exercise(
 )
 
 
-# --- 4. the noise from v --------------------------------------------------------------------------------------------
+# --- 4. the noise from v ----------------------------------------------------------------------
 
 
 eps_from_v = Exercise(
@@ -179,27 +211,36 @@ eps_from_v = Exercise(
         Mistake(
             lambda x_t, abar, v: abar.sqrt() * x_t + (1 - abar).sqrt() * v,
             Words(
-                en="Sine and cosine are swapped: where all is noise (abar = 0), eps is x_t itself.",
+                en=(
+                    "Sine and cosine are swapped: where all is noise (abar = 0), eps is x_t"
+                    " itself."
+                ),
                 zh="正弦与余弦弄反了：全是噪声时（abar = 0），eps 就是 x_t 本身。",
             ),
         ),
         Mistake(
             lambda x_t, abar, v: (1 - abar).sqrt() * x_t - abar.sqrt() * v,
             Words(
-                en="The sign of v is wrong: at abar = 1, where the walk begins, v points straight at eps.",
+                en=(
+                    "The sign of v is wrong: at abar = 1, where the walk begins, v points"
+                    " straight at eps."
+                ),
                 zh="v 的正负号错了：在 abar = 1，也就是出发处，v 正指向 eps。",
             ),
         ),
     ],
     hint=Words(
-        en="multiply x_t by sin(phi) and v by cos(phi), and add: one of the two unknowns cancels.",
+        en=(
+            "multiply x_t by sin(phi) and v by cos(phi), and add: one of the two unknowns"
+            " cancels."
+        ),
         zh="用 sin(phi) 乘 x_t，用 cos(phi) 乘 v，相加：两个未知量消去一个。",
     ),
     tolerance=TIGHT,
 )
 
 
-# --- 5. KL of two Gaussians -----------------------------------------------------------------------------------------
+# --- 5. KL of two Gaussians -------------------------------------------------------------------
 
 
 def _kl(mean1: Tensor, var1: Tensor, mean2: Tensor, var2: Tensor) -> Tensor:
@@ -223,7 +264,10 @@ kl = Exercise(
         Mistake(
             lambda mean1, var1, mean2, var2: _kl(mean2, var2, mean1, var1),
             Words(
-                en="This is KL(2 || 1). KL is not symmetric: the average is taken under the first.",
+                en=(
+                    "This is KL(2 || 1). KL is not symmetric: the average is taken under the"
+                    " first."
+                ),
                 zh="这是 KL(2 || 1)。KL 散度不对称：求平均用的是第一个分布。",
             ),
         ),
@@ -236,20 +280,29 @@ kl = Exercise(
         ),
         Mistake(
             lambda mean1, var1, mean2, var2: 2 * _kl(mean1, var1, mean2, var2),
-            Words(en="Twice too large: where is the one half?", zh="大了一倍：二分之一到哪里去了？"),
+            Words(
+                en="Twice too large: where is the one half?",
+                zh="大了一倍：二分之一到哪里去了？",
+            ),
         ),
         Mistake(
-            lambda mean1, var1, mean2, var2: (var2 / var1).log() + 0.5 * ((var1 + (mean1 - mean2) ** 2) / var2 - 1),
+            lambda mean1, var1, mean2, var2: (
+                (var2 / var1).log() + 0.5 * ((var1 + (mean1 - mean2) ** 2) / var2 - 1)
+            ),
             Words(
                 en="log(sigma_2 / sigma_1) is half of log(var2 / var1).",
                 zh="log(sigma_2 / sigma_1) 只是 log(var2 / var1) 的一半。",
             ),
         ),
         Mistake(
-            lambda mean1, var1, mean2, var2: 0.5 * ((var2 / var1).log() + (mean1 - mean2) ** 2 / var2),
+            lambda mean1, var1, mean2, var2: (
+                0.5 * ((var2 / var1).log() + (mean1 - mean2) ** 2 / var2)
+            ),
             Words(
-                en="Part of it is missing: with equal means it should still punish a wrong width. E (x - mean2)^2 "
-                "holds var1 too.",
+                en=(
+                    "Part of it is missing: with equal means it should still punish a wrong"
+                    " width. E (x - mean2)^2 holds var1 too."
+                ),
                 zh="漏了一部分：均值相同而宽度不对，也应当受罚。(x - mean2)^2 的期望里还有 var1。",
             ),
         ),
@@ -259,7 +312,7 @@ kl = Exercise(
 )
 
 
-# --- 6. the posterior's variance ------------------------------------------------------------------------------------
+# --- 6. the posterior's variance --------------------------------------------------------------
 
 
 def _posterior_variance(betas: Tensor) -> Tensor:
@@ -281,29 +334,43 @@ posterior_variance = Exercise(
         Mistake(
             lambda betas: betas.clone(),
             Words(
-                en="This is beta_t: right if x_0 is unknown unit noise. If x_0 is known, less is open.",
+                en=(
+                    "This is beta_t: right if x_0 is unknown unit noise. If x_0 is known, less"
+                    " is open."
+                ),
                 zh="这是 beta_t：x_0 未知、且为单位噪声时才对。已知 x_0，不确定的就更少。",
             ),
         ),
         Mistake(
             lambda betas: 1 / (1 / betas + 1 / (1 - _abars(betas)[1]).clamp(min=1e-300)),
             Words(
-                en="Nearly: as a function of x_(t-1), the step's bell has variance beta_t / alpha_t, not beta_t: the "
-                "precision is alpha_t / beta_t.",
-                zh="差一点：看作 x_(t-1) 的函数时，那一步的钟形方差是 beta_t / alpha_t，不是 beta_t；精度是 "
-                "alpha_t / beta_t。",
+                en=(
+                    "Nearly: as a function of x_(t-1), the step's bell has variance beta_t /"
+                    " alpha_t, not beta_t: the precision is alpha_t / beta_t."
+                ),
+                zh=(
+                    "差一点：看作 x_(t-1) 的函数时，那一步的钟形方差是 beta_t / alpha_t，不是"
+                    " beta_t；精度是 "
+                    "alpha_t / beta_t。"
+                ),
             ),
         ),
         Mistake(
             _unshifted,
             Words(
-                en="You took abar of the next step in place of the one before: at t = 1 the variance must be 0.",
+                en=(
+                    "You took abar of the next step in place of the one before: at t = 1 the"
+                    " variance must be 0."
+                ),
                 zh="你用了后一步的 abar，应当用前一步的：t = 1 时方差必须是 0。",
             ),
         ),
         Mistake(
             lambda betas: _posterior_variance(betas).sqrt(),
-            Words(en="This is the standard deviation: no root here.", zh="这是标准差：此处不用开方。"),
+            Words(
+                en="This is the standard deviation: no root here.",
+                zh="这是标准差：此处不用开方。",
+            ),
         ),
     ],
     hint=Words(
@@ -314,7 +381,7 @@ posterior_variance = Exercise(
 )
 
 
-# --- 7. the posterior's mean ----------------------------------------------------------------------------------------
+# --- 7. the posterior's mean ------------------------------------------------------------------
 
 
 def _mean_at(x0: Tensor, x_t: Tensor, betas: Tensor, i: int) -> Tensor:
@@ -368,7 +435,10 @@ posterior_mean = Exercise(
         Mistake(
             _swapped_mean,
             Words(
-                en="x_0 and x_t are swapped: for small beta_t, the mean must stay close to x_t.",
+                en=(
+                    "x_0 and x_t are swapped: for small beta_t, the mean must stay close to"
+                    " x_t."
+                ),
                 zh="x_0 与 x_t 弄反了：beta_t 很小时，均值应当离 x_t 很近。",
             ),
         ),
@@ -385,29 +455,37 @@ posterior_mean = Exercise(
 )
 
 
-# --- 8. one step of ancestral sampling ------------------------------------------------------------------------------
+# --- 8. one step of ancestral sampling --------------------------------------------------------
 
 
-def _step_with(spread: Tensor, x_t: Tensor, eps: Tensor, betas: Tensor, t: int, z: Tensor) -> Tensor:
+def _step_with(
+    spread: Tensor, x_t: Tensor, eps: Tensor, betas: Tensor, t: int, z: Tensor
+) -> Tensor:
     abar, beta = _abars(betas)[0][t - 1], betas[t - 1]
     return (x_t - beta / (1 - abar).sqrt() * eps) / (1 - beta).sqrt() + spread * z
 
 
 def _ancestral_step(x_t: Tensor, eps: Tensor, betas: Tensor, t: int, z: Tensor) -> Tensor:
-    return _step_with(betas[t - 1].sqrt() if t > 1 else betas.new_zeros(()), x_t, eps, betas, t, z)
+    return _step_with(
+        betas[t - 1].sqrt() if t > 1 else betas.new_zeros(()), x_t, eps, betas, t, z
+    )
 
 
 def _noise_at_the_end(x_t: Tensor, eps: Tensor, betas: Tensor, t: int, z: Tensor) -> Tensor:
     return _step_with(betas[t - 1].sqrt(), x_t, eps, betas, t, z)
 
 
-def _variance_for_deviation(x_t: Tensor, eps: Tensor, betas: Tensor, t: int, z: Tensor) -> Tensor:
+def _variance_for_deviation(
+    x_t: Tensor, eps: Tensor, betas: Tensor, t: int, z: Tensor
+) -> Tensor:
     return _step_with(betas[t - 1] if t > 1 else betas.new_zeros(()), x_t, eps, betas, t, z)
 
 
 def _all_noise_away(x_t: Tensor, eps: Tensor, betas: Tensor, t: int, z: Tensor) -> Tensor:
     abar, beta = _abars(betas)[0][t - 1], betas[t - 1]
-    return (x_t - (1 - abar).sqrt() * eps) / (1 - beta).sqrt() + (beta.sqrt() if t > 1 else 0) * z
+    return (x_t - (1 - abar).sqrt() * eps) / (1 - beta).sqrt() + (
+        beta.sqrt() if t > 1 else 0
+    ) * z
 
 
 def _not_scaled_up(x_t: Tensor, eps: Tensor, betas: Tensor, t: int, z: Tensor) -> Tensor:
@@ -425,28 +503,40 @@ ancestral_step = Exercise(
         Mistake(
             _noise_at_the_end,
             Words(
-                en="Right, except at t = 1: the last step returns the mean. Noise there would only be seen as grain.",
+                en=(
+                    "Right, except at t = 1: the last step returns the mean. Noise there would"
+                    " only be seen as grain."
+                ),
                 zh="除了 t = 1 都对：最后一步直接返回均值，那里再加噪声，只会变成颗粒。",
             ),
         ),
         Mistake(
             _variance_for_deviation,
             Words(
-                en="z is multiplied by the variance. It wants the standard deviation: patient B of the clinic.",
+                en=(
+                    "z is multiplied by the variance. It wants the standard deviation: patient"
+                    " B of the clinic."
+                ),
                 zh="z 乘上了方差，应当乘标准差：这正是诊室里的病人 B。",
             ),
         ),
         Mistake(
             _all_noise_away,
             Words(
-                en="You take all the noise away at once. One step removes only the share beta_t / sqrt(1 - abar_t).",
+                en=(
+                    "You take all the noise away at once. One step removes only the share"
+                    " beta_t / sqrt(1 - abar_t)."
+                ),
                 zh="你一次把噪声全减掉了。一步只减去 beta_t / sqrt(1 - abar_t) 这么多。",
             ),
         ),
         Mistake(
             _not_scaled_up,
             Words(
-                en="The factor 1 / sqrt(alpha_t) in front of the bracket is missing: the pictures would fade.",
+                en=(
+                    "The factor 1 / sqrt(alpha_t) in front of the bracket is missing: the"
+                    " pictures would fade."
+                ),
                 zh="括号前面漏了 1 / sqrt(alpha_t)：图片会越来越淡。",
             ),
         ),
@@ -456,7 +546,7 @@ ancestral_step = Exercise(
 )
 
 
-# --- 9. the bound's weight, told for x_0 ----------------------------------------------------------------------------
+# --- 9. the bound's weight, told for x_0 ------------------------------------------------------
 
 
 def _x0_weight(betas: Tensor) -> Tensor:
@@ -481,39 +571,54 @@ x0_weight = Exercise(
     mistakes=[
         Mistake(
             lambda betas: 2 * _x0_weight(betas),
-            Words(en="Twice too large: the KL brings a factor of one half.", zh="大了一倍：KL 散度带来一个二分之一。"),
+            Words(
+                en="Twice too large: the KL brings a factor of one half.",
+                zh="大了一倍：KL 散度带来一个二分之一。",
+            ),
         ),
         Mistake(
             lambda betas: -_x0_weight(betas),
             Words(
-                en="The sign is the wrong way round: the ratio falls with t, and a weight is positive.",
+                en=(
+                    "The sign is the wrong way round: the ratio falls with t, and a weight is"
+                    " positive."
+                ),
                 zh="正负号反了：信噪比随 t 下降，而权重是正的。",
             ),
         ),
         Mistake(
             _eps_weight,
             Words(
-                en="This is w_t, the weight of the noise's error. An error of x_0 counts SNR(t) times as much.",
+                en=(
+                    "This is w_t, the weight of the noise's error. An error of x_0 counts"
+                    " SNR(t) times as much."
+                ),
                 zh="这是 w_t，即噪声误差的权重。换成 x_0 的误差，还要乘以 SNR(t)。",
             ),
         ),
         Mistake(
             _x0_weight_large,
             Words(
-                en="This is right for sigma_t^2 = beta_t. Here it is the posterior's variance, beta~_t.",
+                en=(
+                    "This is right for sigma_t^2 = beta_t. Here it is the posterior's variance,"
+                    " beta~_t."
+                ),
                 zh="这是 sigma_t^2 = beta_t 时的权重。此处方差取后验的 beta~_t。",
             ),
         ),
     ],
     hint=Words(
-        en="multiply w_t of (7.11), with sigma_t^2 = beta~_t, by SNR(t), and simplify: a difference of SNRs is left.",
+        en=(
+            "multiply w_t of (7.11), with sigma_t^2 = beta~_t, by SNR(t), and simplify: a"
+            " difference of SNRs is left."
+        ),
         zh="把 (7.11) 的 w_t（取 sigma_t^2 = beta~_t）乘以 SNR(t) 再化简：最后剩下两个信噪比之差。",
     ),
     tolerance=TIGHT,
 )
 
 
-# --- 10. the perfect denoiser of a data set -------------------------------------------------------------------------
+# --- 10. the perfect denoiser of a data set ---------------------------------------------------
 
 
 def _weighted(x_t: Tensor, abar: Tensor, data: Tensor, exponent: Tensor) -> Tensor:
@@ -554,8 +659,13 @@ optimal_x0 = Exercise(
         Mistake(
             _unfaded,
             Words(
-                en="You compare x_t with clean pictures. At this step they have faded: compare with sqrt(abar) x_0.",
-                zh="你拿 x_t 与干净的图片比较。到了这一步它们已经变淡：要与 sqrt(abar) x_0 比较。",
+                en=(
+                    "You compare x_t with clean pictures. At this step they have faded: compare"
+                    " with sqrt(abar) x_0."
+                ),
+                zh=(
+                    "你拿 x_t 与干净的图片比较。到了这一步它们已经变淡：要与 sqrt(abar) x_0 比较。"
+                ),
             ),
         ),
         Mistake(
@@ -568,14 +678,20 @@ optimal_x0 = Exercise(
         Mistake(
             _nearest,
             Words(
-                en="This is the most probable picture. The squared error is smallest for the average of all of them.",
+                en=(
+                    "This is the most probable picture. The squared error is smallest for the"
+                    " average of all of them."
+                ),
                 zh="这是概率最大的那张图。让平方误差最小的是平均，要对所有图求。",
             ),
         ),
         Mistake(
             _faded_answer,
             Words(
-                en="You average the faded pictures. The guess is one of x_0: average the clean ones.",
+                en=(
+                    "You average the faded pictures. The guess is one of x_0: average the clean"
+                    " ones."
+                ),
                 zh="你平均的是变淡以后的图。要猜的是 x_0：应当平均干净的图。",
             ),
         ),

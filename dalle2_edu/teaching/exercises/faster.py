@@ -1,7 +1,7 @@
 """Exercises of chapter 09 (better and faster), and the diagnoses of their usual mistakes.
 
-Each reference is the shortest right answer; each mistake is an answer that students (and published code) really give.
-"""
+Each reference is the shortest right answer; each mistake is an answer that students (and
+published code) really give."""
 
 from __future__ import annotations
 
@@ -15,14 +15,18 @@ from dalle2_edu.diffusion.schedules import cosine_betas, half_log_snr, respaced_
 from dalle2_edu.teaching.checks import Exercise, Mistake
 from dalle2_edu.teaching.words import Words
 
-ABAR = torch.cumprod(1 - cosine_betas(100), dim=0)  # the schedule of most cases here, float64 (100,)
+ABAR = torch.cumprod(
+    1 - cosine_betas(100), dim=0
+)  # the schedule of most cases here, float64 (100,)
 
 
 def _pictures(seed: int) -> Tensor:
-    return torch.randn(2, 3, 4, 4, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    return torch.randn(
+        2, 3, 4, 4, generator=torch.Generator().manual_seed(seed), dtype=torch.float64
+    )
 
 
-# --- 1. lambda ----------------------------------------------------------------------------------------------------
+# --- 1. lambda --------------------------------------------------------------------------------
 
 
 log_snr = Exercise(
@@ -32,15 +36,20 @@ log_snr = Exercise(
         Mistake(
             lambda abar: torch.log(abar / (1 - abar)),
             Words(
-                en="Twice too large: this is the logarithm of the signal-to-noise ratio itself. lambda compares alpha "
-                "with sigma, and those are the square roots.",
+                en=(
+                    "Twice too large: this is the logarithm of the signal-to-noise ratio"
+                    " itself. lambda compares alpha with sigma, and those are the square roots."
+                ),
                 zh="正好大了一倍：这是信噪比本身的对数。λ 比较的是 alpha 与 sigma，它们都要开平方根。",
             ),
         ),
         Mistake(
             lambda abar: torch.log10(abar.sqrt() / (1 - abar).sqrt()),
             Words(
-                en="That is the logarithm to base 10. The exponential in the exact solution wants the natural one.",
+                en=(
+                    "That is the logarithm to base 10. The exponential in the exact solution"
+                    " wants the natural one."
+                ),
                 zh="这是以 10 为底的对数。精确解里的指数函数要求自然对数。",
             ),
         ),
@@ -53,12 +62,13 @@ log_snr = Exercise(
         ),
     ],
     hint=Words(
-        en="alpha = sqrt(abar), sigma = sqrt(1 - abar).", zh="先写出 alpha = sqrt(abar) 和 sigma = sqrt(1 - abar)。"
+        en="alpha = sqrt(abar), sigma = sqrt(1 - abar).",
+        zh="先写出 alpha = sqrt(abar) 和 sigma = sqrt(1 - abar)。",
     ),
 )
 
 
-# --- 2. bits per dimension ----------------------------------------------------------------------------------------
+# --- 2. bits per dimension --------------------------------------------------------------------
 
 
 def _bits(nats: float, shape: tuple[int, ...]) -> float:
@@ -73,20 +83,27 @@ bits = Exercise(
         Mistake(
             lambda nats, shape: nats / math.prod(shape),
             Words(
-                en="Those are nats per dimension: a bit is ln 2 nats.", zh="这是每维的奈特数：1 比特等于 ln 2 奈特。"
+                en="Those are nats per dimension: a bit is ln 2 nats.",
+                zh="这是每维的奈特数：1 比特等于 ln 2 奈特。",
             ),
         ),
         Mistake(
             lambda nats, shape: nats * math.log(2) / math.prod(shape),
             Words(
-                en="The factor is the wrong way round. A bit is ln 2 = 0.69 nats, so there are more bits than nats.",
+                en=(
+                    "The factor is the wrong way round. A bit is ln 2 = 0.69 nats, so there are"
+                    " more bits than nats."
+                ),
                 zh="换算方向反了。1 比特只有 ln 2 = 0.69 奈特，所以比特数应当比奈特数多。",
             ),
         ),
         Mistake(
             lambda nats, shape: nats / (shape[-1] * shape[-2] * math.log(2)),
             Words(
-                en="Bits per pixel. A pixel has several colours, and each of them is a dimension.",
+                en=(
+                    "Bits per pixel. A pixel has several colours, and each of them is a"
+                    " dimension."
+                ),
                 zh="这是每像素的比特数。一个像素有几个颜色通道，每个通道都是一维。",
             ),
         ),
@@ -94,7 +111,7 @@ bits = Exercise(
 )
 
 
-# --- 3. strided betas ---------------------------------------------------------------------------------------------
+# --- 3. strided betas -------------------------------------------------------------------------
 
 
 def _original_betas(abar: Tensor, kept: list[int]) -> Tensor:
@@ -119,36 +136,55 @@ strided_betas = Exercise(
         Mistake(
             _original_betas,
             Words(
-                en="You kept the betas of single steps. A stride from one kept step to the next has to remove the "
-                "noise of all the steps between: its beta follows from the ratio of the two abars.",
-                zh="你沿用了单步的 beta。从一个保留步跨到下一个保留步，要去掉中间所有步的噪声："
-                "新的 beta 由两个 abar 之比决定。",
+                en=(
+                    "You kept the betas of single steps. A stride from one kept step to the"
+                    " next has to remove the noise of all the steps between: its beta follows"
+                    " from the ratio of the two abars."
+                ),
+                zh=(
+                    "你沿用了单步的 beta。从一个保留步跨到下一个保留步，要去掉中间所有步的噪声："
+                    "新的 beta 由两个 abar 之比决定。"
+                ),
             ),
         ),
         Mistake(
             _ratio_upside_down,
             Words(
-                en="The ratio is upside down: these betas are negative. abar falls, so abar_k / abar_(k-1) is below 1.",
-                zh="比值倒过来了，得到的 beta 是负数。abar 递减，所以 abar_k / abar_(k-1) 小于 1。",
+                en=(
+                    "The ratio is upside down: these betas are negative. abar falls, so abar_k"
+                    " / abar_(k-1) is below 1."
+                ),
+                zh=(
+                    "比值倒过来了，得到的 beta 是负数。abar 递减，所以 abar_k / abar_(k-1)"
+                    " 小于 1。"
+                ),
             ),
         ),
         Mistake(
             _first_forgotten,
             Words(
-                en="The first beta is 0 with you. Before the first kept step all of the picture is there: abar = 1.",
+                en=(
+                    "The first beta is 0 with you. Before the first kept step all of the"
+                    " picture is there: abar = 1."
+                ),
                 zh="你的第一个 beta 等于 0。第一个保留步之前图片完好无损：那里 abar = 1。",
             ),
         ),
     ],
-    hint=Words(en="1 - beta'_k is the ratio of two kept abars.", zh="1 - beta'_k 是相邻两个保留步的 abar 之比。"),
+    hint=Words(
+        en="1 - beta'_k is the ratio of two kept abars.",
+        zh="1 - beta'_k 是相邻两个保留步的 abar 之比。",
+    ),
 )
 
 
-# --- 4. the learned variance --------------------------------------------------------------------------------------
+# --- 4. the learned variance ------------------------------------------------------------------
 
 
 def _between(raw: Tensor, beta: float, beta_tilde: float) -> Tensor:
-    """Improved DDPM's variance between beta~ and beta, from the network's raw answer in about [-1, 1]."""
+    """Improved DDPM's variance between beta~ and beta, from the network's raw answer in about
+    [-1, 1].
+    """
     v = (raw + 1) / 2
     return torch.exp(v * math.log(beta) + (1 - v) * math.log(beta_tilde))
 
@@ -172,16 +208,24 @@ between = Exercise(
         Mistake(
             _linearly,
             Words(
-                en="The ends are right, but between them you mix the variances themselves. Mix their logarithms: near "
-                "the clean picture beta is many times beta_tilde, and the log scale gives every size its share.",
-                zh="两端是对的，但中间你混合的是方差本身。应当混合它们的对数："
-                "靠近干净图片时 beta 是 beta_tilde 的许多倍，取对数才能照顾到各个量级。",
+                en=(
+                    "The ends are right, but between them you mix the variances themselves. Mix"
+                    " their logarithms: near the clean picture beta is many times beta_tilde,"
+                    " and the log scale gives every size its share."
+                ),
+                zh=(
+                    "两端是对的，但中间你混合的是方差本身。应当混合它们的对数："
+                    "靠近干净图片时 beta 是 beta_tilde 的许多倍，取对数才能照顾到各个量级。"
+                ),
             ),
         ),
         Mistake(
             _raw_as_share,
             Words(
-                en="The network answers in about [-1, 1]. Map that to a share v in [0, 1] first: v = (raw + 1) / 2.",
+                en=(
+                    "The network answers in about [-1, 1]. Map that to a share v in [0, 1]"
+                    " first: v = (raw + 1) / 2."
+                ),
                 zh="网络的输出大约在 [-1, 1] 内。先把它换算成份额：v = (raw + 1) / 2。",
             ),
         ),
@@ -196,7 +240,7 @@ between = Exercise(
 )
 
 
-# --- 5. DDIM's sigma ----------------------------------------------------------------------------------------------
+# --- 5. DDIM's sigma --------------------------------------------------------------------------
 
 
 def _sigma(eta: float, abar: float, abar_prev: float) -> float:
@@ -208,33 +252,47 @@ sigma = Exercise(
     cases=lambda: [(1.0, 0.5, 0.6), (0.3, 0.5, 0.6), (0.0, 0.2, 0.9), (0.5, 0.01, 0.5)],
     mistakes=[
         Mistake(
-            lambda eta, abar, abar_prev: eta * (1 - abar_prev) / (1 - abar) * (1 - abar / abar_prev),
+            lambda eta, abar, abar_prev: (
+                eta * (1 - abar_prev) / (1 - abar) * (1 - abar / abar_prev)
+            ),
             Words(
-                en="With eta = 1 that is the posterior's variance. sigma is a standard deviation: take the root.",
+                en=(
+                    "With eta = 1 that is the posterior's variance. sigma is a standard"
+                    " deviation: take the root."
+                ),
                 zh="eta = 1 时这是后验的方差。sigma 是标准差：还要开平方根。",
             ),
         ),
         Mistake(
             lambda eta, abar, abar_prev: math.sqrt(eta) * _sigma(1.0, abar, abar_prev),
             Words(
-                en="eta scales the standard deviation, not the variance: it stands before the roots.",
+                en=(
+                    "eta scales the standard deviation, not the variance: it stands before the"
+                    " roots."
+                ),
                 zh="eta 缩放的是标准差，不是方差：它在根号外面。",
             ),
         ),
         Mistake(
             lambda eta, abar, abar_prev: eta * math.sqrt(1 - abar / abar_prev),
             Words(
-                en="With eta = 1 that is sqrt(beta), the larger of the two usual choices. DDIM's is sqrt(beta_tilde): "
-                "the factor (1 - abar_prev) / (1 - abar) is missing.",
-                zh="eta = 1 时这是 sqrt(beta)，即两种经典取法中较大的一个。DDIM 用的是 sqrt(beta_tilde)："
-                "缺了因子 (1 - abar_prev) / (1 - abar)。",
+                en=(
+                    "With eta = 1 that is sqrt(beta), the larger of the two usual choices."
+                    " DDIM's is sqrt(beta_tilde): the factor (1 - abar_prev) / (1 - abar) is"
+                    " missing."
+                ),
+                zh=(
+                    "eta = 1 时这是 sqrt(beta)，即两种经典取法中较大的一个。DDIM 用的是"
+                    " sqrt(beta_tilde)："
+                    "缺了因子 (1 - abar_prev) / (1 - abar)。"
+                ),
             ),
         ),
     ],
 )
 
 
-# --- 6. one step of DDIM, with clipping ---------------------------------------------------------------------------
+# --- 6. one step of DDIM, with clipping -------------------------------------------------------
 
 
 def _ddim(x_t: Tensor, eps: Tensor, abar: float, abar_prev: float) -> Tensor:
@@ -255,30 +313,45 @@ def _no_clip(x_t: Tensor, eps: Tensor, abar: float, abar_prev: float) -> Tensor:
 
 def _same_level(x_t: Tensor, eps: Tensor, abar: float, abar_prev: float) -> Tensor:
     x0 = ((x_t - math.sqrt(1 - abar) * eps) / math.sqrt(abar)).clamp(-1, 1)
-    return math.sqrt(abar_prev) * x0 + math.sqrt(1 - abar) * (x_t - math.sqrt(abar) * x0) / math.sqrt(1 - abar)
+    return math.sqrt(abar_prev) * x0 + math.sqrt(1 - abar) * (
+        x_t - math.sqrt(abar) * x0
+    ) / math.sqrt(1 - abar)
 
 
 ddim_step = Exercise(
     reference=_ddim,
-    cases=lambda: [(_pictures(0), _pictures(1), 0.5, 0.7), (_pictures(2), _pictures(3), 0.05, 0.3)],
+    cases=lambda: [
+        (_pictures(0), _pictures(1), 0.5, 0.7),
+        (_pictures(2), _pictures(3), 0.05, 0.3),
+    ],
     mistakes=[
         Mistake(
             _stale_eps,
             Words(
-                en="After clipping x_0 you still use the network's eps. The two no longer make x_t together: work eps "
-                "out again from x_t and the clipped x_0.",
-                zh="x_0 截断之后，你用的还是网络给的 eps。两者合起来已经不再等于 x_t："
-                "要由 x_t 和截断后的 x_0 重新算出 eps。",
+                en=(
+                    "After clipping x_0 you still use the network's eps. The two no longer make"
+                    " x_t together: work eps out again from x_t and the clipped x_0."
+                ),
+                zh=(
+                    "x_0 截断之后，你用的还是网络给的 eps。两者合起来已经不再等于 x_t："
+                    "要由 x_t 和截断后的 x_0 重新算出 eps。"
+                ),
             ),
         ),
         Mistake(
             _no_clip,
-            Words(en="Right, but for the clipping of x_0 to [-1, 1].", zh="除了没有把 x_0 截断到 [-1, 1]，其余都对。"),
+            Words(
+                en="Right, but for the clipping of x_0 to [-1, 1].",
+                zh="除了没有把 x_0 截断到 [-1, 1]，其余都对。",
+            ),
         ),
         Mistake(
             _same_level,
             Words(
-                en="The noise keeps its old level. At the new step it is sqrt(1 - abar_prev) strong.",
+                en=(
+                    "The noise keeps its old level. At the new step it is sqrt(1 - abar_prev)"
+                    " strong."
+                ),
                 zh="噪声还停在原来的强度。到了新的一步，它的系数是 sqrt(1 - abar_prev)。",
             ),
         ),
@@ -286,11 +359,13 @@ ddim_step = Exercise(
 )
 
 
-# --- 7. importance sampling ---------------------------------------------------------------------------------------
+# --- 7. importance sampling -------------------------------------------------------------------
 
 
 def _importance(history: Tensor) -> tuple[Tensor, Tensor]:
-    """From the last losses (T, 10): the probabilities p_t and the weights of the losses, both (T,)."""
+    """From the last losses (T, 10): the probabilities p_t and the weights of the losses, both
+    (T,).
+    """
     size = history.square().mean(dim=1).sqrt()
     p = size / size.sum()
     return p, 1 / (len(p) * p)
@@ -314,60 +389,91 @@ def _weights_of_the_sum(history: Tensor) -> tuple[Tensor, Tensor]:
 importance = Exercise(
     reference=_importance,
     cases=lambda: [
-        (torch.rand(8, 10, generator=torch.Generator().manual_seed(0)) * torch.logspace(0, -3, 8)[:, None],),
+        (
+            torch.rand(8, 10, generator=torch.Generator().manual_seed(0))
+            * torch.logspace(0, -3, 8)[:, None],
+        ),
         (torch.tensor([[1.0, 3.0], [2.0, 2.0]]),),
     ],
     mistakes=[
         Mistake(
             _by_mean,
             Words(
-                en="You weigh by the mean loss. The variance is least for the root of the mean SQUARE: a step whose "
-                "loss jumps about deserves more draws than one that costs the same every time.",
+                en=(
+                    "You weigh by the mean loss. The variance is least for the root of the mean"
+                    " SQUARE: a step whose loss jumps about deserves more draws than one that"
+                    " costs the same every time."
+                ),
                 zh="你按平均损失取概率。使方差最小的是均方根：同样的平均损失，忽大忽小的那一步值得多抽几次。",
             ),
         ),
-        Mistake(_no_root, Words(en="p_t goes with the root of the mean square.", zh="p_t 正比于均方值的平方根。")),
+        Mistake(
+            _no_root,
+            Words(
+                en="p_t goes with the root of the mean square.", zh="p_t 正比于均方值的平方根。"
+            ),
+        ),
         Mistake(
             _weights_of_the_sum,
             Words(
-                en="1 / p_t estimates the sum over the steps. The loop averages, as with uniform steps: 1 / (T p_t), "
-                "so that uniform p_t give weights of 1.",
-                zh="1 / p_t 估计的是各步之和。训练循环取的是平均，应当用 1 / (T p_t)：这样均匀抽样时权重正好是 1。",
+                en=(
+                    "1 / p_t estimates the sum over the steps. The loop averages, as with"
+                    " uniform steps: 1 / (T p_t), so that uniform p_t give weights of 1."
+                ),
+                zh=(
+                    "1 / p_t 估计的是各步之和。训练循环取的是平均，应当用 1 / (T"
+                    " p_t)：这样均匀抽样时权重正好是 1。"
+                ),
             ),
         ),
     ],
-    hint=Words(en="Uniform probabilities must give weights of exactly 1.", zh="概率均匀时，权重必须恰好等于 1。"),
+    hint=Words(
+        en="Uniform probabilities must give weights of exactly 1.",
+        zh="概率均匀时，权重必须恰好等于 1。",
+    ),
 )
 
 
-# --- 8. one step of DPM-Solver++ 2M -------------------------------------------------------------------------------
+# --- 8. one step of DPM-Solver++ 2M -----------------------------------------------------------
 
 
 def _lambda(abar: float) -> float:
     return 0.5 * math.log(abar / (1 - abar))
 
 
-def _two_m(x: Tensor, x0: Tensor, before: Tensor, abar_before: float, abar: float, abar_next: float) -> Tensor:
-    """From x at the level abar to abar_next; x0 is the guess here, before the one at abar_before."""
+def _two_m(
+    x: Tensor, x0: Tensor, before: Tensor, abar_before: float, abar: float, abar_next: float
+) -> Tensor:
+    """From x at the level abar to abar_next; x0 is the guess here, before the one at
+    abar_before.
+    """
     led = extrapolate(x0, before, _lambda(abar_before), _lambda(abar), _lambda(abar_next))
     return dpm_move(x, led, abar, abar_next)
 
 
-def _first_order(x: Tensor, x0: Tensor, before: Tensor, abar_before: float, abar: float, abar_next: float) -> Tensor:
+def _first_order(
+    x: Tensor, x0: Tensor, before: Tensor, abar_before: float, abar: float, abar_next: float
+) -> Tensor:
     return dpm_move(x, x0, abar, abar_next)
 
 
-def _r_upside_down(x: Tensor, x0: Tensor, before: Tensor, abar_before: float, abar: float, abar_next: float) -> Tensor:
+def _r_upside_down(
+    x: Tensor, x0: Tensor, before: Tensor, abar_before: float, abar: float, abar_next: float
+) -> Tensor:
     r = (_lambda(abar_next) - _lambda(abar)) / (_lambda(abar) - _lambda(abar_before))
     return dpm_move(x, (1 + 0.5 / r) * x0 - 0.5 / r * before, abar, abar_next)
 
 
-def _whole_step(x: Tensor, x0: Tensor, before: Tensor, abar_before: float, abar: float, abar_next: float) -> Tensor:
+def _whole_step(
+    x: Tensor, x0: Tensor, before: Tensor, abar_before: float, abar: float, abar_next: float
+) -> Tensor:
     r = (_lambda(abar) - _lambda(abar_before)) / (_lambda(abar_next) - _lambda(abar))
     return dpm_move(x, (1 + 1 / r) * x0 - 1 / r * before, abar, abar_next)
 
 
-def _backwards(x: Tensor, x0: Tensor, before: Tensor, abar_before: float, abar: float, abar_next: float) -> Tensor:
+def _backwards(
+    x: Tensor, x0: Tensor, before: Tensor, abar_before: float, abar: float, abar_next: float
+) -> Tensor:
     r = (_lambda(abar) - _lambda(abar_before)) / (_lambda(abar_next) - _lambda(abar))
     return dpm_move(x, (1 - 0.5 / r) * x0 + 0.5 / r * before, abar, abar_next)
 
@@ -389,14 +495,20 @@ two_m = Exercise(
         Mistake(
             _r_upside_down,
             Words(
-                en="r is upside down: it is the length of the step behind you over that of the step before you.",
+                en=(
+                    "r is upside down: it is the length of the step behind you over that of the"
+                    " step before you."
+                ),
                 zh="r 写反了：它是刚走完的那一步的长度，除以将要走的这一步的长度。",
             ),
         ),
         Mistake(
             _whole_step,
             Words(
-                en="You lead the line to the END of the step. Its mean over the step is its value halfway: 1 / (2r).",
+                en=(
+                    "You lead the line to the END of the step. Its mean over the step is its"
+                    " value halfway: 1 / (2r)."
+                ),
                 zh="你把直线延长到了这一步的终点。它在这一步上的平均值是中点处的值：系数是 1 / (2r)。",
             ),
         ),

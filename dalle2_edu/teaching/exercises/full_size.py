@@ -1,7 +1,7 @@
 """Exercises of chapter 24 (to full size), and the diagnoses of their usual mistakes.
 
-Each reference is the shortest right answer; each mistake is an answer that students (and published code) really give.
-"""
+Each reference is the shortest right answer; each mistake is an answer that students (and
+published code) really give."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 from dalle2_edu.teaching.checks import Exercise, Mistake
 from dalle2_edu.teaching.words import Words
 
-# --- 1. where a step stands ---------------------------------------------------------------------------------------
+# --- 1. where a step stands -------------------------------------------------------------------
 
 
 def _place(step: int, batch_size: int, samples: int) -> tuple[int, int]:
@@ -21,19 +21,31 @@ def _place(step: int, batch_size: int, samples: int) -> tuple[int, int]:
 
 place = Exercise(
     reference=_place,
-    cases=lambda: [(0, 4, 18), (3, 4, 18), (5, 4, 18), (9, 4, 18), (600_000, 4096, 250_000_000)],
+    cases=lambda: [
+        (0, 4, 18),
+        (3, 4, 18),
+        (5, 4, 18),
+        (9, 4, 18),
+        (600_000, 4096, 250_000_000),
+    ],
     mistakes=[
         Mistake(
             lambda step, batch_size, samples: divmod((step + 1) * batch_size, samples),
             Words(
-                en="This is where the step ends. The first step is step 0, and it begins with sample 0.",
+                en=(
+                    "This is where the step ends. The first step is step 0, and it begins with"
+                    " sample 0."
+                ),
                 zh="这是该步结束的地方。第一步的步号是 0，从第 0 个样本开始。",
             ),
         ),
         Mistake(
             lambda step, batch_size, samples: divmod(step, samples // batch_size),
             Words(
-                en="You count steps within the epoch, and lose the rest that fills no batch. Count samples.",
+                en=(
+                    "You count steps within the epoch, and lose the rest that fills no batch."
+                    " Count samples."
+                ),
                 zh="你在一轮里数的是步，还丢掉了凑不满一批的尾巴。请按样本数。",
             ),
         ),
@@ -45,11 +57,13 @@ place = Exercise(
             ),
         ),
     ],
-    hint=Words(en="How many samples came before? `divmod`.", zh="前面一共看过多少个样本？用 `divmod`。"),
+    hint=Words(
+        en="How many samples came before? `divmod`.", zh="前面一共看过多少个样本？用 `divmod`。"
+    ),
 )
 
 
-# --- 2. back into the official order ------------------------------------------------------------------------------
+# --- 2. back into the official order ----------------------------------------------------------
 
 
 def _heads_first(rows: Tensor, parts: int, head_channels: int) -> Tensor:
@@ -63,26 +77,43 @@ def _numbered(rows: int, columns: int) -> Tensor:
 
 heads_first = Exercise(
     reference=_heads_first,
-    cases=lambda: [(_numbered(48, 2), 3, 4), (_numbered(32, 1), 2, 4), (_numbered(12, 3), 3, 4)],
+    cases=lambda: [
+        (_numbered(48, 2), 3, 4),
+        (_numbered(32, 1), 2, 4),
+        (_numbered(12, 3), 3, 4),
+    ],
     mistakes=[
         Mistake(
-            lambda rows, parts, c: rows.unflatten(0, (-1, parts, c)).transpose(0, 1).flatten(0, 2),
+            lambda rows, parts, c: (
+                rows.unflatten(0, (-1, parts, c)).transpose(0, 1).flatten(0, 2)
+            ),
             Words(
-                en="This is `heads_last` once more: it reads the rows as if they were in the official order already.",
+                en=(
+                    "This is `heads_last` once more: it reads the rows as if they were in the"
+                    " official order already."
+                ),
                 zh="这还是 `heads_last`：它把输入当成已经是官方次序的了。",
             ),
         ),
         Mistake(
             lambda rows, parts, c: rows.unflatten(0, (parts, -1, c)).flatten(0, 2),
             Words(
-                en="Split and joined again, nothing has moved: the two axes, parts and heads, must be exchanged.",
+                en=(
+                    "Split and joined again, nothing has moved: the two axes, parts and heads,"
+                    " must be exchanged."
+                ),
                 zh="拆开又合上，什么都没动：要交换“部分”与“头”这两个轴。",
             ),
         ),
         Mistake(
-            lambda rows, parts, c: rows.unflatten(0, (parts, c, -1)).transpose(0, 1).flatten(0, 2),
+            lambda rows, parts, c: (
+                rows.unflatten(0, (parts, c, -1)).transpose(0, 1).flatten(0, 2)
+            ),
             Words(
-                en="You split a part into channels times heads. A head's channels stand together: heads x channels.",
+                en=(
+                    "You split a part into channels times heads. A head's channels stand"
+                    " together: heads x channels."
+                ),
                 zh="你把每一部分拆成了“通道 × 头”。一个头的各通道是挨在一起的，应拆成“头 × 通道”。",
             ),
         ),
@@ -94,11 +125,13 @@ heads_first = Exercise(
 )
 
 
-# --- 3. memory on each GPU ----------------------------------------------------------------------------------------
+# --- 3. memory on each GPU --------------------------------------------------------------------
 
 
 def _bytes_per_gpu(parameters: int, largest_block: int, gpus: int, sharded: bool) -> float:
-    """Weight, gradient, two moments and the average, 4 bytes each; under FSDP a share, and one block in bf16."""
+    """Weight, gradient, two moments and the average, 4 bytes each; under FSDP a share, and one
+    block in bf16.
+    """
     return 20 * parameters / gpus + 2 * largest_block if sharded else 20 * parameters
 
 
@@ -113,17 +146,27 @@ bytes_per_gpu = Exercise(
     mistakes=[
         Mistake(
             lambda parameters, largest_block, gpus, sharded: (
-                20 * parameters / gpus + 2 * largest_block if sharded else 20 * parameters / gpus
+                20 * parameters / gpus + 2 * largest_block
+                if sharded
+                else 20 * parameters / gpus
             ),
             Words(
-                en="DDP shares pictures, not weights: every GPU keeps all of them, however many there are.",
+                en=(
+                    "DDP shares pictures, not weights: every GPU keeps all of them, however"
+                    " many there are."
+                ),
                 zh="DDP 分摊的是图片，不是权重：不管有几块 GPU，每一块都保存全部权重。",
             ),
         ),
         Mistake(
-            lambda parameters, largest_block, gpus, sharded: 20 * parameters / gpus if sharded else 20 * parameters,
+            lambda parameters, largest_block, gpus, sharded: (
+                20 * parameters / gpus if sharded else 20 * parameters
+            ),
             Words(
-                en="A GPU can't compute with a share of a block: its weights are gathered first, and they need room.",
+                en=(
+                    "A GPU can't compute with a share of a block: its weights are gathered"
+                    " first, and they need room."
+                ),
                 zh="GPU 不能用一块权重的碎片做计算：要先把这一块收齐，收齐的权重也占地方。",
             ),
         ),
@@ -131,17 +174,23 @@ bytes_per_gpu = Exercise(
             lambda parameters, largest_block, gpus, sharded: (
                 16 * parameters / gpus + 2 * largest_block if sharded else 16 * parameters
             ),
-            Words(en="The moving average is missing: 4 bytes more.", zh="漏了滑动平均：还要 4 字节。"),
+            Words(
+                en="The moving average is missing: 4 bytes more.",
+                zh="漏了滑动平均：还要 4 字节。",
+            ),
         ),
     ],
     hint=Words(
-        en="Five numbers of 4 bytes a weight. FSDP divides all five, and adds one whole block of 2 bytes a weight.",
+        en=(
+            "Five numbers of 4 bytes a weight. FSDP divides all five, and adds one whole block"
+            " of 2 bytes a weight."
+        ),
         zh="每个权重有五个 4 字节的数。FSDP 把五个都分摊，另加一个完整的块，每个权重 2 字节。",
     ),
 )
 
 
-# --- 4. how mixed a batch is --------------------------------------------------------------------------------------
+# --- 4. how mixed a batch is ------------------------------------------------------------------
 
 
 def _distinct(window: int, batch: int) -> float:
@@ -160,7 +209,10 @@ distinct = Exercise(
         Mistake(
             lambda window, batch: float(min(window, batch)),
             Words(
-                en="This is the most there can be. Samples come at random: some shards come twice before others once.",
+                en=(
+                    "This is the most there can be. Samples come at random: some shards come"
+                    " twice before others once."
+                ),
                 zh="这是上限。样本是随机抽的：有的分片会先被抽到两次，有的还没轮到。",
             ),
         ),
@@ -173,24 +225,32 @@ distinct = Exercise(
         ),
     ],
     hint=Words(
-        en="One sample misses a given shard with probability 1 - 1/W, and B of them all miss it with ...",
+        en=(
+            "One sample misses a given shard with probability 1 - 1/W, and B of them all miss"
+            " it with ..."
+        ),
         zh="一个样本错过某个分片的概率是 1 - 1/W，B 个样本都错过它的概率是……",
     ),
 )
 
 
-# --- 5. unequal shares --------------------------------------------------------------------------------------------
+# --- 5. unequal shares ------------------------------------------------------------------------
 
 
 def _whole_gradient(gradients: Tensor, counts: Tensor) -> Tensor:
-    """Mean gradients (K, D) of shares of counts (K,) pictures -> the mean gradient of all, (D,)."""
+    """Mean gradients (K, D) of shares of counts (K,) pictures -> the mean gradient of all,
+    (D,).
+    """
     return (gradients * counts[:, None]).sum(dim=0) / counts.sum()
 
 
 def _gradient_cases() -> list[tuple[Tensor, Tensor]]:
     generator = torch.Generator().manual_seed(0)
     shares = ([4.0, 4.0], [6.0, 2.0], [1.0, 2.0, 3.0, 10.0])
-    return [(torch.randn(len(s), 5, generator=generator).double(), torch.tensor(s).double()) for s in shares]
+    return [
+        (torch.randn(len(s), 5, generator=generator).double(), torch.tensor(s).double())
+        for s in shares
+    ]
 
 
 whole_gradient = Exercise(
@@ -200,7 +260,10 @@ whole_gradient = Exercise(
         Mistake(
             lambda gradients, counts: gradients.mean(dim=0),
             Words(
-                en="Right only for equal shares: this gives a picture in a small share a louder voice.",
+                en=(
+                    "Right only for equal shares: this gives a picture in a small share a"
+                    " louder voice."
+                ),
                 zh="只有各份一样大时才对：这样写，小份里的每张图分量就重了。",
             ),
         ),
@@ -226,7 +289,7 @@ whole_gradient = Exercise(
 )
 
 
-# --- 6. the roofline ----------------------------------------------------------------------------------------------
+# --- 6. the roofline --------------------------------------------------------------------------
 
 
 def _attainable(flops: float, moved: float, peak: float, bandwidth: float) -> float:
@@ -236,7 +299,12 @@ def _attainable(flops: float, moved: float, peak: float, bandwidth: float) -> fl
 
 attainable = Exercise(
     reference=_attainable,
-    cases=lambda: [(1e9, 1e9, 1e12, 1e11), (1e12, 1e9, 1e12, 1e11), (2e9, 12e6, 3e12, 2e10), (1e6, 12e6, 3e12, 2e10)],
+    cases=lambda: [
+        (1e9, 1e9, 1e12, 1e11),
+        (1e12, 1e9, 1e12, 1e11),
+        (2e9, 12e6, 3e12, 2e10),
+        (1e6, 12e6, 3e12, 2e10),
+    ],
     mistakes=[
         Mistake(
             lambda flops, moved, peak, bandwidth: flops / moved * bandwidth,
@@ -255,7 +323,10 @@ attainable = Exercise(
         Mistake(
             lambda flops, moved, peak, bandwidth: min(peak, bandwidth),
             Words(
-                en="Bytes a second are no operations a second: multiply by the operations per byte.",
+                en=(
+                    "Bytes a second are no operations a second: multiply by the operations per"
+                    " byte."
+                ),
                 zh="每秒字节数不是每秒运算数：要乘上每字节的运算数。",
             ),
         ),
@@ -267,17 +338,23 @@ attainable = Exercise(
 )
 
 
-# --- 7. days ------------------------------------------------------------------------------------------------------
+# --- 7. days ----------------------------------------------------------------------------------
 
 
-def _days(forward: float, batch: int, iterations: int, gpus: int, peak: float, utilisation: float) -> float:
+def _days(
+    forward: float, batch: int, iterations: int, gpus: int, peak: float, utilisation: float
+) -> float:
     """Days of training; `forward` is the operations of one pass over one example."""
     return 3 * forward * batch * iterations / (gpus * peak * utilisation) / 86_400
 
 
 days = Exercise(
     reference=_days,
-    cases=lambda: [(1e12, 2048, 800_000, 256, 3e14, 0.4), (5e11, 64, 5500, 1, 1e12, 0.5), (1e9, 1, 1, 1, 1e9, 1.0)],
+    cases=lambda: [
+        (1e12, 2048, 800_000, 256, 3e14, 0.4),
+        (5e11, 64, 5500, 1, 1e12, 0.5),
+        (1e9, 1, 1, 1, 1e9, 1.0),
+    ],
     mistakes=[
         Mistake(
             lambda forward, batch, iterations, gpus, peak, utilisation: (
@@ -305,17 +382,22 @@ days = Exercise(
         ),
     ],
     hint=Words(
-        en="All operations by operations a second, by the seconds of a day. Forward and backward are three forwards.",
+        en=(
+            "All operations by operations a second, by the seconds of a day. Forward and"
+            " backward are three forwards."
+        ),
         zh="总运算量除以每秒运算量，再除以一天的秒数。前向加反向等于三次前向。",
     ),
 )
 
 
-# --- 8. the noise scale -------------------------------------------------------------------------------------------
+# --- 8. the noise scale -----------------------------------------------------------------------
 
 
 def _noise_scale(small: float, large: float, b_small: int, b_large: int) -> float:
-    """tr Sigma / |G|^2 from the mean squared lengths of the gradients of small and large batches."""
+    """tr Sigma / |G|^2 from the mean squared lengths of the gradients of small and large
+    batches.
+    """
     length = (b_large * large - b_small * small) / (b_large - b_small)
     variance = (small - large) / (1 / b_small - 1 / b_large)
     return variance / length
@@ -323,23 +405,39 @@ def _noise_scale(small: float, large: float, b_small: int, b_large: int) -> floa
 
 noise_scale = Exercise(
     reference=_noise_scale,
-    cases=lambda: [(1 + 100 / 4, 1 + 100 / 64, 4, 64), (0.3 + 7 / 2, 0.3 + 7 / 8, 2, 8), (5.0, 2.0, 1, 16)],
+    cases=lambda: [
+        (1 + 100 / 4, 1 + 100 / 64, 4, 64),
+        (0.3 + 7 / 2, 0.3 + 7 / 8, 2, 8),
+        (5.0, 2.0, 1, 16),
+    ],
     mistakes=[
         Mistake(
-            lambda small, large, b_small, b_large: (small - large) / (1 / b_small - 1 / b_large) / large,
+            lambda small, large, b_small, b_large: (
+                (small - large) / (1 / b_small - 1 / b_large) / large
+            ),
             Words(
-                en="You took the large batch's gradient for the true one; its noise is still in it.",
+                en=(
+                    "You took the large batch's gradient for the true one; its noise is still"
+                    " in it."
+                ),
                 zh="你把大批的梯度当成了真梯度，可里面还有噪声。",
             ),
         ),
         Mistake(
-            lambda small, large, b_small, b_large: 1 / _noise_scale(small, large, b_small, b_large),
+            lambda small, large, b_small, b_large: (
+                1 / _noise_scale(small, large, b_small, b_large)
+            ),
             Words(en="Upside down.", zh="分子分母颠倒了。"),
         ),
         Mistake(
-            lambda small, large, b_small, b_large: (small - large) / (1 / b_small - 1 / b_large),
+            lambda small, large, b_small, b_large: (
+                (small - large) / (1 / b_small - 1 / b_large)
+            ),
             Words(
-                en="This is the variance of one picture's gradient; divide it by the true gradient's squared length.",
+                en=(
+                    "This is the variance of one picture's gradient; divide it by the true"
+                    " gradient's squared length."
+                ),
                 zh="这是单张图的梯度方差；还要除以真梯度长度的平方。",
             ),
         ),

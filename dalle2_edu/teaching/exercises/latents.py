@@ -1,7 +1,8 @@
-"""Exercises of chapter 19 (variations, blends, text diffs), and the diagnoses of their usual mistakes.
+"""Exercises of chapter 19 (variations, blends, text diffs), and the diagnoses of their usual
+mistakes.
 
-Each reference is the shortest right answer; each mistake is an answer that students (and published code) really give.
-"""
+Each reference is the shortest right answer; each mistake is an answer that students (and
+published code) really give."""
 
 from __future__ import annotations
 
@@ -15,7 +16,9 @@ from dalle2_edu.teaching.words import Words
 
 
 def _numbers(*shape: int, seed: int) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    return torch.randn(
+        shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64
+    )
 
 
 def _unit(*shape: int, seed: int) -> Tensor:
@@ -23,7 +26,7 @@ def _unit(*shape: int, seed: int) -> Tensor:
     return torch.nn.functional.normalize(_numbers(*shape, seed=seed), dim=-1)
 
 
-# --- 1. how short the straight line gets --------------------------------------------------------------------------
+# --- 1. how short the straight line gets ------------------------------------------------------
 
 
 def _lerp_length(omega: float, share: float) -> float:
@@ -37,7 +40,10 @@ lerp_length = Exercise(
     mistakes=[
         Mistake(
             lambda omega, share: _lerp_length(omega, share) ** 2,
-            Words(en="That is the squared length: take the root.", zh="这是长度的平方：还要开平方根。"),
+            Words(
+                en="That is the squared length: take the root.",
+                zh="这是长度的平方：还要开平方根。",
+            ),
         ),
         Mistake(
             lambda omega, share: math.cos(omega / 2),
@@ -47,7 +53,9 @@ lerp_length = Exercise(
             ),
         ),
         Mistake(
-            lambda omega, share: math.sqrt((1 - share) ** 2 + share**2 + share * (1 - share) * math.cos(omega)),
+            lambda omega, share: math.sqrt(
+                (1 - share) ** 2 + share**2 + share * (1 - share) * math.cos(omega)
+            ),
             Words(
                 en="The mixed term comes twice: |u + w|² = |u|² + |w|² + 2 u · w.",
                 zh="交叉项要出现两次：|u + w|² = |u|² + |w|² + 2 u · w。",
@@ -56,7 +64,10 @@ lerp_length = Exercise(
         Mistake(
             lambda omega, share: math.sqrt((1 - share) ** 2 + share**2),
             Words(
-                en="That holds at a right angle only. The dot product of a and b is cos(omega), not 0.",
+                en=(
+                    "That holds at a right angle only. The dot product of a and b is"
+                    " cos(omega), not 0."
+                ),
                 zh="这只在直角时成立。a 与 b 的点积是 cos(omega)，不是 0。",
             ),
         ),
@@ -68,7 +79,7 @@ lerp_length = Exercise(
 )
 
 
-# --- 2. the angle -------------------------------------------------------------------------------------------------
+# --- 2. the angle -----------------------------------------------------------------------------
 
 
 def _angle(a: Tensor, b: Tensor) -> Tensor:
@@ -86,23 +97,34 @@ angle = Exercise(
     cases=lambda: [
         (_unit(8, seed=1).float(), _unit(8, seed=2).float()),
         (3 * _unit(8, seed=3).float(), 0.2 * _unit(8, seed=4).float()),
-        (torch.tensor([1.0, 0.0]), torch.tensor([1.0, 1e-4])),  # acos sees no angle here: cos is 1 - 5e-9
+        (
+            torch.tensor([1.0, 0.0]),
+            torch.tensor([1.0, 1e-4]),
+        ),  # acos sees no angle here: cos is 1 - 5e-9
         (torch.tensor([1.0, 0.0]), torch.tensor([-1.0, 1e-4])),
     ],
     mistakes=[
         Mistake(
             _angle_by_acos,
             Words(
-                en="Right on paper. In float32 the cosine of 0.0001 is 1 - 5e-9, and is stored as 1: acos gives 0. "
-                "Take the angle from the lengths of a - b and a + b, with atan2.",
-                zh="纸面上没错。可是在 float32 里，0.0001 的余弦是 1 - 5e-9，存下来就是 1，acos 得到 0。"
-                "改用 a - b 与 a + b 的长度，由 atan2 求角。",
+                en=(
+                    "Right on paper. In float32 the cosine of 0.0001 is 1 - 5e-9, and is stored"
+                    " as 1: acos gives 0. Take the angle from the lengths of a - b and a + b,"
+                    " with atan2."
+                ),
+                zh=(
+                    "纸面上没错。可是在 float32 里，0.0001 的余弦是 1 - 5e-9，存下来就是 1，acos 得到 0。"
+                    "改用 a - b 与 a + b 的长度，由 atan2 求角。"
+                ),
             ),
         ),
         Mistake(
             lambda a, b: torch.acos(((a / a.norm()) * (b / b.norm())).clamp(-1, 1)),
             Words(
-                en="That is a number for each coordinate. The dot product is the SUM of the products.",
+                en=(
+                    "That is a number for each coordinate. The dot product is the SUM of the"
+                    " products."
+                ),
                 zh="这样每个坐标各得一个数。点积是各坐标之积的总和。",
             ),
         ),
@@ -114,7 +136,9 @@ angle = Exercise(
             ),
         ),
         Mistake(
-            lambda a, b: torch.atan2((a / a.norm() - b / b.norm()).norm(), (a / a.norm() + b / b.norm()).norm()),
+            lambda a, b: torch.atan2(
+                (a / a.norm() - b / b.norm()).norm(), (a / a.norm() + b / b.norm()).norm()
+            ),
             Words(
                 en="Half of it: |a - b| is 2 sin(omega / 2).",
                 zh="只有一半：|a - b| 等于 2 sin(omega / 2)。",
@@ -129,23 +153,29 @@ angle = Exercise(
 )
 
 
-# --- 3. slerp that survives equal vectors --------------------------------------------------------------------------
+# --- 3. slerp that survives equal vectors -----------------------------------------------------
 
 
 def _slerp(a: Tensor, b: Tensor, share: float) -> Tensor:
-    """The arc between two vectors of any length (D,): the direction turns evenly, the length goes evenly."""
+    """The arc between two vectors of any length (D,): the direction turns evenly, the length
+    goes evenly.
+    """
     length = (1 - share) * a.norm() + share * b.norm()
     a, b = a / a.norm(), b / b.norm()
     omega = 2 * torch.atan2((a - b).norm(), (a + b).norm())
     aside = b - (a @ b) * a
-    p = aside / aside.norm().clamp(min=1e-12)  # nothing where a and b are parallel; sin(0) makes it count for nothing
+    p = aside / aside.norm().clamp(
+        min=1e-12
+    )  # nothing where a and b are parallel; sin(0) makes it count for nothing
     return length * (torch.cos(share * omega) * a + torch.sin(share * omega) * p)
 
 
 def _two_sines(a: Tensor, b: Tensor, share: float) -> Tensor:
     """Shoemake's form, for unit vectors."""
     omega = torch.acos((a @ b).clamp(-1, 1))
-    return (torch.sin((1 - share) * omega) * a + torch.sin(share * omega) * b) / torch.sin(omega)
+    return (torch.sin((1 - share) * omega) * a + torch.sin(share * omega) * b) / torch.sin(
+        omega
+    )
 
 
 def _unit_slerp(a: Tensor, b: Tensor, share: float) -> Tensor:
@@ -159,7 +189,9 @@ def _sines_of_units(a: Tensor, b: Tensor, share: float) -> Tensor:
 
 def _elementwise(a: Tensor, b: Tensor, share: float) -> Tensor:
     omega = torch.acos((a / a.norm()) * (b / b.norm()))
-    return (torch.sin((1 - share) * omega) * a + torch.sin(share * omega) * b) / torch.sin(omega)
+    return (torch.sin((1 - share) * omega) * a + torch.sin(share * omega) * b) / torch.sin(
+        omega
+    )
 
 
 slerp = Exercise(
@@ -177,46 +209,64 @@ slerp = Exercise(
         Mistake(
             _elementwise,
             Words(
-                en="Your omega is a vector: acos of an elementwise product. The cosine of the angle is the SUM of the "
-                "products. This is the bug of the clinic.",
-                zh="你的 omega 是一个向量：对逐元素的乘积取了 acos。夹角的余弦是各坐标之积的总和。"
-                "这正是诊室里的那个错误。",
+                en=(
+                    "Your omega is a vector: acos of an elementwise product. The cosine of the"
+                    " angle is the SUM of the products. This is the bug of the clinic."
+                ),
+                zh=(
+                    "你的 omega 是一个向量：对逐元素的乘积取了 acos。夹角的余弦是各坐标之积的总和。"
+                    "这正是诊室里的那个错误。"
+                ),
             ),
         ),
         Mistake(
             _sines_of_units,
             Words(
-                en="Right, but for the last case: between equal vectors sin(omega) is 0, and 0/0 is nan.",
+                en=(
+                    "Right, but for the last case: between equal vectors sin(omega) is 0, and"
+                    " 0/0 is nan."
+                ),
                 zh="前两组都对，最后一组不行：两个向量相同时 sin(omega) 等于 0，0/0 得 nan。",
             ),
         ),
         Mistake(
             _two_sines,
             Words(
-                en="The formula asks for unit vectors. Divide by the lengths first, and give a length back at the end.",
+                en=(
+                    "The formula asks for unit vectors. Divide by the lengths first, and give a"
+                    " length back at the end."
+                ),
                 zh="这个公式只适用于单位向量。先除以各自的长度，最后再乘回一个长度。",
             ),
         ),
         Mistake(
             _unit_slerp,
             Words(
-                en="The direction is right; the length is always 1. It has to go evenly from |a| to |b|.",
+                en=(
+                    "The direction is right; the length is always 1. It has to go evenly from"
+                    " |a| to |b|."
+                ),
                 zh="方向对了，但长度总是 1。长度要从 |a| 均匀地走到 |b|。",
             ),
         ),
         Mistake(
             lambda a, b, share: _slerp(b, a, share),
-            Words(en="The ends are swapped: share 0 is a.", zh="两端颠倒了：share 为 0 时应是 a。"),
+            Words(
+                en="The ends are swapped: share 0 is a.", zh="两端颠倒了：share 为 0 时应是 a。"
+            ),
         ),
     ],
     hint=Words(
-        en="Equation (19.8): cos(share omega) a + sin(share omega) p needs no division by sin(omega).",
+        en=(
+            "Equation (19.8): cos(share omega) a + sin(share omega) p needs no division by"
+            " sin(omega)."
+        ),
         zh="用式 (19.8)：cos(share omega) a + sin(share omega) p，不必除以 sin(omega)。",
     ),
 )
 
 
-# --- 4. opposite vectors --------------------------------------------------------------------------------------------
+# --- 4. opposite vectors ----------------------------------------------------------------------
 
 
 def _half_circle(a: Tensor, share: float) -> Tensor:
@@ -279,19 +329,25 @@ half_circle = Exercise(
         Mistake(
             _by_the_largest,
             Words(
-                en="You take the axis that a has MOST of. Then little is left of it off a, in the worst case nothing.",
+                en=(
+                    "You take the axis that a has MOST of. Then little is left of it off a, in"
+                    " the worst case nothing."
+                ),
                 zh="你取了 a 分量最大的那条轴。减去沿 a 的部分后所剩无几，最坏时什么也不剩。",
             ),
         ),
     ],
     hint=Words(
-        en="axis = the unit vector of coordinate argmin |a|; p = normalise(axis - (a · axis) a).",
+        en=(
+            "axis = the unit vector of coordinate argmin |a|; p = normalise(axis - (a ·"
+            " axis) a)."
+        ),
         zh="axis 是第 argmin |a| 个坐标轴的单位向量；p = normalise(axis - (a · axis) a)。",
     ),
 )
 
 
-# --- 5. the text direction ------------------------------------------------------------------------------------------
+# --- 5. the text direction --------------------------------------------------------------------
 
 
 def _direction(target: Tensor, source: Tensor) -> Tensor:
@@ -302,23 +358,35 @@ def _direction(target: Tensor, source: Tensor) -> Tensor:
 
 text_direction = Exercise(
     reference=_direction,
-    cases=lambda: [(_unit(3, 8, seed=11), _unit(3, 8, seed=12)), (_unit(1, 4, seed=13), _unit(1, 4, seed=14))],
+    cases=lambda: [
+        (_unit(3, 8, seed=11), _unit(3, 8, seed=12)),
+        (_unit(1, 4, seed=13), _unit(1, 4, seed=14)),
+    ],
     mistakes=[
         Mistake(
             lambda target, source: target - source,
             Words(
-                en="The direction is right, the length is not 1: slerp would change the length on the way.",
+                en=(
+                    "The direction is right, the length is not 1: slerp would change the length"
+                    " on the way."
+                ),
                 zh="方向对了，长度却不是 1：球面插值的途中长度会变。",
             ),
         ),
         Mistake(
             lambda target, source: _direction(source, target),
-            Words(en="You walk from the target back to the source.", zh="你从目标走回了原文：方向反了。"),
+            Words(
+                en="You walk from the target back to the source.",
+                zh="你从目标走回了原文：方向反了。",
+            ),
         ),
         Mistake(
             lambda target, source: (target - source) / (target - source).norm(),
             Words(
-                en="You divide by the length of the whole batch: each row needs its own, dim=1, keepdim=True.",
+                en=(
+                    "You divide by the length of the whole batch: each row needs its own,"
+                    " dim=1, keepdim=True."
+                ),
                 zh="你除的是整批的长度：每一行要除以自己的长度，dim=1, keepdim=True。",
             ),
         ),
@@ -330,11 +398,14 @@ text_direction = Exercise(
             ),
         ),
     ],
-    hint=Words(en="Subtract, then divide each row by its own length.", zh="先相减，再让每一行除以自己的长度。"),
+    hint=Words(
+        en="Subtract, then divide each row by its own length.",
+        zh="先相减，再让每一行除以自己的长度。",
+    ),
 )
 
 
-# --- 6. a step of the inversion -------------------------------------------------------------------------------------
+# --- 6. a step of the inversion ---------------------------------------------------------------
 
 
 def _invert_step(x: Tensor, pred_x0: Tensor, abar: float, abar_next: float) -> Tensor:
@@ -367,21 +438,30 @@ invert_step = Exercise(
         Mistake(
             _noise_afresh,
             Words(
-                en="You add fresh noise. Then x_T belongs to any picture: the inversion keeps the noise that is in x.",
+                en=(
+                    "You add fresh noise. Then x_T belongs to any picture: the inversion keeps"
+                    " the noise that is in x."
+                ),
                 zh="你加的是新噪声，那样 x_T 与这张图就没有关系了：反演要沿用 x 里已有的噪声。",
             ),
         ),
         Mistake(
             _forward_process,
             Words(
-                en="That is a step of the forward process q, which rolls dice. The inversion is a function of x.",
+                en=(
+                    "That is a step of the forward process q, which rolls dice. The inversion"
+                    " is a function of x."
+                ),
                 zh="这是前向过程 q 的一步，是掷骰子。反演是 x 的确定函数。",
             ),
         ),
         Mistake(
             _eps_of_the_far_end,
             Words(
-                en="That gives x back: the noise must be worked out at the level where x is, abar, not at abar_next.",
+                en=(
+                    "That gives x back: the noise must be worked out at the level where x is,"
+                    " abar, not at abar_next."
+                ),
                 zh="这样又得回了 x：噪声要按 x 所在的强度 abar 来求，而不是 abar_next。",
             ),
         ),
@@ -394,18 +474,25 @@ invert_step = Exercise(
         ),
     ],
     hint=Words(
-        en="First the noise in x, from (9.1) solved for eps; then put both together at abar_next.",
+        en=(
+            "First the noise in x, from (9.1) solved for eps; then put both together at"
+            " abar_next."
+        ),
         zh="先由 (9.1) 解出 x 里的噪声 eps，再按 abar_next 把两者合起来。",
     ),
 )
 
 
-# --- 7. how much of x_T survives ------------------------------------------------------------------------------------
+# --- 7. how much of x_T survives --------------------------------------------------------------
 
 
 def _kept(abar: Tensor, abar_prev: Tensor, eta: float) -> Tensor:
-    """The share of the noise in x_T that is left after the last step but one: abar (K,), cleanest step first."""
-    fresh = (eta**2 * (1 - abar_prev) / (1 - abar) * (1 - abar / abar_prev))[1:]  # sigma² of each step that adds noise
+    """The share of the noise in x_T that is left after the last step but one: abar (K,),
+    cleanest step first.
+    """
+    fresh = (eta**2 * (1 - abar_prev) / (1 - abar) * (1 - abar / abar_prev))[
+        1:
+    ]  # sigma² of each step that adds noise
     return (1 - fresh / (1 - abar_prev[1:])).sqrt().prod()
 
 
@@ -430,12 +517,20 @@ def _not_divided(abar: Tensor, abar_prev: Tensor, eta: float) -> Tensor:
 
 kept_noise = Exercise(
     reference=_kept,
-    cases=lambda: [(*_levels(6), 1.0), (*_levels(10), 0.5), (*_levels(4, 0.2), 0.25), (*_levels(5), 0.0)],
+    cases=lambda: [
+        (*_levels(6), 1.0),
+        (*_levels(10), 0.5),
+        (*_levels(4, 0.2), 0.25),
+        (*_levels(5), 0.0),
+    ],
     mistakes=[
         Mistake(
             _kept_variance,
             Words(
-                en="That is the share of the variance. The share of the noise itself is its root.",
+                en=(
+                    "That is the share of the variance. The share of the noise itself is its"
+                    " root."
+                ),
                 zh="这是方差的份额。噪声本身的份额还要开平方根。",
             ),
         ),
@@ -449,19 +544,25 @@ kept_noise = Exercise(
         Mistake(
             _not_divided,
             Words(
-                en="After the step the noise has the variance 1 - abar_prev, not 1: compare sigma² with that.",
+                en=(
+                    "After the step the noise has the variance 1 - abar_prev, not 1: compare"
+                    " sigma² with that."
+                ),
                 zh="走完这一步，噪声的方差是 1 - abar_prev，不是 1：sigma² 要与它相比。",
             ),
         ),
     ],
     hint=Words(
-        en="Equation (19.5). Leave out index 0: its abar_prev is 1, and there is no noise left to share.",
+        en=(
+            "Equation (19.5). Leave out index 0: its abar_prev is 1, and there is no noise left"
+            " to share."
+        ),
         zh="见式 (19.5)。去掉下标 0：那里 abar_prev 等于 1，已经没有噪声可分。",
     ),
 )
 
 
-# --- 8. PSNR of a batch ---------------------------------------------------------------------------------------------
+# --- 8. PSNR of a batch -----------------------------------------------------------------------
 
 
 def _psnr(given: Tensor, wanted: Tensor) -> Tensor:
@@ -473,38 +574,60 @@ def _psnr(given: Tensor, wanted: Tensor) -> Tensor:
 psnr = Exercise(
     reference=_psnr,
     cases=lambda: [
-        (_numbers(3, 3, 4, 4, seed=19).clamp(-1, 1), _numbers(3, 3, 4, 4, seed=20).clamp(-1, 1)),
-        (torch.tensor([0.5, -0.25]).view(2, 1, 1, 1).expand(2, 3, 4, 4), torch.zeros(2, 3, 4, 4)),
+        (
+            _numbers(3, 3, 4, 4, seed=19).clamp(-1, 1),
+            _numbers(3, 3, 4, 4, seed=20).clamp(-1, 1),
+        ),
+        (
+            torch.tensor([0.5, -0.25]).view(2, 1, 1, 1).expand(2, 3, 4, 4),
+            torch.zeros(2, 3, 4, 4),
+        ),
     ],
     mistakes=[
         Mistake(
             lambda given, wanted: 10 * torch.log10(4 / (given - wanted).square().mean()),
             Words(
-                en="One number for the whole batch. Average over each picture's own pixels: flatten(1), mean(dim=1).",
+                en=(
+                    "One number for the whole batch. Average over each picture's own pixels:"
+                    " flatten(1), mean(dim=1)."
+                ),
                 zh="整批只得到一个数。应对每张图自己的像素取平均：flatten(1)，再 mean(dim=1)。",
             ),
         ),
         Mistake(
-            lambda given, wanted: 10 * torch.log10(1 / (given - wanted).square().flatten(1).mean(dim=1)),
+            lambda given, wanted: (
+                10 * torch.log10(1 / (given - wanted).square().flatten(1).mean(dim=1))
+            ),
             Words(
                 en="Too small by 6.02 dB. From -1 to 1 the peak is 2, and its square 4.",
                 zh="小了 6.02 dB。从 -1 到 1，峰值是 2，平方是 4。",
             ),
         ),
         Mistake(
-            lambda given, wanted: (10 * torch.log10(4 / (given - wanted).square())).flatten(1).mean(dim=1),
+            lambda given, wanted: (
+                (10 * torch.log10(4 / (given - wanted).square())).flatten(1).mean(dim=1)
+            ),
             Words(
-                en="You average the pixels' decibels. Average the squared errors first, then take one logarithm: a "
-                "pixel that happens to fit exactly would have infinitely many decibels.",
-                zh="你平均的是每个像素的分贝数。应先平均平方误差，再取一次对数：恰好完全相同的像素，分贝数是无穷大。",
+                en=(
+                    "You average the pixels' decibels. Average the squared errors first, then"
+                    " take one logarithm: a pixel that happens to fit exactly would have"
+                    " infinitely many decibels."
+                ),
+                zh=(
+                    "你平均的是每个像素的分贝数。应先平均平方误差，"
+                    "再取一次对数：恰好完全相同的像素，分贝数是无穷大。"
+                ),
             ),
         ),
     ],
-    hint=Words(en="4 over the mean squared error of each picture.", zh="用 4 除以每张图各自的均方误差。"),
+    hint=Words(
+        en="4 over the mean squared error of each picture.",
+        zh="用 4 除以每张图各自的均方误差。",
+    ),
 )
 
 
-# --- 9. PCA ---------------------------------------------------------------------------------------------------------
+# --- 9. PCA -----------------------------------------------------------------------------------
 
 
 def _reconstruct(z: Tensor, mean: Tensor, axes: Tensor, rank: int) -> Tensor:
@@ -542,11 +665,17 @@ reconstruct = Exercise(
         Mistake(
             _no_mean,
             Words(
-                en="The axes start at the mean, not at 0: take it away first, and put it back at the end.",
+                en=(
+                    "The axes start at the mean, not at 0: take it away first, and put it back"
+                    " at the end."
+                ),
                 zh="这些轴以均值为原点，不以 0 为原点：先减去均值，最后再加回来。",
             ),
         ),
-        Mistake(_mean_forgotten, Words(en="The mean has to come back at the end.", zh="最后要把均值加回来。")),
+        Mistake(
+            _mean_forgotten,
+            Words(en="The mean has to come back at the end.", zh="最后要把均值加回来。"),
+        ),
         Mistake(
             _columns,
             Words(en="Here each axis is a ROW of axes.", zh="这里每条轴是 axes 的一行。"),
@@ -554,7 +683,10 @@ reconstruct = Exercise(
         Mistake(
             _last_axes,
             Words(
-                en="Those are the last axes. They are sorted by falling variance: keep the first.",
+                en=(
+                    "Those are the last axes. They are sorted by falling variance: keep the"
+                    " first."
+                ),
                 zh="你留下的是最后几条轴。轴按方差从大到小排列：要留前面的。",
             ),
         ),
@@ -566,7 +698,7 @@ reconstruct = Exercise(
 )
 
 
-# --- 10. what CLIP would bet ----------------------------------------------------------------------------------------
+# --- 10. what CLIP would bet ------------------------------------------------------------------
 
 
 def _probabilities(image_emb: Tensor, text_emb: Tensor, scale: float) -> Tensor:
@@ -589,16 +721,27 @@ probabilities = Exercise(
             ),
         ),
         Mistake(
-            lambda image_emb, text_emb, scale: torch.softmax(scale * image_emb @ text_emb.T, dim=0),
+            lambda image_emb, text_emb, scale: torch.softmax(
+                scale * image_emb @ text_emb.T, dim=0
+            ),
             Words(
-                en="Your columns sum to 1: pictures compete for a caption. Captions compete for each picture, dim=1.",
+                en=(
+                    "Your columns sum to 1: pictures compete for a caption. Captions compete"
+                    " for each picture, dim=1."
+                ),
                 zh="你的每一列之和是 1：成了图片争描述文字。应当是各条描述文字争同一张图，dim=1。",
             ),
         ),
         Mistake(
             lambda image_emb, text_emb, scale: scale * image_emb @ text_emb.T,
-            Words(en="Those are the logits; the softmax is missing.", zh="这是 logits，还差一个 softmax。"),
+            Words(
+                en="Those are the logits; the softmax is missing.",
+                zh="这是 logits，还差一个 softmax。",
+            ),
         ),
     ],
-    hint=Words(en="softmax over the captions of scale · cosine.", zh="对 scale · 余弦 在各条描述文字之间取 softmax。"),
+    hint=Words(
+        en="softmax over the captions of scale · cosine.",
+        zh="对 scale · 余弦 在各条描述文字之间取 softmax。",
+    ),
 )

@@ -1,7 +1,7 @@
 """Exercises of chapter 15 (the prior), and the diagnoses of their usual mistakes.
 
-Each reference is the shortest right answer; each mistake is an answer that students (and published code) really give.
-"""
+Each reference is the shortest right answer; each mistake is an answer that students (and
+published code) really give."""
 
 from __future__ import annotations
 
@@ -20,14 +20,18 @@ Network = Callable[[Tensor, Tensor], Tensor]  # (noised embedding, text) -> gues
 
 
 def _normal(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    return torch.randn(
+        *shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64
+    )
 
 
-# --- 1. the input scale -------------------------------------------------------------------------------------------
+# --- 1. the input scale -----------------------------------------------------------------------
 
 
 def _scale(dims: int, std: float) -> float:
-    """What to multiply unit vectors of so many dimensions by, for this standard deviation in each dimension."""
+    """What to multiply unit vectors of so many dimensions by, for this standard deviation in
+    each dimension.
+    """
     return std * math.sqrt(dims)
 
 
@@ -38,29 +42,36 @@ scale = Exercise(
         Mistake(
             lambda dims, std: std * dims,
             Words(
-                en="The squares of a unit vector's numbers add up to 1, so their mean square is 1/D and their size "
-                "1/sqrt(D). You divided by 1/D.",
+                en=(
+                    "The squares of a unit vector's numbers add up to 1, so their mean square"
+                    " is 1/D and their size 1/sqrt(D). You divided by 1/D."
+                ),
                 zh="单位向量各数的平方和是 1，所以均方是 1/D，大小是 1/sqrt(D)。你除以的是 1/D。",
             ),
         ),
         Mistake(
             lambda dims, std: std / math.sqrt(dims),
             Words(
-                en="That is the size the numbers would have if the whole vector had length std. They are too small as "
-                "they are: the factor must be larger than std.",
+                en=(
+                    "That is the size the numbers would have if the whole vector had length"
+                    " std. They are too small as they are: the factor must be larger than std."
+                ),
                 zh="这是整个向量的长度为 std 时各数的大小。现在的数本来就太小：因子应当大于 std。",
             ),
         ),
         Mistake(
             lambda dims, std: math.sqrt(dims),
-            Words(en="Right for a standard deviation of 1. Now for std.", zh="标准差为 1 时是对的。现在要的是 std。"),
+            Words(
+                en="Right for a standard deviation of 1. Now for std.",
+                zh="标准差为 1 时是对的。现在要的是 std。",
+            ),
         ),
     ],
     hint=Words(en="How large is one number of a unit vector?", zh="单位向量里的一个数有多大？"),
 )
 
 
-# --- 2. the rank --------------------------------------------------------------------------------------------------
+# --- 2. the rank ------------------------------------------------------------------------------
 
 
 def _rank(variances: Tensor, error: float) -> int:
@@ -99,24 +110,32 @@ rank = Exercise(
         Mistake(
             _rank_of_stds,
             Words(
-                en="You added up standard deviations. Variances add along the axes, standard deviations don't.",
+                en=(
+                    "You added up standard deviations. Variances add along the axes, standard"
+                    " deviations don't."
+                ),
                 zh="你加的是标准差。各轴的方差可以相加，标准差不行。",
             ),
         ),
         Mistake(
             _each_alone,
             Words(
-                en="You counted the axes that are each worth the share. Small ones add up: what counts is the sum of "
-                "all that is left out.",
+                en=(
+                    "You counted the axes that are each worth the share. Small ones add up:"
+                    " what counts is the sum of all that is left out."
+                ),
                 zh="你数的是单独就达到这个份额的轴。小的加起来也不少：要看的是被舍去的部分之和。",
             ),
         ),
     ],
-    hint=Words(en="What is lost is the sum of the variances left out.", zh="损失等于被舍去的各方差之和。"),
+    hint=Words(
+        en="What is lost is the sum of the variances left out.",
+        zh="损失等于被舍去的各方差之和。",
+    ),
 )
 
 
-# --- 3. quantile edges --------------------------------------------------------------------------------------------
+# --- 3. quantile edges ------------------------------------------------------------------------
 
 
 def _edges(values: Tensor, buckets: int) -> Tensor:
@@ -125,7 +144,9 @@ def _edges(values: Tensor, buckets: int) -> Tensor:
 
 
 def _equal_widths(values: Tensor, buckets: int) -> Tensor:
-    return torch.linspace(values.min().item(), values.max().item(), buckets + 1, dtype=values.dtype)[1:-1]
+    return torch.linspace(
+        values.min().item(), values.max().item(), buckets + 1, dtype=values.dtype
+    )[1:-1]
 
 
 def _with_the_ends(values: Tensor, buckets: int) -> Tensor:
@@ -144,30 +165,43 @@ edges = Exercise(
         Mistake(
             _equal_widths,
             Words(
-                en="These buckets are equally WIDE. The outer ones would be almost empty, and a transformer learns "
-                "nothing of a code that it hardly ever sees.",
-                zh="这些桶是等**宽**的。最外面的桶会几乎是空的，而很少出现的码，Transformer 什么也学不到。",
+                en=(
+                    "These buckets are equally WIDE. The outer ones would be almost empty, and"
+                    " a transformer learns nothing of a code that it hardly ever sees."
+                ),
+                zh=(
+                    "这些桶是等**宽**的。最外面的桶会几乎是空的，而很少出现的码，Transformer"
+                    " 什么也学不到。"
+                ),
             ),
         ),
         Mistake(
             _with_the_ends,
             Words(
-                en="The outer ends are in it. Only inner edges are wanted, one fewer than buckets: values beyond those "
-                "seen in training must fall into the outermost buckets.",
+                en=(
+                    "The outer ends are in it. Only inner edges are wanted, one fewer than"
+                    " buckets: values beyond those seen in training must fall into the"
+                    " outermost buckets."
+                ),
                 zh="多了两头的端点。只要内部的边界，比桶少一个：超出训练所见的值，应当落进最外面的桶。",
             ),
         ),
         Mistake(_unsorted, Words(en="Sort the values first.", zh="先把数值排序。")),
     ],
-    hint=Words(en="Sort; the k-th edge stands at place k N // Q.", zh="先排序；第 k 条边界在第 k N // Q 个位置。"),
+    hint=Words(
+        en="Sort; the k-th edge stands at place k N // Q.",
+        zh="先排序；第 k 条边界在第 k N // Q 个位置。",
+    ),
 )
 
 
-# --- 4. what generation costs -------------------------------------------------------------------------------------
+# --- 4. what generation costs -----------------------------------------------------------------
 
 
 def _tokens(prefix: int, codes: int) -> tuple[int, int]:
-    """How many tokens go through the transformer to draw the codes: without a cache, and with one."""
+    """How many tokens go through the transformer to draw the codes: without a cache, and with
+    one.
+    """
     return codes * prefix + codes * (codes - 1) // 2, prefix + codes - 1
 
 
@@ -178,14 +212,20 @@ tokens = Exercise(
         Mistake(
             lambda prefix, codes: (codes * prefix + codes * (codes + 1) // 2, prefix + codes),
             Words(
-                en="Each too large: the last code is drawn and never read. The first answer needs the prefix alone.",
+                en=(
+                    "Each too large: the last code is drawn and never read. The first answer"
+                    " needs the prefix alone."
+                ),
                 zh="两个数都偏大：最后一个码画出来就不再读了。第一个回答只需要前缀。",
             ),
         ),
         Mistake(
             lambda prefix, codes: (codes * (prefix + codes - 1), prefix + codes - 1),
             Words(
-                en="The second is right. Without a cache the sentence grows: only the last call reads all of it.",
+                en=(
+                    "The second is right. Without a cache the sentence grows: only the last"
+                    " call reads all of it."
+                ),
                 zh="第二个数对了。没有缓存时句子逐步变长：只有最后一次调用才读完整句。",
             ),
         ),
@@ -204,7 +244,7 @@ tokens = Exercise(
 )
 
 
-# --- 5. the mask --------------------------------------------------------------------------------------------------
+# --- 5. the mask ------------------------------------------------------------------------------
 
 
 def _only_causal(text_mask: Tensor, extra: int) -> Tensor:
@@ -218,12 +258,17 @@ def _only_padding(text_mask: Tensor, extra: int) -> Tensor:
 
 def _looks_ahead(text_mask: Tensor, extra: int) -> Tensor:
     real = torch.nn.functional.pad(text_mask, (0, extra), value=True)
-    return torch.ones(real.shape[1], real.shape[1], dtype=torch.bool).triu()[None] & real[:, None]
+    return (
+        torch.ones(real.shape[1], real.shape[1], dtype=torch.bool).triu()[None] & real[:, None]
+    )
 
 
 def _row_is_padding(text_mask: Tensor, extra: int) -> Tensor:
     real = torch.nn.functional.pad(text_mask, (0, extra), value=True)
-    return torch.ones(real.shape[1], real.shape[1], dtype=torch.bool).tril()[None] & real[:, :, None]
+    return (
+        torch.ones(real.shape[1], real.shape[1], dtype=torch.bool).tril()[None]
+        & real[:, :, None]
+    )
 
 
 mask = Exercise(
@@ -236,40 +281,55 @@ mask = Exercise(
         Mistake(
             _only_causal,
             Words(
-                en="Causal, but the padding is looked at: a caption would mean something else in a longer context.",
+                en=(
+                    "Causal, but the padding is looked at: a caption would mean something else"
+                    " in a longer context."
+                ),
                 zh="因果性对了，可是补齐的位置也被看到了：上下文一变长，同一句话的意思就变了。",
             ),
         ),
         Mistake(
             _only_padding,
             Words(
-                en="The padding is hidden, but rows look ahead of themselves.", zh="补齐部分挡住了，但各行还能往后看。"
+                en="The padding is hidden, but rows look ahead of themselves.",
+                zh="补齐部分挡住了，但各行还能往后看。",
             ),
         ),
         Mistake(
             _looks_ahead,
             Words(
-                en="The triangle is upside down: a row may look at columns up to its own, the lower left.",
+                en=(
+                    "The triangle is upside down: a row may look at columns up to its own, the"
+                    " lower left."
+                ),
                 zh="三角形反了：一行能看的是不晚于自己的列，也就是左下角。",
             ),
         ),
         Mistake(
             _row_is_padding,
             Words(
-                en="You forbade padding to LOOK. It must not be LOOKED AT: that is a column. (And a row without any "
-                "True turns its softmax into nan.)",
-                zh="你禁止补齐位置去**看**。应当禁止别人**看它**：那是列。（一整行没有 True，softmax 会得出 nan。）",
+                en=(
+                    "You forbade padding to LOOK. It must not be LOOKED AT: that is a column."
+                    " (And a row without any True turns its softmax into nan.)"
+                ),
+                zh=(
+                    "你禁止补齐位置去**看**。应当禁止别人**看它**：那是列。（一整行没有 True，"
+                    "softmax 会得出 nan。）"
+                ),
             ),
         ),
     ],
     hint=Words(
-        en="Pad the text's mask with True for the extra tokens; then a triangle AND the columns.",
+        en=(
+            "Pad the text's mask with True for the extra tokens; then a triangle AND the"
+            " columns."
+        ),
         zh="先给多出的词元补上 True；再让三角形与“列”取“与”。",
     ),
 )
 
 
-# --- 6. the nearer of two -----------------------------------------------------------------------------------------
+# --- 6. the nearer of two ---------------------------------------------------------------------
 
 
 def _same_for_all(candidates: Tensor, text_emb: Tensor) -> Tensor:
@@ -296,18 +356,33 @@ nearer = Exercise(
         Mistake(
             _same_for_all,
             Words(
-                en="You chose one place for the whole batch. Each text chooses among its own candidates.",
+                en=(
+                    "You chose one place for the whole batch. Each text chooses among its own"
+                    " candidates."
+                ),
                 zh="你给整批选了同一个位置。每个文本应当在自己的候选里选。",
             ),
         ),
-        Mistake(_farther, Words(en="Those are the farther ones: argmin?", zh="选成远的那个了：是不是用了 argmin？")),
-        Mistake(_longest, Words(en="The text has no say in your choice.", zh="你的选择里，文本没有起作用。")),
+        Mistake(
+            _farther,
+            Words(
+                en="Those are the farther ones: argmin?",
+                zh="选成远的那个了：是不是用了 argmin？",
+            ),
+        ),
+        Mistake(
+            _longest,
+            Words(en="The text has no say in your choice.", zh="你的选择里，文本没有起作用。"),
+        ),
     ],
-    hint=Words(en='einsum("bnd,bd->bn", ...), then argmax.', zh='einsum("bnd,bd->bn", ...)，再 argmax。'),
+    hint=Words(
+        en='einsum("bnd,bd->bn", ...), then argmax.',
+        zh='einsum("bnd,bd->bn", ...)，再 argmax。',
+    ),
 )
 
 
-# --- 7. guidance --------------------------------------------------------------------------------------------------
+# --- 7. guidance ------------------------------------------------------------------------------
 
 
 def _guided(network: Network, z: Tensor, text: Tensor, null: Tensor, s: float) -> Tensor:
@@ -316,7 +391,9 @@ def _guided(network: Network, z: Tensor, text: Tensor, null: Tensor, s: float) -
     return empty + s * (network(z, text) - empty)
 
 
-def _drops_the_sample(network: Network, z: Tensor, text: Tensor, null: Tensor, s: float) -> Tensor:
+def _drops_the_sample(
+    network: Network, z: Tensor, text: Tensor, null: Tensor, s: float
+) -> Tensor:
     empty = network(torch.zeros_like(z), null)
     return empty + s * (network(z, text) - empty)
 
@@ -332,34 +409,49 @@ def _network(z: Tensor, text: Tensor) -> Tensor:
 guided = Exercise(
     reference=_guided,
     cases=lambda: [
-        (_network, _normal(3, 4, seed=6), _normal(3, 4, seed=7), torch.zeros(3, 4, dtype=torch.float64), s)
+        (
+            _network,
+            _normal(3, 4, seed=6),
+            _normal(3, 4, seed=7),
+            torch.zeros(3, 4, dtype=torch.float64),
+            s,
+        )
         for s in (0.0, 1.0, 4.0)
     ],
     mistakes=[
         Mistake(
             _drops_the_sample,
             Words(
-                en="Your null pass drops z as well. That is the sample being denoised and no condition: the arrow "
-                "would point along the sample itself. This mistake stands in a well-known public implementation.",
-                zh="你的空条件那一遍把 z 也丢了。z 是正在去噪的样本，不是条件：这样得到的箭头会指向样本自己。"
-                "一个有名的公开实现里就有这个错误。",
+                en=(
+                    "Your null pass drops z as well. That is the sample being denoised and no"
+                    " condition: the arrow would point along the sample itself. This mistake"
+                    " stands in a well-known public implementation."
+                ),
+                zh=(
+                    "你的空条件那一遍把 z 也丢了。z 是正在去噪的样本，不是条件：这样得到的箭头会指向样本自己。"
+                    "一个有名的公开实现里就有这个错误。"
+                ),
             ),
         ),
         Mistake(
             _from_the_text,
             Words(
-                en="You start from the conditional answer: there 0 would mean off. Here s = 1 is off.",
+                en=(
+                    "You start from the conditional answer: there 0 would mean off. Here s = 1"
+                    " is off."
+                ),
                 zh="你从有条件的回答出发：那是“0 表示关闭”的记法。这里 s = 1 才是关闭。",
             ),
         ),
     ],
     hint=Words(
-        en="s = 0 must give the null answer, s = 1 the text's.", zh="s = 0 应得空条件的回答，s = 1 应得有条件的。"
+        en="s = 0 must give the null answer, s = 1 the text's.",
+        zh="s = 0 应得空条件的回答，s = 1 应得有条件的。",
     ),
 )
 
 
-# --- 8. the best variance -----------------------------------------------------------------------------------------
+# --- 8. the best variance ---------------------------------------------------------------------
 
 
 def _variance(moment: float, abar: float, abar_prev: float) -> float:
@@ -377,7 +469,9 @@ def _no_bounds(moment: float, abar: float, abar_prev: float) -> float:
 
 
 def _no_posterior(moment: float, abar: float, abar_prev: float) -> float:
-    return _variance(moment, abar, abar_prev) - (1 - abar_prev) / (1 - abar) * (1 - abar / abar_prev)
+    return _variance(moment, abar, abar_prev) - (1 - abar_prev) / (1 - abar) * (
+        1 - abar / abar_prev
+    )
 
 
 def _upside_down(moment: float, abar: float, abar_prev: float) -> float:
@@ -400,28 +494,40 @@ variance = Exercise(
         Mistake(
             _no_bounds,
             Words(
-                en="Right, but for the bounds: v lies between 0 and the data's variance, here 1. An estimate may not.",
+                en=(
+                    "Right, but for the bounds: v lies between 0 and the data's variance, here"
+                    " 1. An estimate may not."
+                ),
                 zh="公式对了，只差上下界：v 在 0 与数据的方差（这里是 1）之间，而估计值未必。",
             ),
         ),
         Mistake(
             _no_posterior,
             Words(
-                en="The posterior's own variance is missing: even with x_0 known, a step back has some.",
+                en=(
+                    "The posterior's own variance is missing: even with x_0 known, a step back"
+                    " has some."
+                ),
                 zh="漏了后验自己的方差：即使 x_0 已知，往回的一步也有方差。",
             ),
         ),
         Mistake(
             _upside_down,
             Words(
-                en="The ratio is upside down: near the noise little is known of x_0, so v must be large there.",
+                en=(
+                    "The ratio is upside down: near the noise little is known of x_0, so v must"
+                    " be large there."
+                ),
                 zh="比值倒了：靠近噪声一端，对 x_0 所知甚少，那里的 v 应当大。",
             ),
         ),
         Mistake(
             _share_not_squared,
             Words(
-                en="The weight of x_0 in the mean must be squared: variances scale with squares.",
+                en=(
+                    "The weight of x_0 in the mean must be squared: variances scale with"
+                    " squares."
+                ),
                 zh="x_0 在均值里的权重要平方：方差按平方缩放。",
             ),
         ),

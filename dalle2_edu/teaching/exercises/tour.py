@@ -1,7 +1,7 @@
 """Exercises of chapter 01 (a tour of DALL·E 2), and the diagnoses of their usual mistakes.
 
-Some of the mistakes are from published code: the elementwise product in `slerp` stood in two pipelines of diffusers.
-"""
+Some of the mistakes are from published code: the elementwise product in `slerp` stood in two
+pipelines of diffusers."""
 
 from __future__ import annotations
 
@@ -23,27 +23,37 @@ def _units(n: int, dim: int, seed: int) -> Tensor:
     return torch.nn.functional.normalize(_numbers(n, dim, seed=seed), dim=-1)
 
 
-# --- 1. what a picture costs --------------------------------------------------------------------------------------
+# --- 1. what a picture costs ------------------------------------------------------------------
 
 
-def _network_calls(prior: int, candidates: int, decoder: int, guided: bool, upsamplers: list[int]) -> int:
+def _network_calls(
+    prior: int, candidates: int, decoder: int, guided: bool, upsamplers: list[int]
+) -> int:
     """How often a denoiser looks at one picture (or embedding) until it is drawn."""
     return candidates * prior + (2 if guided else 1) * decoder + sum(upsamplers)
 
 
-def _calls_one_candidate(prior: int, candidates: int, decoder: int, guided: bool, upsamplers: list[int]) -> int:
+def _calls_one_candidate(
+    prior: int, candidates: int, decoder: int, guided: bool, upsamplers: list[int]
+) -> int:
     return _network_calls(prior, 1, decoder, guided, upsamplers)
 
 
-def _calls_unguided(prior: int, candidates: int, decoder: int, guided: bool, upsamplers: list[int]) -> int:
+def _calls_unguided(
+    prior: int, candidates: int, decoder: int, guided: bool, upsamplers: list[int]
+) -> int:
     return _network_calls(prior, candidates, decoder, False, upsamplers)
 
 
-def _calls_all_guided(prior: int, candidates: int, decoder: int, guided: bool, upsamplers: list[int]) -> int:
+def _calls_all_guided(
+    prior: int, candidates: int, decoder: int, guided: bool, upsamplers: list[int]
+) -> int:
     return (2 if guided else 1) * _network_calls(prior, candidates, decoder, False, upsamplers)
 
 
-def _calls_prior_guided(prior: int, candidates: int, decoder: int, guided: bool, upsamplers: list[int]) -> int:
+def _calls_prior_guided(
+    prior: int, candidates: int, decoder: int, guided: bool, upsamplers: list[int]
+) -> int:
     return (2 if guided else 1) * (candidates * prior + decoder) + sum(upsamplers)
 
 
@@ -67,7 +77,10 @@ network_calls = Exercise(
         Mistake(
             _calls_unguided,
             Words(
-                en="Guidance asks the decoder twice a step: once with the condition and once without.",
+                en=(
+                    "Guidance asks the decoder twice a step: once with the condition and once"
+                    " without."
+                ),
                 zh="引导时解码器每步要问两次：带条件一次，不带条件一次。",
             ),
         ),
@@ -81,19 +94,25 @@ network_calls = Exercise(
         Mistake(
             _calls_prior_guided,
             Words(
-                en="You doubled the prior too; the paper found that guiding it hurts, and leaves it unguided.",
+                en=(
+                    "You doubled the prior too; the paper found that guiding it hurts, and"
+                    " leaves it unguided."
+                ),
                 zh="你把先验模型也翻倍了；论文发现引导先验模型反而有害，所以不引导它。",
             ),
         ),
     ],
     hint=Words(
-        en="prior: candidates × steps; decoder: its steps, twice if guided; upsamplers: their steps, added up.",
+        en=(
+            "prior: candidates × steps; decoder: its steps, twice if guided; upsamplers: their"
+            " steps, added up."
+        ),
         zh="先验模型：候选数 × 步数；解码器：步数，有引导则加倍；上采样器：各自的步数相加。",
     ),
 )
 
 
-# --- 2. cosine similarity -----------------------------------------------------------------------------------------
+# --- 2. cosine similarity ---------------------------------------------------------------------
 
 
 def _cosine(a: Tensor, b: Tensor) -> Tensor:
@@ -117,38 +136,54 @@ cosine = Exercise(
         Mistake(
             lambda a, b: a @ b.T,
             Words(
-                en="These are plain dot products: longer vectors get larger numbers. Divide each row by its length.",
+                en=(
+                    "These are plain dot products: longer vectors get larger numbers. Divide"
+                    " each row by its length."
+                ),
                 zh="这是普通的点积，越长的向量数值越大。先把每一行除以自己的长度。",
             ),
         ),
         Mistake(
             lambda a, b: (a / a.norm(dim=1, keepdim=True)) @ b.T,
-            Words(en="Only a is normalised; b needs it too.", zh="只归一化了 a，b 也要归一化。"),
+            Words(
+                en="Only a is normalised; b needs it too.", zh="只归一化了 a，b 也要归一化。"
+            ),
         ),
         Mistake(
             lambda a, b: a @ b.T / (a.norm() * b.norm()),
             Words(
-                en="The norm is taken of the whole table. Take it of each row: dim=1, keepdim=True.",
+                en=(
+                    "The norm is taken of the whole table. Take it of each row: dim=1,"
+                    " keepdim=True."
+                ),
                 zh="你取的是整个表的范数。应按行取：dim=1，keepdim=True。",
             ),
         ),
         Mistake(
             lambda a, b: _cosine(a, b).T,
-            Words(en="Rows and columns are swapped: a's rows come first.", zh="行和列颠倒了：a 的行应排在第一维。"),
+            Words(
+                en="Rows and columns are swapped: a's rows come first.",
+                zh="行和列颠倒了：a 的行应排在第一维。",
+            ),
         ),
     ],
     hint=Words(
-        en="Divide every row by its length (norm with dim=1, keepdim=True); one matrix product does the rest.",
+        en=(
+            "Divide every row by its length (norm with dim=1, keepdim=True); one matrix product"
+            " does the rest."
+        ),
         zh="每一行除以自己的长度（norm，dim=1，keepdim=True），再做一次矩阵乘法就得到所有点积。",
     ),
 )
 
 
-# --- 3. the candidate that is kept --------------------------------------------------------------------------------
+# --- 3. the candidate that is kept ------------------------------------------------------------
 
 
 def _keep_best(candidates: Tensor, text_emb: Tensor) -> Tensor:
-    """Of candidates (B, n, D) the one with the largest dot product with the text's (B, D): (B, D)."""
+    """Of candidates (B, n, D) the one with the largest dot product with the text's (B, D): (B,
+    D).
+    """
     scores = (candidates * text_emb[:, None]).sum(dim=-1)  # (B, n, D) * (B, 1, D) => (B, n)
     return candidates[torch.arange(len(candidates)), scores.argmax(dim=1)]
 
@@ -190,33 +225,48 @@ keep_best = Exercise(
         Mistake(
             _keep_same_place,
             Words(
-                en="You keep the same place for the whole batch; each row has a best of its own (argmax with dim=1).",
+                en=(
+                    "You keep the same place for the whole batch; each row has a best of its"
+                    " own (argmax with dim=1)."
+                ),
                 zh="整批都取了同一个位置；每一行有自己的最佳候选（argmax 要写 dim=1）。",
             ),
         ),
         Mistake(
             _keep_closest_to_first,
             Words(
-                en="Every row is compared with the first text; row i belongs to text i (text_emb[:, None]).",
+                en=(
+                    "Every row is compared with the first text; row i belongs to text i"
+                    " (text_emb[:, None])."
+                ),
                 zh="每一行都在和第一句文本比较；第 i 行应与第 i 句文本比（text_emb[:, None]）。",
             ),
         ),
         Mistake(
             _keep_mean,
             Words(
-                en="The mean of the candidates is no candidate: it is the blur that the prior exists to avoid.",
+                en=(
+                    "The mean of the candidates is no candidate: it is the blur that the prior"
+                    " exists to avoid."
+                ),
                 zh="候选的平均不是任何一个候选：先验模型正是为了避开这种模糊而设的。",
             ),
         ),
     ],
     hint=Words(
-        en="scores = (candidates * text_emb[:, None]).sum(-1) has shape (B, n); then argmax along n, and index.",
-        zh="scores = (candidates * text_emb[:, None]).sum(-1) 的形状是 (B, n)；沿 n 取 argmax，再按下标取出。",
+        en=(
+            "scores = (candidates * text_emb[:, None]).sum(-1) has shape (B, n); then argmax"
+            " along n, and index."
+        ),
+        zh=(
+            "scores = (candidates * text_emb[:, None]).sum(-1) 的形状是 (B, n)；沿 n 取"
+            " argmax，再按下标取出。"
+        ),
     ),
 )
 
 
-# --- 4. guidance --------------------------------------------------------------------------------------------------
+# --- 4. guidance ------------------------------------------------------------------------------
 
 
 def _guided(null: Tensor, conditional: Tensor, scale: float) -> Tensor:
@@ -226,13 +276,22 @@ def _guided(null: Tensor, conditional: Tensor, scale: float) -> Tensor:
 
 guided = Exercise(
     reference=_guided,
-    cases=lambda: [(_numbers(2, 6, seed=10), _numbers(2, 6, seed=11), scale) for scale in (2.0, 1.0, 0.0, 4.0)],
+    cases=lambda: [
+        (_numbers(2, 6, seed=10), _numbers(2, 6, seed=11), scale)
+        for scale in (2.0, 1.0, 0.0, 4.0)
+    ],
     mistakes=[
         Mistake(
             lambda null, conditional, scale: (1 + scale) * conditional - scale * null,
             Words(
-                en="This is Ho and Salimans' formula; their w is our s - 1. Here s = 1 has to be the plain condition.",
-                zh="这是 Ho 和 Salimans 的写法，他们的 w 等于本书的 s - 1。这里 s = 1 应当就是带条件的答案本身。",
+                en=(
+                    "This is Ho and Salimans' formula; their w is our s - 1. Here s = 1 has to"
+                    " be the plain condition."
+                ),
+                zh=(
+                    "这是 Ho 和 Salimans 的写法，他们的 w 等于本书的 s - 1。这里 s = 1"
+                    " 应当就是带条件的答案本身。"
+                ),
             ),
         ),
         Mistake(
@@ -245,7 +304,10 @@ guided = Exercise(
         Mistake(
             lambda null, conditional, scale: scale * conditional,
             Words(
-                en="That only makes the answer larger. Guidance enlarges the difference between the two answers.",
+                en=(
+                    "That only makes the answer larger. Guidance enlarges the difference"
+                    " between the two answers."
+                ),
                 zh="这只是把答案放大。引导放大的是两个答案之差。",
             ),
         ),
@@ -257,7 +319,7 @@ guided = Exercise(
 )
 
 
-# --- 5. slerp -----------------------------------------------------------------------------------------------------
+# --- 5. slerp ---------------------------------------------------------------------------------
 
 
 def _slerp(a: Tensor, b: Tensor, amount: float) -> Tensor:
@@ -276,7 +338,9 @@ def _normalised_lerp(a: Tensor, b: Tensor, amount: float) -> Tensor:
 def _slerp_of_product(a: Tensor, b: Tensor, amount: float) -> Tensor:
     """The product without its sum: an angle for each coordinate."""
     omega = torch.acos(a * b)
-    return (torch.sin((1 - amount) * omega) * a + torch.sin(amount * omega) * b) / torch.sin(omega)
+    return (torch.sin((1 - amount) * omega) * a + torch.sin(amount * omega) * b) / torch.sin(
+        omega
+    )
 
 
 def _slerp_backwards(a: Tensor, b: Tensor, amount: float) -> Tensor:
@@ -301,41 +365,59 @@ slerp = Exercise(
         Mistake(
             _lerp,
             Words(
-                en="This is the straight line: in the middle the vector is shorter than 1. Go along the circle.",
+                en=(
+                    "This is the straight line: in the middle the vector is shorter than 1. Go"
+                    " along the circle."
+                ),
                 zh="这是走直线：中间的向量长度不到 1。要沿着圆弧走。",
             ),
         ),
         Mistake(
             _normalised_lerp,
             Words(
-                en="The length is right, the pace isn't: the straight line, pulled out to the sphere, rushes midway.",
+                en=(
+                    "The length is right, the pace isn't: the straight line, pulled out to the"
+                    " sphere, rushes midway."
+                ),
                 zh="长度对了，但速度不匀：把直线撑到球面上，会在中间走得快、两头走得慢。",
             ),
         ),
         Mistake(
             _slerp_of_product,
             Words(
-                en="acos of a * b is an angle for each coordinate. The cosine is the dot product: sum over them.",
+                en=(
+                    "acos of a * b is an angle for each coordinate. The cosine is the dot"
+                    " product: sum over them."
+                ),
                 zh="对 a * b 取 acos，得到的是每个坐标各自的“角”。余弦是点积：要把各坐标的积加起来。",
             ),
         ),
         Mistake(
             _slerp_backwards,
             Words(
-                en="The ends are swapped: amount 0 is a, amount 1 is b.", zh="两端颠倒了：amount 为 0 得 a，为 1 得 b。"
+                en="The ends are swapped: amount 0 is a, amount 1 is b.",
+                zh="两端颠倒了：amount 为 0 得 a，为 1 得 b。",
             ),
         ),
-        Mistake(_slerp_undivided, Words(en="Divide by sin(omega).", zh="还要再除以 sin(omega)。")),
+        Mistake(
+            _slerp_undivided, Words(en="Divide by sin(omega).", zh="还要再除以 sin(omega)。")
+        ),
     ],
     hint=Words(
-        en="omega = acos(a · b); then (sin((1 - amount) omega) a + sin(amount omega) b) / sin(omega).",
-        zh="夹角 omega = acos(a · b)，结果是 (sin((1 - amount) omega) a + sin(amount omega) b) / sin(omega)。",
+        en=(
+            "omega = acos(a · b); then (sin((1 - amount) omega) a + sin(amount omega) b) /"
+            " sin(omega)."
+        ),
+        zh=(
+            "夹角 omega = acos(a · b)，结果是 (sin((1 - amount) omega) a + sin(amount omega) b)"
+            " / sin(omega)。"
+        ),
     ),
     tolerance=1e-3,
 )
 
 
-# --- 6. the text diff ---------------------------------------------------------------------------------------------
+# --- 6. the text diff -------------------------------------------------------------------------
 
 
 def _text_diff(z_i: Tensor, z_source: Tensor, z_target: Tensor, theta: float) -> Tensor:
@@ -356,13 +438,17 @@ def _diff_added(z_i: Tensor, z_source: Tensor, z_target: Tensor, theta: float) -
     return z_i + theta * (z_target - z_source)
 
 
-def _diff_not_normalised(z_i: Tensor, z_source: Tensor, z_target: Tensor, theta: float) -> Tensor:
+def _diff_not_normalised(
+    z_i: Tensor, z_source: Tensor, z_target: Tensor, theta: float
+) -> Tensor:
     return package_slerp(z_i, z_target - z_source, theta)
 
 
 text_diff = Exercise(
     reference=_text_diff,
-    cases=lambda: [(*_units(3, 16, seed=15 + i), theta) for i, theta in enumerate((0.25, 0.5, 0.1, 0.0))],
+    cases=lambda: [
+        (*_units(3, 16, seed=15 + i), theta) for i, theta in enumerate((0.25, 0.5, 0.1, 0.0))
+    ],
     mistakes=[
         Mistake(
             _diff_reversed,
@@ -374,34 +460,46 @@ text_diff = Exercise(
         Mistake(
             _diff_to_target,
             Words(
-                en="You go to the target itself. The direction is the texts' difference: what they share must stay.",
+                en=(
+                    "You go to the target itself. The direction is the texts' difference: what"
+                    " they share must stay."
+                ),
                 zh="你直接走向了目标文本。方向应是两句文本之差：它们共有的部分不该动。",
             ),
         ),
         Mistake(
             _diff_added,
             Words(
-                en="Adding the difference leaves the sphere. Normalise it, and slerp towards it.",
+                en=(
+                    "Adding the difference leaves the sphere. Normalise it, and slerp"
+                    " towards it."
+                ),
                 zh="直接相加会离开球面。先把差归一化，再用球面插值转过去。",
             ),
         ),
         Mistake(
             _diff_not_normalised,
             Words(
-                en="The difference isn't a unit vector yet, so the length changes on the way. Normalise it first.",
+                en=(
+                    "The difference isn't a unit vector yet, so the length changes on the way."
+                    " Normalise it first."
+                ),
                 zh="差还不是单位向量，途中长度会变。先归一化。",
             ),
         ),
     ],
     hint=Words(
         en="direction = normalise(z_target - z_source), then slerp(z_i, direction, theta).",
-        zh="先算方向 direction = normalise(z_target - z_source)，再转过去：slerp(z_i, direction, theta)。",
+        zh=(
+            "先算方向 direction = normalise(z_target - z_source)，再转过去：slerp(z_i,"
+            " direction, theta)。"
+        ),
     ),
     tolerance=1e-3,
 )
 
 
-# --- 7. how well a picture came back ------------------------------------------------------------------------------
+# --- 7. how well a picture came back ----------------------------------------------------------
 
 
 def _psnr(given: Tensor, wanted: Tensor) -> Tensor:
@@ -426,12 +524,17 @@ psnr = Exercise(
         ),
         Mistake(
             lambda given, wanted: 10 * torch.log(4 / (given - wanted).square().mean()),
-            Words(en="Decibels need the logarithm to base 10.", zh="分贝要用以 10 为底的对数。"),
+            Words(
+                en="Decibels need the logarithm to base 10.", zh="分贝要用以 10 为底的对数。"
+            ),
         ),
         Mistake(
             lambda given, wanted: 10 * torch.log10(2 / (given - wanted).square().mean().sqrt()),
             Words(
-                en="Half of it: the ratio is of squares, or take 20 times the logarithm of the ratio of roots.",
+                en=(
+                    "Half of it: the ratio is of squares, or take 20 times the logarithm of the"
+                    " ratio of roots."
+                ),
                 zh="只有一半：这里应是平方之比；用方根之比的话，要乘 20。",
             ),
         ),
@@ -444,17 +547,22 @@ psnr = Exercise(
         ),
     ],
     hint=Words(
-        en="10 log10(peak² / mean squared error), and the peak is the distance from black to white: 2.",
+        en=(
+            "10 log10(peak² / mean squared error), and the peak is the distance from black to"
+            " white: 2."
+        ),
         zh="10 log10(峰值² / 均方误差)，峰值是从黑到白的距离：2。",
     ),
 )
 
 
-# --- 8. is the right caption found? -------------------------------------------------------------------------------
+# --- 8. is the right caption found? -----------------------------------------------------------
 
 
 def _rank(similarities: Tensor) -> Tensor:
-    """similarities (N, N), picture i with caption j, right on the diagonal: the right one's rank, (N,), from 1."""
+    """similarities (N, N), picture i with caption j, right on the diagonal: the right one's
+    rank, (N,), from 1.
+    """
     right = similarities.diag()[:, None]  # (N, 1)
     return 1 + (similarities > right).sum(dim=1)
 
@@ -474,7 +582,10 @@ rank = Exercise(
         Mistake(
             lambda similarities: 1 + (similarities > similarities.diag()[None]).sum(dim=0),
             Words(
-                en="You rank pictures for each caption (columns); wanted are captions for each picture (rows).",
+                en=(
+                    "You rank pictures for each caption (columns); wanted are captions for each"
+                    " picture (rows)."
+                ),
                 zh="你在给每句描述文字排图像（按列）；要的是给每张图像排描述文字（按行）。",
             ),
         ),

@@ -1,8 +1,8 @@
-"""Exercises of chapter 18 (unCLIP assembled, and the prior on trial), and the diagnoses of their usual mistakes.
+"""Exercises of chapter 18 (unCLIP assembled, and the prior on trial), and the diagnoses of
+their usual mistakes.
 
-Each reference is the shortest right answer, where there is one the package's own; each mistake is an answer that
-students (and published code) really give.
-"""
+Each reference is the shortest right answer, where there is one the package's own; each mistake
+is an answer that students (and published code) really give."""
 
 from __future__ import annotations
 
@@ -21,11 +21,13 @@ from dalle2_edu.teaching.words import Words
 
 def _units(*shape: int, seed: int) -> Tensor:
     """Vectors of length 1 along the last axis."""
-    numbers = torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    numbers = torch.randn(
+        *shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64
+    )
     return numbers / numbers.norm(dim=-1, keepdim=True)
 
 
-# --- 1. the cost of a picture ---------------------------------------------------------------------------------------
+# --- 1. the cost of a picture -----------------------------------------------------------------
 
 GFLOP = {"prior": 0.1, "decoder": 0.7, "upsampler_64": 0.7, "upsampler_128": 3.0}
 STEPS = {"prior": 25, "decoder": 25, "upsampler_64": 10, "upsampler_128": 10}
@@ -37,7 +39,14 @@ def _sum(gflop: Table, evaluations: Table) -> float:
     return sum(gflop[name] * evaluations[name] for name in gflop)
 
 
-def _cost(gflop: Table, steps: Table, candidates: int, guidance: float, prior_guidance: float, best_of: int) -> float:
+def _cost(
+    gflop: Table,
+    steps: Table,
+    candidates: int,
+    guidance: float,
+    prior_guidance: float,
+    best_of: int,
+) -> float:
     """GFLOP of one finished picture."""
     evaluations = dict(steps)
     evaluations["prior"] *= candidates * (2 if prior_guidance != 1 else 1)
@@ -46,32 +55,59 @@ def _cost(gflop: Table, steps: Table, candidates: int, guidance: float, prior_gu
 
 
 def _cost_by_scale(
-    gflop: Table, steps: Table, candidates: int, guidance: float, prior_guidance: float, best_of: int
+    gflop: Table,
+    steps: Table,
+    candidates: int,
+    guidance: float,
+    prior_guidance: float,
+    best_of: int,
 ) -> float:
-    own = {"prior": steps["prior"] * candidates * prior_guidance, "decoder": steps["decoder"] * guidance}
+    own = {
+        "prior": steps["prior"] * candidates * prior_guidance,
+        "decoder": steps["decoder"] * guidance,
+    }
     return best_of * _sum(gflop, {**steps, **own})
 
 
 def _cost_always_twice(
-    gflop: Table, steps: Table, candidates: int, guidance: float, prior_guidance: float, best_of: int
+    gflop: Table,
+    steps: Table,
+    candidates: int,
+    guidance: float,
+    prior_guidance: float,
+    best_of: int,
 ) -> float:
     return _cost(gflop, steps, candidates, 2.0, prior_guidance, best_of)
 
 
 def _cost_one_embedding(
-    gflop: Table, steps: Table, candidates: int, guidance: float, prior_guidance: float, best_of: int
+    gflop: Table,
+    steps: Table,
+    candidates: int,
+    guidance: float,
+    prior_guidance: float,
+    best_of: int,
 ) -> float:
     once = _cost({**gflop, **dict.fromkeys(["decoder", "upsampler_64", "upsampler_128"], 0.0)}, steps, candidates,
                  guidance, prior_guidance, 1)  # fmt: skip
-    return once + _cost({**gflop, "prior": 0.0}, steps, candidates, guidance, prior_guidance, best_of)
+    return once + _cost(
+        {**gflop, "prior": 0.0}, steps, candidates, guidance, prior_guidance, best_of
+    )
 
 
 def _cost_small_only(
-    gflop: Table, steps: Table, candidates: int, guidance: float, prior_guidance: float, best_of: int
+    gflop: Table,
+    steps: Table,
+    candidates: int,
+    guidance: float,
+    prior_guidance: float,
+    best_of: int,
 ) -> float:
     decided = {**gflop, "upsampler_64": 0.0, "upsampler_128": 0.0}
     rest = {**gflop, "prior": 0.0, "decoder": 0.0}
-    return _cost(decided, steps, candidates, guidance, prior_guidance, best_of) + _sum(rest, steps)
+    return _cost(decided, steps, candidates, guidance, prior_guidance, best_of) + _sum(
+        rest, steps
+    )
 
 
 cost = Exercise(
@@ -86,28 +122,40 @@ cost = Exercise(
         Mistake(
             _cost_by_scale,
             Words(
-                en="You multiplied by the guidance scale. Guidance costs one more evaluation a step, however strong.",
+                en=(
+                    "You multiplied by the guidance scale. Guidance costs one more evaluation a"
+                    " step, however strong."
+                ),
                 zh="你乘上了引导强度。引导不管多强，每步都只是多问一次。",
             ),
         ),
         Mistake(
             _cost_always_twice,
             Words(
-                en="At a guidance scale of 1 the decoder is asked once a step: the null pass would not be used.",
+                en=(
+                    "At a guidance scale of 1 the decoder is asked once a step: the null pass"
+                    " would not be used."
+                ),
                 zh="引导强度为 1 时解码器每步只问一次：不带条件的那次用不上。",
             ),
         ),
         Mistake(
             _cost_one_embedding,
             Words(
-                en="You let all tries share one embedding. In best_of each try has its own seed, in the prior as well.",
+                en=(
+                    "You let all tries share one embedding. In best_of each try has its own"
+                    " seed, in the prior as well."
+                ),
                 zh="你让各次尝试共用一个嵌入。best_of 里每次尝试都有自己的随机种子，先验模型也要重抽。",
             ),
         ),
         Mistake(
             _cost_small_only,
             Words(
-                en="You enlarge the winner only. That would be wise; but text_to_image scores the finished pictures.",
+                en=(
+                    "You enlarge the winner only. That would be wise; but text_to_image scores"
+                    " the finished pictures."
+                ),
                 zh="你只放大胜出的那张。这主意不错；但 text_to_image 是给放大完的图打分的。",
             ),
         ),
@@ -119,11 +167,13 @@ cost = Exercise(
 )
 
 
-# --- 2. best of m -----------------------------------------------------------------------------------------------------
+# --- 2. best of m -----------------------------------------------------------------------------
 
 
 def _best(scores: Tensor, best_of: int) -> Tensor:
-    """Where each prompt's best picture stands among all: scores (B * best_of,) -> int64 (B,)."""
+    """Where each prompt's best picture stands among all: scores (B * best_of,) -> int64
+    (B,).
+    """
     groups = scores.reshape(-1, best_of)
     return groups.argmax(dim=1) + torch.arange(len(groups)) * best_of
 
@@ -140,27 +190,39 @@ best = Exercise(
         Mistake(
             lambda scores, best_of: scores.reshape(-1, best_of).argmax(dim=1),
             Words(
-                en="These are places within each prompt's own group. Add where the group begins: 0, best_of, ...",
+                en=(
+                    "These are places within each prompt's own group. Add where the group"
+                    " begins: 0, best_of, ..."
+                ),
                 zh="这是各组内部的位置。还要加上这一组的起点：0、best_of……",
             ),
         ),
         Mistake(
             lambda scores, best_of: scores.reshape(best_of, -1).argmax(dim=0),
             Words(
-                en="You take every B-th picture for one prompt's. One prompt's pictures stand next to each other.",
+                en=(
+                    "You take every B-th picture for one prompt's. One prompt's pictures stand"
+                    " next to each other."
+                ),
                 zh="你把每隔 B 张的图当成了同一句的。同一句提示词的图是挨在一起的。",
             ),
         ),
         Mistake(
             lambda scores, best_of: scores.topk(len(scores) // best_of).indices,
             Words(
-                en="These are the best pictures of all prompts together: one prompt may win twice, another never.",
+                en=(
+                    "These are the best pictures of all prompts together: one prompt may win"
+                    " twice, another never."
+                ),
                 zh="这是全体提示词里最好的几张：有的提示词会中两次，有的一次也没有。",
             ),
         ),
         Mistake(
             lambda scores, best_of: scores.reshape(-1, best_of).max(dim=1).values,
-            Words(en="These are the best scores. Where do they stand?", zh="这是最高的得分。它们在什么位置？"),
+            Words(
+                en="These are the best scores. Where do they stand?",
+                zh="这是最高的得分。它们在什么位置？",
+            ),
         ),
     ],
     hint=Words(
@@ -170,7 +232,7 @@ best = Exercise(
 )
 
 
-# --- 3. the judge's rank ----------------------------------------------------------------------------------------------
+# --- 3. the judge's rank ----------------------------------------------------------------------
 
 
 def _cosines(image_emb: Tensor, right_emb: Tensor, wrong_emb: Tensor) -> tuple[Tensor, Tensor]:
@@ -218,13 +280,21 @@ ranks = Exercise(
         Mistake(
             _ranks_lenient,
             Words(
-                en="A tie counts for the right caption with you. A judge that finds all captions equally near would "
-                "then always put the right one first. Count wrong captions that are AT LEAST as near.",
-                zh="你把并列算成了正确描述赢。这样一来，一个觉得所有描述都一样近的评审永远会让正确的排第一。"
-                "应当数“至少一样近”的错误描述。",
+                en=(
+                    "A tie counts for the right caption with you. A judge that finds all"
+                    " captions equally near would then always put the right one first. Count"
+                    " wrong captions that are AT LEAST as near."
+                ),
+                zh=(
+                    "你把并列算成了正确描述赢。这样一来，一个觉得所有描述都一样近的评审永远会让正确的排第一。"
+                    "应当数“至少一样近”的错误描述。"
+                ),
             ),
         ),
-        Mistake(_ranks_from_zero, Words(en="The best rank is 1, not 0.", zh="最好的名次是 1，不是 0。")),
+        Mistake(
+            _ranks_from_zero,
+            Words(en="The best rank is 1, not 0.", zh="最好的名次是 1，不是 0。"),
+        ),
         Mistake(
             _ranks_backwards,
             Words(
@@ -235,7 +305,10 @@ ranks = Exercise(
         Mistake(
             _ranks_of_captions,
             Words(
-                en="You compare the wrong captions with the right caption. Compare them with the picture.",
+                en=(
+                    "You compare the wrong captions with the right caption. Compare them with"
+                    " the picture."
+                ),
                 zh="你拿错误描述与正确描述比。应当与图比。",
             ),
         ),
@@ -247,7 +320,7 @@ ranks = Exercise(
 )
 
 
-# --- 4. diversity -----------------------------------------------------------------------------------------------------
+# --- 4. diversity -----------------------------------------------------------------------------
 
 
 def _spread_with_itself(emb: Tensor) -> Tensor:
@@ -277,7 +350,10 @@ diversity = Exercise(
         Mistake(
             _spread_with_itself,
             Words(
-                en="You compare each picture with itself as well; those zeros pull the mean down.",
+                en=(
+                    "You compare each picture with itself as well; those zeros pull the mean"
+                    " down."
+                ),
                 zh="你把每张图与它自己也比了一遍；这些零把平均值拉低了。",
             ),
         ),
@@ -291,14 +367,20 @@ diversity = Exercise(
         Mistake(
             _likeness,
             Words(
-                en="That is how ALIKE they are: 1 for equal pictures. Diversity is 1 minus that.",
+                en=(
+                    "That is how ALIKE they are: 1 for equal pictures. Diversity is 1 minus"
+                    " that."
+                ),
                 zh="这是相像的程度：完全相同时得 1。多样性是 1 减去它。",
             ),
         ),
         Mistake(
             _spread_of_captions,
             Words(
-                en="You compare pictures of different captions. The pairs are within one caption: along axis 1.",
+                en=(
+                    "You compare pictures of different captions. The pairs are within one"
+                    " caption: along axis 1."
+                ),
                 zh="你比的是不同描述的图。应当在同一句描述内部配对：沿第 1 维。",
             ),
         ),
@@ -310,7 +392,7 @@ diversity = Exercise(
 )
 
 
-# --- 5. how sure is a share? ------------------------------------------------------------------------------------------
+# --- 5. how sure is a share? ------------------------------------------------------------------
 
 Interval = tuple[float, float, float]
 
@@ -356,22 +438,34 @@ share = Exercise(
         Mistake(
             _share_plain,
             Words(
-                en="That is the paper's plain interval. Fine for 570 of 1,000; for 100 of 100 it says 100 ± 0. (18.6) "
-                "is Wilson's.",
-                zh="这是论文用的简单区间。1,000 中 570 没问题；100 中 100 却会说成 100 ± 0。式 (18.6) 是威尔逊区间。",
+                en=(
+                    "That is the paper's plain interval. Fine for 570 of 1,000; for 100 of 100"
+                    " it says 100 ± 0. (18.6) is Wilson's."
+                ),
+                zh=(
+                    "这是论文用的简单区间。1,000 中 570 没问题；100 中 100 却会说成 100 ± 0。式"
+                    " (18.6) 是威尔逊区间。"
+                ),
             ),
         ),
-        Mistake(_share_as_fraction, Words(en="Right, but give it in per cent.", zh="对了，但请以百分数给出。")),
+        Mistake(
+            _share_as_fraction,
+            Words(en="Right, but give it in per cent.", zh="对了，但请以百分数给出。"),
+        ),
         Mistake(
             _share_not_divided,
             Words(
-                en="Centre and half width are both divided by 1 + 1.96² / n.", zh="中心和半宽都要除以 1 + 1.96² / n。"
+                en="Centre and half width are both divided by 1 + 1.96² / n.",
+                zh="中心和半宽都要除以 1 + 1.96² / n。",
             ),
         ),
         Mistake(
             _share_centre,
             Words(
-                en="The first number is the share itself, not the interval's centre: Wilson's is not symmetric.",
+                en=(
+                    "The first number is the share itself, not the interval's centre: Wilson's"
+                    " is not symmetric."
+                ),
                 zh="第一个数是比例本身，不是区间的中心：威尔逊区间并不对称。",
             ),
         ),
@@ -380,12 +474,16 @@ share = Exercise(
 )
 
 
-# --- 6. the factorisation, on a toy -----------------------------------------------------------------------------------
+# --- 6. the factorisation, on a toy -----------------------------------------------------------
 
 
 def _factorise(p_x_given_y: Tensor, z_of_x: Tensor) -> tuple[Tensor, Tensor]:
-    """P(x | y) (Y, X) and the embedding of each x (X,) -> P(z | y) (Y, Z) and P(x | z(x), y) (Y, X)."""
-    p_z = p_x_given_y.new_zeros(len(p_x_given_y), int(z_of_x.max()) + 1).index_add(1, z_of_x, p_x_given_y)
+    """P(x | y) (Y, X) and the embedding of each x (X,) -> P(z | y) (Y, Z) and P(x | z(x), y)
+    (Y, X).
+    """
+    p_z = p_x_given_y.new_zeros(len(p_x_given_y), int(z_of_x.max()) + 1).index_add(
+        1, z_of_x, p_x_given_y
+    )
     return p_z, p_x_given_y / p_z[:, z_of_x]
 
 
@@ -404,7 +502,9 @@ def _factorise_deaf(p_x_given_y: Tensor, z_of_x: Tensor) -> tuple[Tensor, Tensor
 
 
 def _random_table(rows: int, columns: int, seed: int) -> Tensor:
-    table = torch.rand(rows, columns, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    table = torch.rand(
+        rows, columns, generator=torch.Generator().manual_seed(seed), dtype=torch.float64
+    )
     return table / table.sum(dim=1, keepdim=True)
 
 
@@ -419,37 +519,51 @@ factorise = Exercise(
         Mistake(
             _factorise_by_mean,
             Words(
-                en="You average the pictures that share an embedding. Probabilities of exclusive events add up.",
+                en=(
+                    "You average the pictures that share an embedding. Probabilities of"
+                    " exclusive events add up."
+                ),
                 zh="你对嵌入相同的图取了平均。互斥事件的概率应当相加。",
             ),
         ),
         Mistake(
             _factorise_undivided,
             Words(
-                en="P(x | z, y) is still P(x | y) with you. Among the pictures with this z it must add up to 1.",
+                en=(
+                    "P(x | z, y) is still P(x | y) with you. Among the pictures with this z it"
+                    " must add up to 1."
+                ),
                 zh="你的 P(x | z, y) 还是 P(x | y)。在嵌入为 z 的那些图里，它加起来应当等于 1：要除一下。",
             ),
         ),
         Mistake(
             _factorise_deaf,
             Words(
-                en="That is P(x | z): your decoder does not hear the caption. Divide row by row, each y for itself.",
+                en=(
+                    "That is P(x | z): your decoder does not hear the caption. Divide row by"
+                    " row, each y for itself."
+                ),
                 zh="这是 P(x | z)：你的解码器听不见描述文字。应当逐行去除，每个 y 各算各的。",
             ),
         ),
     ],
     hint=Words(
         en="P(z | y) sums the x with that z (index_add). P(x | z, y) = P(x | y) / P(z(x) | y).",
-        zh="P(z | y) 是嵌入为 z 的各个 x 的概率之和（index_add）。P(x | z, y) = P(x | y) / P(z(x) | y)。",
+        zh=(
+            "P(z | y) 是嵌入为 z 的各个 x 的概率之和（index_add）。P(x | z, y) = P(x | y) /"
+            " P(z(x) | y)。"
+        ),
     ),
 )
 
 
-# --- 7. a paired comparison -------------------------------------------------------------------------------------------
+# --- 7. a paired comparison -------------------------------------------------------------------
 
 
 def _paired(a: Tensor, b: Tensor) -> Interval:
-    """Difference of two shares of True on the same captions, in points, with its normal 95% interval."""
+    """Difference of two shares of True on the same captions, in points, with its normal 95%
+    interval.
+    """
     measure = intervals.mean(100 * (a.double() - b.double()))
     return measure.value, measure.low, measure.high
 
@@ -479,33 +593,48 @@ def _verdicts(n: int, p: float, changed: float, seed: int) -> tuple[Tensor, Tens
 
 paired = Exercise(
     reference=_paired,
-    cases=lambda: [_verdicts(100, 0.8, 0.1, seed=0), _verdicts(40, 0.5, 0.3, seed=1), _verdicts(200, 0.9, 0.5, seed=2)],
+    cases=lambda: [
+        _verdicts(100, 0.8, 0.1, seed=0),
+        _verdicts(40, 0.5, 0.3, seed=1),
+        _verdicts(200, 0.9, 0.5, seed=2),
+    ],
     mistakes=[
         Mistake(
             _unpaired,
             Words(
-                en="You treat the two as if they had drawn different captions. They had the same: take the difference "
-                "caption by caption, and what is hard for both cancels.",
+                en=(
+                    "You treat the two as if they had drawn different captions. They had the"
+                    " same: take the difference caption by caption, and what is hard for both"
+                    " cancels."
+                ),
                 zh="你当它们画的是不同的描述。其实描述是同一批：逐句相减，两边都觉得难的部分就抵消了。",
             ),
         ),
         Mistake(
             _paired_no_root,
             Words(
-                en="That is the spread of single captions. The mean of n is surer by the root of n.",
+                en=(
+                    "That is the spread of single captions. The mean of n is surer by the root"
+                    " of n."
+                ),
                 zh="这是单句的离散程度。n 句的平均要准根号 n 倍。",
             ),
         ),
-        Mistake(_paired_turned, Words(en="The sign: a minus b.", zh="正负号反了：应为 a 减 b。")),
+        Mistake(
+            _paired_turned, Words(en="The sign: a minus b.", zh="正负号反了：应为 a 减 b。")
+        ),
     ],
     hint=Words(
-        en="d = a - b is 1, 0 or -1 for each caption. Its mean, ± 1.96 std / sqrt(n), times 100.",
+        en=(
+            "d = a - b is 1, 0 or -1 for each caption. Its mean, ± 1.96 std / sqrt(n), times"
+            " 100."
+        ),
         zh="每句描述的 d = a - b 取 1、0 或 -1。求平均，± 1.96 std / sqrt(n)，再乘 100。",
     ),
 )
 
 
-# --- 8. the null pass -------------------------------------------------------------------------------------------------
+# --- 8. the null pass -------------------------------------------------------------------------
 
 Model = Callable[..., Tensor]
 Given = dict[str, Tensor]
@@ -517,58 +646,89 @@ def _toy(x_t: Tensor, t: Tensor, image_emb: Tensor, text_emb: Tensor) -> Tensor:
     return torch.tanh(0.7 * x_t + heard) + 0.001 * t[:, None, None, None]
 
 
-def _guided(model: Model, x_t: Tensor, t: Tensor, given: Given, empty: Given, s: float) -> Tensor:
+def _guided(
+    model: Model, x_t: Tensor, t: Tensor, given: Given, empty: Given, s: float
+) -> Tensor:
     null, conditional = model(x_t, t, **empty), model(x_t, t, **given)
     return null + s * (conditional - null)
 
 
-def _null_without_sample(model: Model, x_t: Tensor, t: Tensor, given: Given, empty: Given, s: float) -> Tensor:
+def _null_without_sample(
+    model: Model, x_t: Tensor, t: Tensor, given: Given, empty: Given, s: float
+) -> Tensor:
     null, conditional = model(torch.zeros_like(x_t), t, **empty), model(x_t, t, **given)
     return null + s * (conditional - null)
 
 
-def _null_without_image(model: Model, x_t: Tensor, t: Tensor, given: Given, empty: Given, s: float) -> Tensor:
+def _null_without_image(
+    model: Model, x_t: Tensor, t: Tensor, given: Given, empty: Given, s: float
+) -> Tensor:
     return _guided(model, x_t, t, given, {**given, "image_emb": empty["image_emb"]}, s)
 
 
-def _null_without_text(model: Model, x_t: Tensor, t: Tensor, given: Given, empty: Given, s: float) -> Tensor:
+def _null_without_text(
+    model: Model, x_t: Tensor, t: Tensor, given: Given, empty: Given, s: float
+) -> Tensor:
     return _guided(model, x_t, t, given, {**given, "text_emb": empty["text_emb"]}, s)
 
 
-def _other_scale(model: Model, x_t: Tensor, t: Tensor, given: Given, empty: Given, s: float) -> Tensor:
+def _other_scale(
+    model: Model, x_t: Tensor, t: Tensor, given: Given, empty: Given, s: float
+) -> Tensor:
     return _guided(model, x_t, t, given, empty, 1 + s)
 
 
-def _null_case(n: int, s: float, seed: int) -> tuple[Model, Tensor, Tensor, Given, Given, float]:
-    x_t = torch.randn(n, 3, 4, 4, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+def _null_case(
+    n: int, s: float, seed: int
+) -> tuple[Model, Tensor, Tensor, Given, Given, float]:
+    x_t = torch.randn(
+        n, 3, 4, 4, generator=torch.Generator().manual_seed(seed), dtype=torch.float64
+    )
     given = {"image_emb": _units(n, 6, seed=seed + 1), "text_emb": _units(n, 6, seed=seed + 2)}
-    empty = {"image_emb": 0.1 * _units(n, 6, seed=seed + 3), "text_emb": 0.2 * _units(n, 6, seed=seed + 4)}
+    empty = {
+        "image_emb": 0.1 * _units(n, 6, seed=seed + 3),
+        "text_emb": 0.2 * _units(n, 6, seed=seed + 4),
+    }
     return _toy, x_t, torch.full((n,), 300), given, empty, s
 
 
 guided = Exercise(
     reference=_guided,
-    cases=lambda: [_null_case(2, 2.0, seed=0), _null_case(1, 0.0, seed=5), _null_case(3, 4.0, seed=10)],
+    cases=lambda: [
+        _null_case(2, 2.0, seed=0),
+        _null_case(1, 0.0, seed=5),
+        _null_case(3, 4.0, seed=10),
+    ],
     mistakes=[
         Mistake(
             _null_without_sample,
             Words(
-                en="The clinic's case: x_t is the sample itself, no condition. Both passes must see the same x_t.",
+                en=(
+                    "The clinic's case: x_t is the sample itself, no condition. Both passes"
+                    " must see the same x_t."
+                ),
                 zh="正是诊室里的病例：x_t 就是样本本身，不是条件。两遍都必须看同一个 x_t。",
             ),
         ),
         Mistake(
             _null_without_image,
             Words(
-                en="Only the image embedding is emptied. The arrow then shows what it adds beyond the caption; the "
-                "decoder's null pass has neither.",
-                zh="你只清空了图像嵌入。那样得到的方向只是它在描述文字之外添了什么；解码器的空条件是两样都没有。",
+                en=(
+                    "Only the image embedding is emptied. The arrow then shows what it adds"
+                    " beyond the caption; the decoder's null pass has neither."
+                ),
+                zh=(
+                    "你只清空了图像嵌入。那样得到的方向只是它在描述文字之外添了什么；解码器的空条件是两样都没有。"
+                ),
             ),
         ),
         Mistake(
             _null_without_text,
             Words(
-                en="Only the caption is emptied. The decoder's null pass has no image embedding either.",
+                en=(
+                    "Only the caption is emptied. The decoder's null pass has no image"
+                    " embedding either."
+                ),
                 zh="你只清空了描述文字。解码器的空条件里连图像嵌入也没有。",
             ),
         ),
@@ -581,6 +741,7 @@ guided = Exercise(
         ),
     ],
     hint=Words(
-        en="Two calls of the model that differ in nothing but the conditions.", zh="调用网络两次，除条件外全都一样。"
+        en="Two calls of the model that differ in nothing but the conditions.",
+        zh="调用网络两次，除条件外全都一样。",
     ),
 )

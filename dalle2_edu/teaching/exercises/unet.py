@@ -1,7 +1,8 @@
-"""Exercises of chapter 08 (training a DDPM: the U-Net), and the diagnoses of their usual mistakes.
+"""Exercises of chapter 08 (training a DDPM: the U-Net), and the diagnoses of their usual
+mistakes.
 
-Each reference is the shortest right answer; each mistake is an answer that students (and published code) really give.
-"""
+Each reference is the shortest right answer; each mistake is an answer that students (and
+published code) really give."""
 
 from __future__ import annotations
 
@@ -15,12 +16,15 @@ from dalle2_edu.diffusion import unet
 from dalle2_edu.teaching.checks import Exercise, Mistake
 from dalle2_edu.teaching.words import Words
 
-# --- 1. receptive field -------------------------------------------------------------------------------------------
+# --- 1. receptive field -----------------------------------------------------------------------
 
 
 def _receptive_field(kernels: list[int], strides: list[int]) -> int:
     """How many pixels, along one side, one output of a chain of convolutions can see."""
-    seen, step = 1, 1  # step: how far apart, in pixels of the picture, two neighbours of this layer lie
+    seen, step = (
+        1,
+        1,
+    )  # step: how far apart, in pixels of the picture, two neighbours of this layer lie
     for kernel, stride in zip(kernels, strides, strict=True):
         seen += (kernel - 1) * step
         step *= stride
@@ -55,47 +59,64 @@ receptive_field = Exercise(
         Mistake(
             _whole_kernels,
             Words(
-                en="You add whole kernels. Neighbouring windows overlap: a layer adds kernel - 1 pixels, and one "
-                "pixel is "
-                "there before the first layer.",
-                zh="你把整个卷积核的宽度都加上了。相邻窗口是重叠的：每一层只增加 kernel - 1 个像素，"
-                "最初已经有 1 个像素。",
+                en=(
+                    "You add whole kernels. Neighbouring windows overlap: a layer adds kernel -"
+                    " 1 pixels, and one pixel is there before the first layer."
+                ),
+                zh=(
+                    "你把整个卷积核的宽度都加上了。相邻窗口是重叠的：每一层只增加 kernel - 1 个像素，"
+                    "最初已经有 1 个像素。"
+                ),
             ),
         ),
         Mistake(
             _no_strides,
             Words(
-                en="Right as long as no stride exceeds 1. After a stride of 2 the neighbours of a layer lie 2 "
-                "pixels apart "
-                "in the picture: each later layer counts double.",
-                zh="步幅都是 1 时没错。可是经过步幅 2 之后，这一层相邻的两点在原图上相隔 2 个像素，后面每层都要乘 2。",
+                en=(
+                    "Right as long as no stride exceeds 1. After a stride of 2 the neighbours"
+                    " of a layer lie 2 pixels apart in the picture: each later layer counts"
+                    " double."
+                ),
+                zh=(
+                    "步幅都是 1 时没错。可是经过步幅 2 之后，这一层相邻的两点在原图上相隔 2"
+                    " 个像素，后面每层都要乘 2。"
+                ),
             ),
         ),
         Mistake(
             _stride_too_early,
             Words(
-                en="You let a layer's own stride widen its own kernel. A stride spreads the outputs: only later "
-                "layers feel it. "
-                "Add first, then multiply the step.",
-                zh="你让一层自己的步幅放大了它自己的卷积核。步幅拉开的是输出的间距，只影响后面的层：先加，再乘。",
+                en=(
+                    "You let a layer's own stride widen its own kernel. A stride spreads the"
+                    " outputs: only later layers feel it. Add first, then multiply the step."
+                ),
+                zh=(
+                    "你让一层自己的步幅放大了它自己的卷积核。步幅拉开的是输出的间距，只影响后面的层：先加，再乘。"
+                ),
             ),
         ),
     ],
     hint=Words(
-        en="Carry two numbers along: how many pixels are seen, and how far apart (in pixels of the picture) two "
-        "neighbours of "
-        "the present layer lie. A layer with kernel k adds (k - 1) of those distances; its stride then multiplies "
-        "the distance.",
-        zh="一路记两个数：目前看到多少像素，以及这一层相邻两点在原图上相隔几个像素。卷积核 k 增加 (k - 1) 个间隔，"
-        "然后步幅再把间隔放大。",
+        en=(
+            "Carry two numbers along: how many pixels are seen, and how far apart (in pixels of"
+            " the picture) two neighbours of the present layer lie. A layer with kernel k adds"
+            " (k - 1) of those distances; its stride then multiplies the distance."
+        ),
+        zh=(
+            "一路记两个数：目前看到多少像素，以及这一层相邻两点在原图上相隔几个像素。卷积核 k"
+            " 增加 (k - 1) 个间隔，"
+            "然后步幅再把间隔放大。"
+        ),
     ),
 )
 
-# --- 2. pixel-unshuffle -------------------------------------------------------------------------------------------
+# --- 2. pixel-unshuffle -----------------------------------------------------------------------
 
 
 def _pixel_unshuffle(x: Tensor, p: int) -> Tensor:
-    """Fold every p x p square of pixels into the channels: (B, C, H, W) -> (B, C p p, H / p, W / p)."""
+    """Fold every p x p square of pixels into the channels: (B, C, H, W) -> (B, C p p, H / p, W
+    / p).
+    """
     b, c, height, width = x.shape
     x = x.reshape(b, c, height // p, p, width // p, p)  # (B, C, H/p, p, W/p, p)
     return x.permute(0, 1, 3, 5, 2, 4).reshape(b, c * p * p, height // p, width // p)
@@ -120,40 +141,59 @@ def _column_before_row(x: Tensor, p: int) -> Tensor:
 
 pixel_unshuffle = Exercise(
     reference=_pixel_unshuffle,
-    cases=lambda: [(_numbered(1, 1, 4, 4), 2), (_numbered(2, 3, 8, 4), 2), (_numbered(1, 2, 12, 12), 4)],
+    cases=lambda: [
+        (_numbered(1, 1, 4, 4), 2),
+        (_numbered(2, 3, 8, 4), 2),
+        (_numbered(1, 2, 12, 12), 4),
+    ],
     mistakes=[
         Mistake(
             _only_reshaped,
             Words(
-                en="A reshape alone cuts the picture into long strips: far-apart pixels end up in one place. Split "
-                "H and W first, "
-                "then permute, then merge.",
-                zh="只用 reshape 会把图切成长条，相距很远的像素跑到了同一个位置。先拆开 H 和 W，再 permute，最后合并。",
+                en=(
+                    "A reshape alone cuts the picture into long strips: far-apart pixels end up"
+                    " in one place. Split H and W first, then permute, then merge."
+                ),
+                zh=(
+                    "只用 reshape 会把图切成长条，相距很远的像素跑到了同一个位置。先拆开 H 和"
+                    " W，再 permute，最后合并。"
+                ),
             ),
         ),
         Mistake(
             _place_before_colour,
             Words(
-                en="The right pixels in the wrong channels: PyTorch keeps the p * p places of one colour together, "
-                "channel c * p * p + row * p + column. Trained weights would not fit.",
-                zh="像素对了，通道顺序错了：PyTorch 把同一颜色的 p * p 个位置放在一起，"
-                "通道号是 c * p * p + row * p + column。训练好的权重会对不上。",
+                en=(
+                    "The right pixels in the wrong channels: PyTorch keeps the p * p places of"
+                    " one colour together, channel c * p * p + row * p + column. Trained"
+                    " weights would not fit."
+                ),
+                zh=(
+                    "像素对了，通道顺序错了：PyTorch 把同一颜色的 p * p 个位置放在一起，"
+                    "通道号是 c * p * p + row * p + column。训练好的权重会对不上。"
+                ),
             ),
         ),
         Mistake(
             _column_before_row,
             Words(
-                en="Rows and columns inside the square are swapped: every square comes out transposed.",
+                en=(
+                    "Rows and columns inside the square are swapped: every square comes out"
+                    " transposed."
+                ),
                 zh="小方块里的行和列颠倒了：每个方块都被转置了。",
             ),
         ),
     ],
     hint=Words(
-        en="Reshape to (B, C, H/p, p, W/p, p): now each pixel has an address inside its square. Permute so that "
-        "the two p's "
-        "stand right behind C, then merge.",
-        zh="先 reshape 成 (B, C, H/p, p, W/p, p)：这样每个像素都有了在小方块里的地址。"
-        "用 permute 把两个 p 移到 C 后面，再合并。",
+        en=(
+            "Reshape to (B, C, H/p, p, W/p, p): now each pixel has an address inside its"
+            " square. Permute so that the two p's stand right behind C, then merge."
+        ),
+        zh=(
+            "先 reshape 成 (B, C, H/p, p, W/p, p)：这样每个像素都有了在小方块里的地址。"
+            "用 permute 把两个 p 移到 C 后面，再合并。"
+        ),
     ),
 )
 
@@ -163,7 +203,7 @@ def _numbered(*shape: int) -> Tensor:
     return torch.arange(math.prod(shape), dtype=torch.float32).reshape(shape)
 
 
-# --- 3. timestep embedding ----------------------------------------------------------------------------------------
+# --- 3. timestep embedding --------------------------------------------------------------------
 
 
 def _angles(t: Tensor, dim: int, steps: int, base: float = 10_000.0) -> Tensor:
@@ -193,16 +233,25 @@ def _last_frequency_included(t: Tensor, dim: int) -> Tensor:
 
 timestep_embedding = Exercise(
     reference=unet.timestep_embedding,
-    cases=lambda: [(torch.tensor([0, 1, 2]), 8), (torch.tensor([0, 10, 500, 999]), 32), (torch.tensor([7]), 64)],
+    cases=lambda: [
+        (torch.tensor([0, 1, 2]), 8),
+        (torch.tensor([0, 10, 500, 999]), 32),
+        (torch.tensor([7]), 64),
+    ],
     mistakes=[
         Mistake(
             _sine_first,
             Words(
-                en="Sines first, cosines second. DDPM's own code does it so, ADM's the other way round, and "
-                "weights trained with one "
-                "order do not work with the other. Here: cosines first.",
-                zh="你把正弦放在了前面。DDPM 的原始代码确实如此，ADM 则相反；按一种顺序训练的权重换一种顺序就失灵。"
-                "这里要余弦在前。",
+                en=(
+                    "Sines first, cosines second. DDPM's own code does it so, ADM's the other"
+                    " way round, and weights trained with one order do not work with the other."
+                    " Here: cosines first."
+                ),
+                zh=(
+                    "你把正弦放在了前面。DDPM 的原始代码确实如此，ADM"
+                    " 则相反；按一种顺序训练的权重换一种顺序就失灵。"
+                    "这里要余弦在前。"
+                ),
             ),
         ),
         Mistake(
@@ -215,35 +264,47 @@ timestep_embedding = Exercise(
         Mistake(
             _divided_by_dim,
             Words(
-                en="The frequencies stop halfway, at 1/100: divide k by dim / 2 (how many frequencies there are), "
-                "not by dim.",
+                en=(
+                    "The frequencies stop halfway, at 1/100: divide k by dim / 2 (how many"
+                    " frequencies there are), not by dim."
+                ),
                 zh="频率只降到一半（1/100）就停了：k 应该除以 dim / 2，也就是频率的个数，而不是 dim。",
             ),
         ),
         Mistake(
             _last_frequency_included,
             Words(
-                en="You divide by dim / 2 - 1, so that the slowest frequency is exactly 1/10000. DDPM's own code "
-                "does that; "
-                "ADM, and we, divide by dim / 2.",
-                zh="你除以了 dim / 2 - 1，使最慢的频率恰好是 1/10000。DDPM 的原始代码是这样；ADM 和本书除以 dim / 2。",
+                en=(
+                    "You divide by dim / 2 - 1, so that the slowest frequency is exactly"
+                    " 1/10000. DDPM's own code does that; ADM, and we, divide by dim / 2."
+                ),
+                zh=(
+                    "你除以了 dim / 2 - 1，使最慢的频率恰好是 1/10000。DDPM"
+                    " 的原始代码是这样；ADM 和本书除以 dim / 2。"
+                ),
             ),
         ),
     ],
     hint=Words(
-        en="Frequencies: 10000 ** (-k / (dim / 2)) for k = 0 ... dim / 2 - 1. Multiply t[:, None] with "
-        "frequencies[None] to get the "
-        "angles (B, dim / 2), then torch.cat the cosines and the sines.",
-        zh="频率是 10000 ** (-k / (dim / 2))，k = 0 … dim / 2 - 1。"
-        "用 t[:, None] 乘 frequencies[None] 得到角度 (B, dim / 2)，再用 torch.cat 拼接余弦和正弦。",
+        en=(
+            "Frequencies: 10000 ** (-k / (dim / 2)) for k = 0 ... dim / 2 - 1. Multiply t[:,"
+            " None] with frequencies[None] to get the angles (B, dim / 2), then torch.cat the"
+            " cosines and the sines."
+        ),
+        zh=(
+            "频率是 10000 ** (-k / (dim / 2))，k = 0 … dim / 2 - 1。"
+            "用 t[:, None] 乘 frequencies[None] 得到角度 (B, dim / 2)，再用 torch.cat 拼接余弦和正弦。"
+        ),
     ),
 )
 
-# --- 4. AdaGN -----------------------------------------------------------------------------------------------------
+# --- 4. AdaGN ---------------------------------------------------------------------------------
 
 
 def _ada_group_norm(h: Tensor, y: Tensor, groups: int) -> Tensor:
-    """AdaGN: h (B, C, H, W) normalised in groups, then scaled by 1 + y_s and shifted by y_b; y (B, 2C) = [y_s, y_b]."""
+    """AdaGN: h (B, C, H, W) normalised in groups, then scaled by 1 + y_s and shifted by y_b; y
+    (B, 2C) = [y_s, y_b].
+    """
     y_s, y_b = y[:, :, None, None].chunk(2, dim=1)  # 2 x (B, C, 1, 1)
     return F.group_norm(h, groups, eps=1e-5) * (1 + y_s) + y_b
 
@@ -286,52 +347,71 @@ ada_group_norm = Exercise(
         Mistake(
             _scale_without_one,
             Words(
-                en="The scale is 1 + y_s, not y_s: a projection that still says 0 must change nothing, not switch "
-                "the channel off.",
+                en=(
+                    "The scale is 1 + y_s, not y_s: a projection that still says 0 must change"
+                    " nothing, not switch the channel off."
+                ),
                 zh="缩放系数是 1 + y_s，不是 y_s：投影还是 0 的时候应该什么都不改变，而不是把通道关掉。",
             ),
         ),
         Mistake(
             _shift_first,
             Words(
-                en="Scale and shift are swapped: the first C numbers of y are y_s, the last C are y_b.",
+                en=(
+                    "Scale and shift are swapped: the first C numbers of y are y_s, the last C"
+                    " are y_b."
+                ),
                 zh="缩放和平移颠倒了：y 的前 C 个数是 y_s，后 C 个数是 y_b。",
             ),
         ),
         Mistake(
             _not_normalised,
             Words(
-                en="Scale and shift are right, but h is not normalised: call F.group_norm(h, groups) first.",
+                en=(
+                    "Scale and shift are right, but h is not normalised: call F.group_norm(h,"
+                    " groups) first."
+                ),
                 zh="缩放和平移都对，但 h 没有归一化：先调用 F.group_norm(h, groups)。",
             ),
         ),
         Mistake(
             _normalised_last,
             Words(
-                en="You normalise after scaling and shifting, and so wash out much of what the timestep said. "
-                "Normalise first.",
+                en=(
+                    "You normalise after scaling and shifting, and so wash out much of what the"
+                    " timestep said. Normalise first."
+                ),
                 zh="你在缩放、平移之后才归一化，时间步说的话多半被洗掉了。要先归一化。",
             ),
         ),
         Mistake(
             _each_channel_alone,
             Words(
-                en="One group per channel is instance normalisation. Group normalisation shares mean and variance "
-                "between the "
-                "channels of a group: F.group_norm(h, groups).",
-                zh="每个通道一组，那是实例归一化。组归一化让同组的通道共用均值和方差：F.group_norm(h, groups)。",
+                en=(
+                    "One group per channel is instance normalisation. Group normalisation"
+                    " shares mean and variance between the channels of a group: F.group_norm(h,"
+                    " groups)."
+                ),
+                zh=(
+                    "每个通道一组，那是实例归一化。"
+                    "组归一化让同组的通道共用均值和方差：F.group_norm(h, groups)。"
+                ),
             ),
         ),
     ],
     hint=Words(
-        en="y[:, :, None, None].chunk(2, dim=1) gives y_s and y_b, each (B, C, 1, 1). F.group_norm(h, groups) does "
-        "the rest.",
-        zh="y[:, :, None, None].chunk(2, dim=1) 给出 y_s 和 y_b，形状都是 (B, C, 1, 1)；"
-        "其余交给 F.group_norm(h, groups)。",
+        en=(
+            "y[:, :, None, None].chunk(2, dim=1) gives y_s and y_b, each (B, C, 1, 1)."
+            " F.group_norm(h, groups) does the rest."
+        ),
+        zh=(
+            "y[:, :, None, None].chunk(2, dim=1) 给出 y_s 和 y_b，形状都是 (B, C, 1, 1)；"
+            "其余交给 F.group_norm(h, groups)。"
+        ),
     ),
 )
 
-# --- 5. parameters of a residual block ----------------------------------------------------------------------------
+# --- 5. parameters of a residual block --------------------------------------------------------
 
 
 def _resblock_parameters(c_in: int, c_out: int, emb_dim: int) -> int:
@@ -349,11 +429,15 @@ def _without_biases(c_in: int, c_out: int, emb_dim: int) -> int:
 
 
 def _always_a_skip(c_in: int, c_out: int, emb_dim: int) -> int:
-    return _resblock_parameters(c_in, c_out, emb_dim) + ((c_in + 1) * c_out if c_in == c_out else 0)
+    return _resblock_parameters(c_in, c_out, emb_dim) + (
+        (c_in + 1) * c_out if c_in == c_out else 0
+    )
 
 
 def _no_skip(c_in: int, c_out: int, emb_dim: int) -> int:
-    return _resblock_parameters(c_in, c_out, emb_dim) - ((c_in + 1) * c_out if c_in != c_out else 0)
+    return _resblock_parameters(c_in, c_out, emb_dim) - (
+        (c_in + 1) * c_out if c_in != c_out else 0
+    )
 
 
 def _shift_only(c_in: int, c_out: int, emb_dim: int) -> int:
@@ -371,54 +455,78 @@ resblock_parameters = Exercise(
         Mistake(
             _without_biases,
             Words(
-                en="The biases are missing: every convolution and every linear layer has one number more for each "
-                "output channel.",
+                en=(
+                    "The biases are missing: every convolution and every linear layer has one"
+                    " number more for each output channel."
+                ),
                 zh="漏了偏置：每个卷积层和线性层的每个输出通道还有一个数。",
             ),
         ),
         Mistake(
             _always_a_skip,
             Words(
-                en="With c_in equal to c_out the short cut is the identity, which learns nothing.",
+                en=(
+                    "With c_in equal to c_out the short cut is the identity, which learns"
+                    " nothing."
+                ),
                 zh="c_in 等于 c_out 时，捷径就是恒等映射，没有参数。",
             ),
         ),
         Mistake(
             _no_skip,
             Words(
-                en="With c_in different from c_out the short cut needs a 1 x 1 convolution of its own.",
+                en=(
+                    "With c_in different from c_out the short cut needs a 1 x 1 convolution of"
+                    " its own."
+                ),
                 zh="c_in 与 c_out 不同时，捷径自己需要一个 1 x 1 卷积。",
             ),
         ),
         Mistake(
             _shift_only,
             Words(
-                en="The timestep's projection has 2 * c_out outputs: a scale and a shift for every channel.",
+                en=(
+                    "The timestep's projection has 2 * c_out outputs: a scale and a shift for"
+                    " every channel."
+                ),
                 zh="时间步的投影有 2 * c_out 个输出：每个通道一个缩放、一个平移。",
             ),
         ),
         Mistake(
             _no_norms,
             Words(
-                en="The two group norms learn as well: a gain and a bias per channel, 2 * c_in and 2 * c_out.",
-                zh="两个组归一化也有参数：每个通道一个增益、一个偏置，分别是 2 * c_in 和 2 * c_out。",
+                en=(
+                    "The two group norms learn as well: a gain and a bias per channel, 2 * c_in"
+                    " and 2 * c_out."
+                ),
+                zh=(
+                    "两个组归一化也有参数：每个通道一个增益、一个偏置，分别是 2 * c_in 和 2 *"
+                    " c_out。"
+                ),
             ),
         ),
     ],
     hint=Words(
-        en="Six parts: norm1 (on c_in), conv1 3 x 3, emb_proj to 2 * c_out, norm2 (on c_out), conv2 3 x 3, and a 1 "
-        "x 1 convolution "
-        "for the short cut only if the channels change. Mind the biases.",
-        zh="共六部分：norm1（作用在 c_in 上）、3 x 3 的 conv1、输出 2 * c_out 的 emb_proj、norm2（作用在 c_out 上）"
-        "、3 x 3 的 conv2，以及通道数变化时捷径的 1 x 1 卷积。别忘了偏置。",
+        en=(
+            "Six parts: norm1 (on c_in), conv1 3 x 3, emb_proj to 2 * c_out, norm2 (on c_out),"
+            " conv2 3 x 3, and a 1 x 1 convolution for the short cut only if the channels"
+            " change. Mind the biases."
+        ),
+        zh=(
+            "共六部分：norm1（作用在 c_in 上）、3 x 3 的 conv1、输出 2 * c_out 的 emb_proj、"
+            "norm2（作用在 c_out 上）"
+            "、3 x 3 的 conv2，以及通道数变化时捷径的 1 x 1 卷积。别忘了偏置。"
+        ),
     ),
 )
 
-# --- 6. EMA -------------------------------------------------------------------------------------------------------
+# --- 6. EMA -----------------------------------------------------------------------------------
 
 
 def _ema_update(average: Tensor, weight: Tensor, step: int, decay: float) -> Tensor:
-    """The average after update number `step` (0 for the first), with the warm-up (1 + step) / (10 + step)."""
+    """The average after update number `step` (0 for the first), with the warm-up (1 + step) /
+    (10 + step).
+    """
     d = min(decay, (1 + step) / (10 + step))
     return d * average + (1 - d) * weight
 
@@ -442,28 +550,41 @@ def _ema_off_by_one(average: Tensor, weight: Tensor, step: int, decay: float) ->
 
 ema_update = Exercise(
     reference=_ema_update,
-    cases=lambda: [(_numbered(4), -_numbered(4) + 7, step, 0.999) for step in (0, 1, 50, 20_000)],
+    cases=lambda: [
+        (_numbered(4), -_numbered(4) + 7, step, 0.999) for step in (0, 1, 50, 20_000)
+    ],
     mistakes=[
         Mistake(
             _ema_without_warmup,
             Words(
-                en="The warm-up is missing: with a constant decay the random weights of the start stay for "
-                "thousands of steps. "
-                "Use min(decay, (1 + step) / (10 + step)).",
-                zh="缺少预热：衰减率固定时，最初的随机权重会残留上千步。请用 min(decay, (1 + step) / (10 + step))。",
+                en=(
+                    "The warm-up is missing: with a constant decay the random weights of the"
+                    " start stay for thousands of steps. Use min(decay, (1 + step) / (10 +"
+                    " step))."
+                ),
+                zh=(
+                    "缺少预热：衰减率固定时，最初的随机权重会残留上千步。请用 min(decay, (1 +"
+                    " step) / (10 + step))。"
+                ),
             ),
         ),
         Mistake(
             _ema_the_wrong_way,
             Words(
-                en="Average and new weight are swapped: a decay near 1 must keep the average, not the new weight.",
+                en=(
+                    "Average and new weight are swapped: a decay near 1 must keep the average,"
+                    " not the new weight."
+                ),
                 zh="平均值和新权重颠倒了：接近 1 的衰减率应该保留平均值，而不是新权重。",
             ),
         ),
         Mistake(
             _ema_max,
             Words(
-                en="You take the larger of the two decays: the warm-up never acts. Take the smaller.",
+                en=(
+                    "You take the larger of the two decays: the warm-up never acts. Take the"
+                    " smaller."
+                ),
                 zh="你取了两个衰减率中较大的一个，预热就不起作用了。应取较小的。",
             ),
         ),
@@ -476,18 +597,24 @@ ema_update = Exercise(
         ),
     ],
     hint=Words(
-        en="First the decay of this step, d = min(decay, (1 + step) / (10 + step)); then d parts of the old "
-        "average and 1 - d parts "
-        "of the new weight.",
-        zh="先算这一步的衰减率 d = min(decay, (1 + step) / (10 + step))；再取 d 份旧平均值加 1 - d 份新权重。",
+        en=(
+            "First the decay of this step, d = min(decay, (1 + step) / (10 + step)); then d"
+            " parts of the old average and 1 - d parts of the new weight."
+        ),
+        zh=(
+            "先算这一步的衰减率 d = min(decay, (1 + step) / (10 + step))；再取 d 份旧平均值加 1"
+            " - d 份新权重。"
+        ),
     ),
 )
 
-# --- 7. attention -------------------------------------------------------------------------------------------------
+# --- 7. attention -----------------------------------------------------------------------------
 
 
 def _attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """softmax(q k^T / sqrt(d_k)) v for q (B, N, d_k), k (B, M, d_k), v (B, M, d_k) -> (B, N, d_k)."""
+    """softmax(q k^T / sqrt(d_k)) v for q (B, N, d_k), k (B, M, d_k), v (B, M, d_k) -> (B, N,
+    d_k).
+    """
     scores = q @ k.transpose(-2, -1) / math.sqrt(q.shape[-1])  # (B, N, M)
     return scores.softmax(dim=-1) @ v
 
@@ -508,10 +635,16 @@ def _no_softmax(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     return q @ k.transpose(-2, -1) / math.sqrt(q.shape[-1]) @ v
 
 
-def _attention_case(seed: int, queries: int, keys: int, dim: int) -> tuple[Tensor, Tensor, Tensor]:
+def _attention_case(
+    seed: int, queries: int, keys: int, dim: int
+) -> tuple[Tensor, Tensor, Tensor]:
     generator = torch.Generator().manual_seed(seed)
     q = torch.randn(2, queries, dim, generator=generator)
-    return q, torch.randn(2, keys, dim, generator=generator), torch.randn(2, keys, dim, generator=generator)
+    return (
+        q,
+        torch.randn(2, keys, dim, generator=generator),
+        torch.randn(2, keys, dim, generator=generator),
+    )
 
 
 attention = Exercise(
@@ -521,23 +654,33 @@ attention = Exercise(
         Mistake(
             _unscaled,
             Words(
-                en="The scores are not divided by sqrt(d_k): they grow with the width, and the softmax picks a "
-                "single position.",
+                en=(
+                    "The scores are not divided by sqrt(d_k): they grow with the width, and the"
+                    " softmax picks a single position."
+                ),
                 zh="分数没有除以 sqrt(d_k)：宽度越大分数越大，softmax 会只盯住一个位置。",
             ),
         ),
         Mistake(
             _divided_by_d,
             Words(
-                en="Divided by d_k instead of its root: the attention becomes nearly uniform. A sum of d_k products "
-                "has standard deviation sqrt(d_k).",
-                zh="除以了 d_k 而不是 sqrt(d_k)：注意力几乎变成平均。d_k 个乘积之和的标准差是 sqrt(d_k)。",
+                en=(
+                    "Divided by d_k instead of its root: the attention becomes nearly uniform."
+                    " A sum of d_k products has standard deviation sqrt(d_k)."
+                ),
+                zh=(
+                    "除以了 d_k 而不是 sqrt(d_k)：注意力几乎变成平均。d_k 个乘积之和的标准差是"
+                    " sqrt(d_k)。"
+                ),
             ),
         ),
         Mistake(
             _softmax_over_queries,
             Words(
-                en="The softmax runs over the queries. Each query must share out its attention among the keys: dim=-1.",
+                en=(
+                    "The softmax runs over the queries. Each query must share out its attention"
+                    " among the keys: dim=-1."
+                ),
                 zh="softmax 沿着查询的方向做了。每个查询要把注意力分配给各个键：dim=-1。",
             ),
         ),
@@ -550,17 +693,24 @@ attention = Exercise(
         ),
     ],
     hint=Words(
-        en="q @ k.transpose(-2, -1) gives (B, N, M) scores. Divide by math.sqrt(d_k), softmax over the last axis, "
-        "multiply with v.",
-        zh="q @ k.transpose(-2, -1) 得到 (B, N, M) 的分数。除以 math.sqrt(d_k)，沿最后一维做 softmax，再乘 v。",
+        en=(
+            "q @ k.transpose(-2, -1) gives (B, N, M) scores. Divide by math.sqrt(d_k), softmax"
+            " over the last axis, multiply with v."
+        ),
+        zh=(
+            "q @ k.transpose(-2, -1) 得到 (B, N, M) 的分数。除以 math.sqrt(d_k)，沿最后一维做"
+            " softmax，再乘 v。"
+        ),
     ),
 )
 
-# --- 8. the loss by timestep --------------------------------------------------------------------------------------
+# --- 8. the loss by timestep ------------------------------------------------------------------
 
 
 def _loss_by_timestep(losses: Tensor, index: Tensor, buckets: int, timesteps: int) -> Tensor:
-    """Mean loss of each of `buckets` equal ranges of timesteps: losses, index (N,) -> (buckets,)."""
+    """Mean loss of each of `buckets` equal ranges of timesteps: losses, index (N,) ->
+    (buckets,).
+    """
     bucket = index * buckets // timesteps  # (N,)
     sums = torch.zeros(buckets).index_add_(0, bucket, losses)
     return sums / torch.bincount(bucket, minlength=buckets)
@@ -583,14 +733,20 @@ def _overwritten(losses: Tensor, index: Tensor, buckets: int, timesteps: int) ->
 
 def _cyclic(losses: Tensor, index: Tensor, buckets: int, timesteps: int) -> Tensor:
     bucket = index % buckets
-    return _sums_only(losses, bucket, buckets, buckets) / torch.bincount(bucket, minlength=buckets)
+    return _sums_only(losses, bucket, buckets, buckets) / torch.bincount(
+        bucket, minlength=buckets
+    )
 
 
-def _bucket_case(seed: int, n: int, buckets: int, timesteps: int) -> tuple[Tensor, Tensor, int, int]:
+def _bucket_case(
+    seed: int, n: int, buckets: int, timesteps: int
+) -> tuple[Tensor, Tensor, int, int]:
     """Every bucket has at least two losses."""
     generator = torch.Generator().manual_seed(seed)
     edges = torch.arange(buckets) * timesteps // buckets
-    index = torch.cat([edges, edges + 1, torch.randint(timesteps, (n - 2 * buckets,), generator=generator)])
+    index = torch.cat(
+        [edges, edges + 1, torch.randint(timesteps, (n - 2 * buckets,), generator=generator)]
+    )
     return torch.rand(n, generator=generator), index, buckets, timesteps
 
 
@@ -601,41 +757,57 @@ loss_by_timestep = Exercise(
         Mistake(
             _sums_only,
             Words(
-                en="These are sums. Divide each bucket by the number of losses that fell into it (torch.bincount).",
+                en=(
+                    "These are sums. Divide each bucket by the number of losses that fell into"
+                    " it (torch.bincount)."
+                ),
                 zh="这是总和。每个区间还要除以落入其中的损失个数（torch.bincount）。",
             ),
         ),
         Mistake(
             _same_divisor,
             Words(
-                en="You divide all buckets by the same number. The timesteps are drawn at random, so each bucket "
-                "has its own count.",
+                en=(
+                    "You divide all buckets by the same number. The timesteps are drawn at"
+                    " random, so each bucket has its own count."
+                ),
                 zh="你给所有区间除以了同一个数。时间步是随机抽取的，每个区间的个数不同。",
             ),
         ),
         Mistake(
             _overwritten,
             Words(
-                en="Each bucket holds only its last loss: sums[bucket] = ... overwrites where index_add_ adds.",
+                en=(
+                    "Each bucket holds only its last loss: sums[bucket] = ... overwrites where"
+                    " index_add_ adds."
+                ),
                 zh="每个区间只留下了最后一个损失：sums[bucket] = … 是覆盖，index_add_ 才是累加。",
             ),
         ),
         Mistake(
             _cyclic,
             Words(
-                en="index % buckets deals the timesteps out like cards. A bucket is a range of neighbours: index * "
-                "buckets // timesteps.",
-                zh="index % buckets 像发牌一样把时间步轮流分开了。一个区间应该是相邻的时间步："
-                "index * buckets // timesteps。",
+                en=(
+                    "index % buckets deals the timesteps out like cards. A bucket is a range of"
+                    " neighbours: index * buckets // timesteps."
+                ),
+                zh=(
+                    "index % buckets 像发牌一样把时间步轮流分开了。一个区间应该是相邻的时间步："
+                    "index * buckets // timesteps。"
+                ),
             ),
         ),
     ],
     hint=Words(
-        en="The bucket of a loss is index * buckets // timesteps. Sum with torch.zeros(buckets).index_add_(0, "
-        "bucket, losses), count with "
-        "torch.bincount(bucket, minlength=buckets).",
-        zh="一个损失所属的区间是 index * buckets // timesteps。"
-        "用 torch.zeros(buckets).index_add_(0, bucket, losses) 求和，"
-        "用 torch.bincount(bucket, minlength=buckets) 计数。",
+        en=(
+            "The bucket of a loss is index * buckets // timesteps. Sum with"
+            " torch.zeros(buckets).index_add_(0, bucket, losses), count with"
+            " torch.bincount(bucket, minlength=buckets)."
+        ),
+        zh=(
+            "一个损失所属的区间是 index * buckets // timesteps。"
+            "用 torch.zeros(buckets).index_add_(0, bucket, losses) 求和，"
+            "用 torch.bincount(bucket, minlength=buckets) 计数。"
+        ),
     ),
 )
