@@ -24,7 +24,7 @@ CONFIRM ?=
 LANGUAGE_GIVEN := $(if $(filter command,$(firstword $(origin LANGUAGE))),$(LANGUAGE))
 
 .DEFAULT_GOAL := help
-.PHONY: help book slides draw test bench lab notebooks sync handouts zoo clean
+.PHONY: help book slides draw test bench style-report lab notebooks sync handouts zoo clean
 
 help:  ## what you can type
 	@echo 'make book                   build the book in both languages, show it on http://localhost:8000/'
@@ -34,6 +34,7 @@ help:  ## what you can type
 	@echo '                            also: DOMAIN=emoji|shapes  SEED=0  OUT=out'
 	@echo 'make test                   check style, types and behaviour'
 	@echo 'make bench                  our speed and memory beside diffusers, into benchmarks/RESULTS.md: ten minutes, alone'
+	@echo 'make style-report           how the package reads, in numbers: comments, lengths, density'
 	@echo 'make lab                    open the notebooks in JupyterLab'
 	@echo 'make notebooks              run the chapters and store what they show: CHAPTER=07 LANGUAGE=en|zh TIER=cpu'
 	@echo 'make sync                   carry code between the English and the Chinese notebooks, name stale translations'
@@ -70,6 +71,10 @@ test: $(VENV)/.installed-dev $(VENV)/.installed-book
 # Needs the machine to itself. benchmarks/lucid.py says how dalle2-pytorch joins in.
 bench: $(VENV)/.installed-dev
 	@$(BIN)/python benchmarks/run.py
+
+# Needs nothing but Python.
+style-report:
+	@$(PYTHON) benchmarks/style_report.py
 
 lab: $(VENV)/.installed-book
 	$(BIN)/jupyter lab

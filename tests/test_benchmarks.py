@@ -16,10 +16,9 @@ def _benchmarks_on_the_path(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.syspath_prepend(BENCHMARKS)
     torch.manual_seed(0)
     yield
+    # A benchmark's file may be called what another folder's is called.
     for name in [name for name, module in sys.modules.items() if _lies_in(module, BENCHMARKS)]:
-        del sys.modules[
-            name
-        ]  # a benchmark's file may be called what another folder's is called
+        del sys.modules[name]
 
 
 def _lies_in(module: object, folder: Path) -> bool:
@@ -57,3 +56,26 @@ def test_the_usual_data_pipeline_reads_the_same_pictures():
     import loading
 
     loading.check(20)
+
+
+SAMPLE = '''"""A module."""
+
+import os
+
+
+def add(a, b):
+    """The sum."""
+    # why
+    x, y = a, b  # both
+    return x + y
+'''
+
+
+def test_the_style_report_counts_what_it_says(tmp_path: Path) -> None:
+    import style_report
+
+    (tmp_path / "sample.py").write_text(SAMPLE)
+    count = style_report.count_folder(tmp_path)
+    assert (count.code, count.lines, count.comments, count.docstrings) == (4, 7, 2, 2)
+    assert (count.statements, count.operations, count.pairs) == (2, 1, 1)
+    assert (count.bodies, count.parameters, count.wide) == ([2], [2], 0)
