@@ -410,7 +410,7 @@ def test_the_trial_refuses_an_odd_number_of_captions(monkeypatch, capsys):
 def test_seams_are_printed_as_a_table(monkeypatch, capsys, tmp_path):
     from dalle2_edu.evaluation import seams
     from dalle2_edu.evaluation.intervals import Measure
-    from dalle2_edu.evaluation.report import table
+    from dalle2_edu.evaluation.tables import table
 
     asked: list[Any] = []
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -19,6 +19,7 @@ from dalle2_edu.cli.options import (
     picture_domains,
     writing,
 )
+from dalle2_edu.errors import Dalle2EduError
 
 
 def evaluate(
@@ -51,18 +52,16 @@ def evaluate(
       dalle2-edu evaluate shapes
     """
     choose("domain", domain, picture_domains())
+    reserve(out)
     from dalle2_edu import zoo
     from dalle2_edu.evaluation import report
 
-    result = report.evaluate(
-        domain,
-        pictures=pictures,
-        seed=seed,
-        guidance_scale=guidance_scale,
-        batch_size=batch_size,
-        out=out,
-        device=find_device(device),
-    )
+    plan = report.ReportPlan(pictures, seed, guidance_scale, batch_size)
+    result = report.evaluate(domain, plan, device=find_device(device))
+    print(report.format_report(result))
+    if out is not None:
+        with writing(out):
+            out.write_text(to_json(result), encoding="utf-8")
     if into_card:
         zoo.quote(domain, "decoder", report.headline(result))
 
@@ -107,22 +106,16 @@ def trial(
       dalle2-edu trial emoji --n 40 --no-sweep --markdown
     """
     choose("domain", domain, picture_domains())
-    from dalle2_edu.evaluation.trial import Plan, format_trial
+    reserve(out, numbers)
+    from dalle2_edu.evaluation.trial import TrialPlan, format_trial
     from dalle2_edu.evaluation.trial import trial as hold_trial
 
-    plan = Plan(n, seed, batch_size)
-    for path in (out, numbers):
-        if path is not None:
-            with writing(path):
-                path.parent.mkdir(parents=True, exist_ok=True)
-                path.touch()  # better that it fails now than after the drawing
+    plan = TrialPlan(n, seed, batch_size)
     result = hold_trial(domain, plan, sweep=sweep, out=out, device=find_device(device))
     print(format_trial(result, markdown))
     if numbers is not None:
         with writing(numbers):
-            numbers.write_text(
-                json.dumps(result, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
-            )
+            numbers.write_text(to_json(result), encoding="utf-8")
 
 
 def seams(
@@ -150,13 +143,26 @@ def seams(
       dalle2-edu seams emoji --out seams.png
     """
     choose("domain", domain, picture_domains())
-    from dalle2_edu.evaluation.report import format_table
+    reserve(out)
     from dalle2_edu.evaluation.seams import contest
-    from dalle2_edu.evaluation.trial import markdown_table
+    from dalle2_edu.evaluation.tables import format_table, markdown_table
 
-    if out is not None:
-        with writing(out):
-            out.parent.mkdir(parents=True, exist_ok=True)
-            out.touch()  # better that it fails now than after the drawing
     found = contest(domain, n, seed, out, find_device(device))
     print((markdown_table if markdown else format_table)(found))
+
+
+def reserve(*paths: Path | None) -> None:
+    """Make sure that files can be written there: better now than after minutes of drawing."""
+    for path in paths:
+        if path is None:
+            continue
+        if path.is_dir():
+            raise Dalle2EduError(f"{path} is a folder: name a file to write to.")
+        with writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()
+
+
+def to_json(result: dict[str, Any]) -> str:
+    """The text of a JSON file, readable by people too."""
+    return json.dumps(result, indent=2, ensure_ascii=False) + "\n"

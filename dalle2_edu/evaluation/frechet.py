@@ -19,26 +19,48 @@ Chapter 20 uses this file.
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
-from torchmetrics.image.fid import FrechetInceptionDistance
+from torch import Tensor
 
 from dalle2_edu.errors import Dalle2EduError
 
 
 def frechet_distance(real: Tensor, generated: Tensor) -> float:
-    """Squared Fréchet distance between the Gaussians fitted to two sets of features (N, D) and
-    (M, D).
+    """Squared Fréchet distance between the Gaussians fitted to two sets of features.
 
-    Each set needs more than D pictures: a covariance of rank below D says nothing about the
-    missing directions, and the distance then tells how many pictures there were rather than
-    what they look like. The arithmetic is in float64, because the matrix root of a nearly
-    singular product loses half of the digits. Raises Dalle2EduError for shapes that don't
-    match, for too few pictures and for features that aren't finite."""
+    real (N, D), generated (M, D). Each set needs more than D pictures: a covariance of rank
+    below D says nothing about the missing directions, and the distance then tells how many
+    pictures there were rather than what they look like. Raises Dalle2EduError for shapes that
+    don't match, for too few pictures and for features that aren't finite.
+    """
     _check(real, generated)
-    metric = FrechetInceptionDistance(feature=_PassThrough(real.shape[1]))
-    metric.update(real.detach().cpu().double(), real=True)
-    metric.update(generated.detach().cpu().double(), real=False)
-    return max(0.0, float(metric.compute()))  # rounding can leave -1e-15 between equal sets
+    mu_1, sigma_1 = gaussian(real)
+    mu_2, sigma_2 = gaussian(generated)
+    means = (mu_1 - mu_2).square().sum()  # |mu_1 - mu_2|^2
+    root = trace_of_root(sigma_1, sigma_2)  # Tr (Sigma_1 Sigma_2)^(1/2)
+    spreads = sigma_1.trace() + sigma_2.trace() - 2 * root
+    return max(0.0, float(means + spreads))  # rounding can leave -1e-15 between equal sets
+
+
+def gaussian(features: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean (D,) and covariance (D, D) of features (N, D), in float64.
+
+    In float32 the root below would lose half of its few digits where a variance is small.
+    """
+    features = features.detach().cpu().double()
+    return features.mean(dim=0), torch.cov(features.T)  # unbiased: divided by N - 1
+
+
+def trace_of_root(sigma_1: Tensor, sigma_2: Tensor) -> Tensor:
+    """Tr (Sigma_1 Sigma_2)^(1/2), of two covariances (D, D).
+
+    The trace of a root is the sum of the roots of the eigenvalues. The product of two symmetric
+    matrices is not symmetric, but its eigenvalues are those of the symmetric matrix
+    Sigma_1^(1/2) Sigma_2 Sigma_1^(1/2), which are real and not negative.
+    """
+    values, vectors = torch.linalg.eigh(sigma_1)  # Sigma_1 = V diag(values) V^T
+    half = vectors * values.clamp(min=0).sqrt() @ vectors.T  # Sigma_1^(1/2)
+    eigenvalues = torch.linalg.eigvalsh(half @ sigma_2 @ half)
+    return eigenvalues.clamp(min=0).sqrt().sum()
 
 
 def frechet_error(real: Tensor, generated: Tensor, draws: int = 50, seed: int = 0) -> float:
@@ -58,17 +80,6 @@ def frechet_error(real: Tensor, generated: Tensor, draws: int = 50, seed: int = 
 def _resample(features: Tensor, generator: torch.Generator) -> Tensor:
     index = torch.randint(len(features), (len(features),), generator=generator)
     return features[index.to(features.device)]  # (N, D), drawn with replacement
-
-
-class _PassThrough(nn.Module):
-    """Stands where torchmetrics has Inception-v3: our features are computed already."""
-
-    def __init__(self, num_features: int):
-        super().__init__()
-        self.num_features = num_features  # torchmetrics asks for it, to size its sums
-
-    def forward(self, features: Tensor) -> Tensor:
-        return features
 
 
 def _check(real: Tensor, generated: Tensor) -> None:

@@ -1,23 +1,28 @@
 """Which way to inpaint leaves the smaller seam?
 
-The idea: paint the same holes three ways and measure how much neighbouring pixels differ across
-the hole's edge, against inside what was painted (`text2image.inpainting.seam`): 1 means that
-the edge looks like any other place.
+The idea: paint the same holes three ways and measure how much neighbouring pixels differ, across
+the hole's edge and inside what was painted (`text2image.inpainting.seam`).
 
-    replaced           the known pixels are put in place at each step, and nobody makes the two agree
+    replaced           the known pixels are put in place at each step, and nothing makes the two
+                       parts agree
     replaced, again    the same, going back up and down a few times: RePaint (2201.09865)
-    fine-tuned         networks that were taught to look at the known pixels: GLIDE (2112.10741), section 3
+    fine-tuned         networks that were taught to look at the known pixels: GLIDE (2112.10741),
+                       section 3
 
 Asked twice. First with the picture's own caption: then the prior's embedding knows what is
 around the hole, and every way can hit it. Then with *another* picture's: paint a rocket into
 the cat. That is what one inpaints for, and there embedding and surroundings pull in two
 directions.
 
-The mean of the logarithms is compared, since a ratio of 2 is as far from 1 as one of 1/2: N
-stands for an edge e^(N/100) times as steep as the inside. Holes differ more than ways do, so
-the last row compares ways hole by hole. The real picture's own number stands beside them: an
-edge that runs along an outline of the picture is steep by right. Mind that a rougher inside
-lowers the ratio as well as a milder edge does: look at the grid, too.
+Two numbers, since one would mislead: the ratio of edge to inside falls when the edge gets milder,
+and just as well when the fill gets rougher. Each is compared with the real picture at the same
+place:
+
+    edge      100 ln(difference across the edge, painted / real)      0: as steep as in the picture
+    inside    100 ln(difference inside the hole, painted / real)      0: as rough as the picture
+
+so N stands for a factor e^(N/100). The mean of logarithms is taken, since a factor of 2 is as far
+from 1 as one of 1/2. Holes differ more than ways do, so the last row compares ways hole by hole.
 
 Chapter 17 uses this file.
 """
@@ -32,27 +37,32 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from dalle2_edu.data.domains import DOMAINS
 from dalle2_edu.drawing.grids import labelled_grid
 from dalle2_edu.errors import Dalle2EduError
 from dalle2_edu.evaluation import intervals
+from dalle2_edu.evaluation.exams import make_exam
 from dalle2_edu.evaluation.intervals import Measure
-from dalle2_edu.evaluation.report import DOMAINS, table
-from dalle2_edu.evaluation.trial import emoji_exam, shapes_exam
-from dalle2_edu.text2image.inpainting import seam
+from dalle2_edu.evaluation.tables import table
+from dalle2_edu.text2image.inpainting import GREY_LEVEL, seam
 from dalle2_edu.unclip.pipeline import UnCLIP
 
-REPLACED, TAUGHT, REAL = "replaced", "fine-tuned", "real pictures"
+REPLACED = "replaced"
+TAUGHT = "fine-tuned"
+REAL = "real pictures"
 WAYS: dict[str, dict[str, Any]] = {
     REPLACED: {"how": "replace", "resamples": 1},
     "replaced, again": {"how": "replace"},
     TAUGHT: {"how": "finetuned"},
 }
 LESS = f"{TAUGHT}, less {REPLACED}"
-TITLE = "the seam: 100 x ln(across the edge / inside), 0 is none"
-CAPTIONS = {
+TITLE = "the seam: 100 x ln(painted / real), 0 is as in the real picture"
+EDGE = "edge"
+INSIDE = "inside"
+CAPTIONS = {  # by how many places the captions are moved on
     "its own caption": 0,
     "another's caption": 1,
-}  # by how many places the captions are moved on
+}
 STEPS = 25  # of the decoder
 SHOWN = 6  # columns of the picture grid
 
@@ -95,27 +105,42 @@ def paint_holes(
     return painted
 
 
-def compare_seams(painted: Mapping[str, Tensor], masks: Tensor) -> dict[str, Measure]:
-    """The mean of 100 x the log of the seam's ratio in each way, with its interval; and the
-    difference hole by hole.
+def compare_seams(
+    painted: Mapping[str, Tensor], masks: Tensor
+) -> dict[str, dict[str, Measure]]:
+    """For each way the two numbers of the module's docstring, with their intervals, and the
+    difference hole by hole: {way: {"edge": Measure, "inside": Measure}}.
 
     painted as `paint_holes` gives it. Raises Dalle2EduError if a hole has no edge or no inside.
     """
-    logs = {name: log_ratios(each, masks) for name, each in painted.items()}
-    if TAUGHT in logs:
-        logs[LESS] = logs[TAUGHT] - logs[REPLACED]
-    return {name: intervals.mean(100 * each) for name, each in logs.items()}
+    logs = {name: log_seams(images, masks) for name, images in painted.items()}
+    found = {}
+    for way in logs:
+        if way != REAL:
+            found[way] = {name: logs[way][name] - logs[REAL][name] for name in (EDGE, INSIDE)}
+    if TAUGHT in found:
+        pairs = {name: found[TAUGHT][name] - found[REPLACED][name] for name in (EDGE, INSIDE)}
+        found[LESS] = pairs
+    return {
+        way: {name: intervals.mean(100 * values) for name, values in numbers.items()}
+        for way, numbers in found.items()
+    }
 
 
-def log_ratios(images: Tensor, masks: Tensor) -> Tensor:
-    """The log of the seam's ratio of each painted picture, (N,)."""
-    ratio = seam(images, masks).ratio
-    if not bool(ratio.isfinite().all()):
-        raise Dalle2EduError(
-            "A hole has no edge, or no two neighbouring pixels inside: there is no seam to"
-            " measure."
-        )
-    return ratio.clamp(min=1e-3).log()
+def log_seams(images: Tensor, masks: Tensor) -> dict[str, Tensor]:
+    """The logarithms of the differences across the edge and inside, (N,) each.
+
+    A difference below one step of a byte counts as one step: a flat hole has no logarithm.
+    """
+    measured = seam(images, masks)
+    logs = {EDGE: measured.across, INSIDE: measured.inside}
+    for values in logs.values():
+        if not bool(values.isfinite().all()):
+            raise Dalle2EduError(
+                "A hole has no edge, or no two neighbouring pixels inside: there is no seam to"
+                " measure."
+            )
+    return {name: values.clamp(min=GREY_LEVEL).log() for name, values in logs.items()}
 
 
 def squares(n: int, side: int, generator: torch.Generator) -> Tensor:
@@ -141,39 +166,55 @@ def contest(
     unclip: UnCLIP | None = None,
     **settings: Any,
 ) -> dict[str, Any]:
-    """Paint n pictures' holes in each way, with their own captions and with others', and return
-    the table, as `table`.
+    """Paint n pictures' holes in each way, with their own captions and with others'; return a
+    `tables.table`.
 
     n is even, half of the captions are Chinese; out is the picture grid's PNG; unclip replaces
     the zoo's; settings are those of `UnCLIP.inpaint`. Raises Dalle2EduError for an unknown
-    domain and n below 2 or odd."""
+    domain and n below 2 or odd.
+    """
     if domain not in DOMAINS:
         raise Dalle2EduError(f"Unknown domain {domain!r}; choose one of: {', '.join(DOMAINS)}.")
     if n < 2 or n % 2:
         raise Dalle2EduError(f"n is the number of pictures, even and at least 2, not {n}.")
     unclip = unclip or UnCLIP.from_zoo(domain, device)
-    exam = (shapes_exam if domain == "shapes" else emoji_exam)(n, seed)
+    exam = make_exam(domain, n, seed)
     masks = squares(n, unclip.image_size, torch.Generator().manual_seed(seed))
-    images, found, shown = exam.twins, {}, {}
-    shown["the hole"] = torch.where(masks, 0.0, images)
+    settings = {"decoder_steps": STEPS, **settings}
+
+    found = {}
+    shown = {"the hole": torch.where(masks, 0.0, exam.twins)}
     for column, moved in CAPTIONS.items():
         prompts = [exam.prompts[(i + moved) % n] for i in range(n)]
-        painted = paint_holes(
-            unclip, images, masks, prompts, seed, **{"decoder_steps": STEPS, **settings}
-        )
+        painted = paint_holes(unclip, exam.twins, masks, prompts, seed, **settings)
         found[column] = compare_seams(painted, masks)
-        shown |= {f"{name}, {column}": each for name, each in painted.items() if name != REAL}
+        for name, images in painted.items():
+            if name != REAL:
+                shown[f"{name}, {column}"] = images
     if out is not None:
-        first = max(
-            0, n // 2 - SHOWN // 2
-        )  # neighbours, so that another's caption stands over the next column
-        places = list(range(first, min(n, first + SHOWN)))
-        labelled_grid(
-            [exam.prompts[i] for i in places],
-            {name: each[places] for name, each in shown.items()},
-            out,
-        )
+        write_grid(exam.prompts, shown, out)
+    return seam_table(found)
+
+
+def seam_table(found: Mapping[str, Mapping[str, Mapping[str, Measure]]]) -> dict[str, Any]:
+    """Caption -> way -> number -> measure as a table: a row for each way, two columns a caption."""
+    columns = [f"{number}, {caption}" for caption in found for number in (EDGE, INSIDE)]
     ways = next(iter(found.values()))
-    return table(
-        TITLE, list(found), {way: [each[way] for each in found.values()] for way in ways}
-    )
+    rows = {}
+    for way in ways:
+        rows[way] = [
+            of_way[way][number] for of_way in found.values() for number in (EDGE, INSIDE)
+        ]
+    return table(TITLE, columns, rows)
+
+
+def write_grid(prompts: Sequence[str], shown: Mapping[str, Tensor], out: Path) -> None:
+    """Write the picture grid: a row for each way, a column for some neighbours in the middle.
+
+    Neighbours, so that another picture's caption stands over the next column.
+    """
+    n = len(prompts)
+    first = max(0, n // 2 - SHOWN // 2)
+    places = list(range(first, min(n, first + SHOWN)))
+    rows = {name: images[places] for name, images in shown.items()}
+    labelled_grid([prompts[place] for place in places], rows, out)

@@ -6,18 +6,19 @@ decoder, upsamplers, guidance); only what stands in the place of the image embed
 in figure 8 of unCLIP (2204.06125):
 
     (a) the caption only        the learned null embedding: what the text path alone can do
-    (b) the text embedding      it lies in the same space, so why not? But where texts lie no pictures do
+    (b) the text embedding      it lies in the same space; but where texts lie, no pictures do
     (c) a regression            the mean of all embeddings that the caption could have
     (d) the AR prior            a draw, code by code
     (e) the diffusion prior     a draw, out of noise; of two the one nearer to the text
-    (f) the true embedding      what CLIP says of a real picture of the caption: the best that any prior could do
+    (f) the true embedding      CLIP's, of a real picture of the caption: the best possible prior
 
 Each is judged by who took no part in the training: the oracle (shapes: share of pictures with
 everything right), the second CLIP (share with the right caption first of 100; Fréchet distance
 to real pictures), and
 
-    diversity     100 x the mean of 1 - cos(u, v) over all pairs of 4 pictures of one caption, u and v the judge's
-                  embeddings, averaged over captions: 0 if a caption always gives the same picture
+    diversity     100 x the mean of 1 - cos(u, v) over all pairs of 4 pictures of one caption, u
+                  and v the judge's embeddings, averaged over captions: 0 if a caption always
+                  gives the same picture
 
 More diversity is no merit by itself: noise is diverse. Read it beside the other columns. The
 same table follows for the strength of guidance on the prior (section 5.5: it hurts, so the
@@ -28,7 +29,7 @@ Chapter 18 uses this file.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import combinations
 from pathlib import Path
@@ -39,26 +40,32 @@ from torch import Tensor
 from tqdm import tqdm
 
 from dalle2_edu import zoo
-from dalle2_edu.data import emoji, shapes
+from dalle2_edu.data.domains import DOMAINS
 from dalle2_edu.drawing.grids import labelled_grid
 from dalle2_edu.drawing.run import Run
 from dalle2_edu.errors import Dalle2EduError
-from dalle2_edu.evaluation import intervals, report
+from dalle2_edu.evaluation import intervals
+from dalle2_edu.evaluation.exams import Exam, make_exam
 from dalle2_edu.evaluation.intervals import Measure
+from dalle2_edu.evaluation.judges import (
+    FIRST,
+    FRECHET,
+    Judges,
+    attributes_right,
+    caption_ranks,
+    frechet,
+    load_judges,
+)
 from dalle2_edu.evaluation.oracle import ALL_RIGHT
-from dalle2_edu.evaluation.report import DOMAINS, FIRST, FRECHET, Models, format_table, table
+from dalle2_edu.evaluation.tables import format_table, markdown_table, table
 from dalle2_edu.text2image.clip import TextEncoding
 from dalle2_edu.unclip.pipeline import Prior, UnCLIP
 from dalle2_edu.unclip.prior import nearest_to_text
-from dalle2_edu.zoo import check_same_clip
 
-EACH, DIVERSE = (
-    4,
-    24,
-)  # pictures of one caption, and of how many captions, that diversity is measured on
+PER_CAPTION = 4  # pictures of one caption that diversity is measured on
+DIVERSE = 24  # captions that diversity is measured on
 GUIDANCE = 2.0  # the decoder's, unless it is what is being tried
 SCALES = (1.0, 2.0, 4.0)
-STRANGERS = 150  # scenes that nobody asked for, to take wrong captions from
 SHOWN = 8  # columns of the picture grid
 DIVERSITY = "diversity of a caption's pictures, x 100"
 RIGHT = f"{ALL_RIGHT}, %"
@@ -75,90 +82,23 @@ size.
   table 2       MS-COCO zero-shot FID: 10.63 with the AR prior, as in (d); 10.39 with the diffusion prior, as in (e).
   section 5.5   guidance on the prior made the results worse; only the decoder is guided."""
 
-
-# --- what is asked for ------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Said:
-    """A scene's names, as an `emoji.Emoji` has them."""
-
-    en: str
-    zh: str
-
-    @property
-    def captions(self) -> list[str]:
-        return [self.en, self.zh]
-
-
-@dataclass(frozen=True)
-class Exam:
-    """The captions, English first, and what a good answer looks like.
-
-    languages: which of `everyone` is asked for in which language. twins (n, 3, 128, 128) are
-    real pictures of the same captions, others further real pictures, scenes what the oracle
-    should find (shapes only)."""
-
-    everyone: list[Any]
-    languages: dict[str, list[int]]
-    twins: Tensor
-    others: Tensor
-    scenes: shapes.Scenes | None = None
-
-    @property
-    def prompts(self) -> list[str]:
-        return [
-            getattr(self.everyone[i], language)
-            for language, each in self.languages.items()
-            for i in each
-        ]
-
-
-def shapes_exam(n: int, seed: int) -> Exam:
-    """n scenes, seen and never seen compositions by turns, the first half asked for in
-    English.
-    """
-    both = report.join(
-        [report.sample_split(split, n // 2, seed) for split in ("seen", "held_out")]
-    )
-    scenes = both[torch.arange(n).reshape(2, -1).T.flatten()]  # seen, held out, seen, ...
-    fresh = report.sample_split("seen", max(STRANGERS, report.REFERENCE), seed + 1)
-    everyone = report.join([scenes, fresh[:STRANGERS]])
-    names = [
-        Said(en, zh)
-        for en, zh in zip(
-            *(shapes.captions(everyone, each) for each in ("en", "zh")), strict=True
-        )
-    ]
-    languages = {"en": list(range(n // 2)), "zh": list(range(n // 2, n))}
-    return Exam(
-        names,
-        languages,
-        report.render_all(scenes),
-        report.render_all(fresh[: report.REFERENCE]),
-        scenes,
-    )
-
-
-def emoji_exam(n: int, seed: int) -> Exam:
-    """n emoji by name, the first half in English."""
-    everyone = emoji.load()
-    if n > len(everyone) // 2:
-        raise Dalle2EduError(
-            f"There are {len(everyone)} emoji; ask for at most {len(everyone) // 2} of them."
-        )
-    order = torch.randperm(len(everyone), generator=torch.Generator().manual_seed(seed))
-    chosen, rest = order[:n], order[n:][: report.REFERENCE]
-    languages = {"en": chosen[: n // 2].tolist(), "zh": chosen[n // 2 :].tolist()}
-    real = emoji.pairs(report.PICTURE_SIZE).images
-    return Exam(everyone, languages, report.to_unit(real[chosen]), report.to_unit(real[rest]))
-
-
 # --- who answers ------------------------------------------------------------------------------
 
-Feed = Callable[
-    [UnCLIP, TextEncoding, Tensor, Run, int], Tensor
-]  # text, true embeddings, run, prior steps -> (B, D)
+
+@dataclass(frozen=True)
+class Question:
+    """What an answer may look at: the pipeline, the texts, the embeddings of real pictures of
+    the captions, (B, D), which only row (f) uses, the seeds, and the prior's steps.
+    """
+
+    unclip: UnCLIP
+    text: TextEncoding
+    true_emb: Tensor
+    run: Run
+    prior_steps: int
+
+
+Feed = Callable[[Question], Tensor]  # -> the image embeddings for the decoder, (B, D)
 
 
 @dataclass(frozen=True)
@@ -171,17 +111,35 @@ class Answer:
     missing: str = ""
 
 
-def drawn_by(prior: Prior | None = None, scale: float = 1.0) -> Feed:
-    """The embeddings that a prior draws; None is the pipeline's own."""
+def null_embedding(question: Question) -> Tensor:
+    """Row (a): the learned vector that stands for no embedding."""
+    text_emb = question.text.text_emb
+    return question.unclip.decoder.null_image_emb.expand_as(text_emb)
 
-    def feed(unclip: UnCLIP, text: TextEncoding, true: Tensor, run: Run, steps: int) -> Tensor:
+
+def text_embedding(question: Question) -> Tensor:
+    """Row (b)."""
+    return question.text.text_emb
+
+
+def true_embedding(question: Question) -> Tensor:
+    """Row (f)."""
+    return question.true_emb
+
+
+def drawn_by(prior: Prior | None = None, scale: float = 1.0) -> Feed:
+    """The embeddings that a prior draws, guided by `scale`; None is the pipeline's own prior."""
+
+    def feed(question: Question) -> Tensor:
+        unclip = question.unclip
         if prior is not None:
             unclip = UnCLIP(
                 unclip.clip, prior, unclip.decoder, unclip.upsamplers, unclip.tokenizer
             )
-        return nearest_to_text(
-            unclip.draw_embeddings(text, run, steps, guidance_scale=scale), text.text_emb
+        candidates = unclip.draw_embeddings(
+            question.text, question.run, question.prior_steps, guidance_scale=scale
         )
+        return nearest_to_text(candidates, question.text.text_emb)
 
     return feed
 
@@ -194,13 +152,10 @@ def find_rivals(domain: str, device: str) -> dict[str, Prior | str]:
 def find_rival(domain: str, part: str, device: str) -> Prior | str:
     """One of them."""
     if (domain, part) not in zoo.cards():
-        recipe = f"{domain}-{part.replace('_', '-')}"
-        return (
-            f"the zoo has none yet: `dalle2-edu train {recipe}`, then `dalle2-edu zoo publish`"
-            " the run."
-        )
+        train = f"dalle2-edu train {domain}-{part.replace('_', '-')}"
+        return f"the zoo has none yet: `{train}`, then `dalle2-edu zoo publish` the run."
     try:
-        check_same_clip(domain, (part,))
+        zoo.check_same_clip(domain, (part,))
         return zoo.load(domain, part, device)
     except Dalle2EduError as error:  # of another CLIP, or damaged
         return str(error)
@@ -211,48 +166,48 @@ def contenders(rivals: Mapping[str, Prior | str]) -> list[Answer]:
 
     def rival(name: str, part: str) -> Answer:
         prior = rivals[part]
-        return (
-            Answer(name, None, missing=prior)
-            if isinstance(prior, str)
-            else Answer(name, drawn_by(prior))
-        )
+        if isinstance(prior, str):
+            return Answer(name, feed=None, missing=prior)
+        return Answer(name, drawn_by(prior))
 
     return [
-        Answer(
-            "(a) the caption only",
-            lambda unclip, text, *_: unclip.decoder.null_image_emb.expand_as(text.text_emb),
-        ),
-        Answer("(b) the text embedding", lambda unclip, text, *_: text.text_emb),
+        Answer("(a) the caption only", null_embedding),
+        Answer("(b) the text embedding", text_embedding),
         rival("(c) a regression", "regression"),
         rival("(d) the AR prior", "ar_prior"),
         Answer("(e) the diffusion prior", drawn_by()),
-        Answer("(f) the true embedding", lambda unclip, text, true, *_: true),
+        Answer("(f) the true embedding", true_embedding),
     ]
 
 
-def guided(unguided: Answer) -> dict[str, dict[str, Answer]]:
-    """Guidance on the diffusion prior and on the decoder, table by table; `unguided` is row
-    (e), the usual scales.
+@dataclass(frozen=True)
+class Bench:
+    """A table's answers: its title, and label -> answer."""
+
+    title: str
+    answers: dict[str, Answer]
+
+
+def guided(unguided: Answer) -> list[Bench]:
+    """Guidance on the diffusion prior and on the decoder; `unguided` is row (e), which has the
+    usual scales.
     """
-    prior = {
-        f"{scale:g}": Answer(f"prior guided by {scale:g}", drawn_by(scale=scale))
-        for scale in SCALES
-    }
-    decoder = {
-        f"{scale:g}": Answer(f"decoder guided by {scale:g}", drawn_by(), scale)
-        for scale in SCALES
-    }
-    return {
-        "guidance on the prior": prior | {"1": unguided},
-        "guidance on the decoder": decoder | {f"{GUIDANCE:g}": unguided},
-    }
+    prior = {}
+    decoder = {}
+    for scale in SCALES:
+        label = f"{scale:g}"
+        prior[label] = Answer(f"prior guided by {label}", drawn_by(scale=scale))
+        decoder[label] = Answer(f"decoder guided by {label}", drawn_by(), guidance_scale=scale)
+    prior["1"] = unguided
+    decoder[f"{GUIDANCE:g}"] = unguided
+    return [Bench("guidance on the prior", prior), Bench("guidance on the decoder", decoder)]
 
 
 # --- drawing and marking ----------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
-class Plan:
+class TrialPlan:
     """How many captions, and how to draw."""
 
     captions: int = 100
@@ -274,75 +229,94 @@ class Plan:
 
     @property
     def diverse(self) -> list[int]:
-        """The captions that are drawn EACH times, spread over both languages."""
-        return list(range(0, self.captions, max(1, self.captions // DIVERSE)))[:DIVERSE]
+        """The captions that are drawn PER_CAPTION times, spread over both languages."""
+        step = max(1, self.captions // DIVERSE)
+        return list(range(0, self.captions, step))[:DIVERSE]
 
 
 @torch.no_grad()
 def draw(
-    models: Models, answer: Answer, exam: Exam, places: list[int], seeds: list[int], plan: Plan
+    unclip: UnCLIP,
+    answer: Answer,
+    exam: Exam,
+    places: list[int],
+    seeds: list[int],
+    plan: TrialPlan,
 ) -> Tensor:
     """Pictures of the captions at these places, (len(places), 3, S, S) on the CPU."""
     assert answer.feed is not None
-    unclip, drawn, prompts = models.pipeline, [], exam.prompts
+    prompts = exam.prompts
+    drawn = []
     for start in tqdm(range(0, len(places), plan.batch_size), desc=answer.name, unit="batch"):
-        some = places[start : start + plan.batch_size]
+        batch = places[start : start + plan.batch_size]
         run = Run(seeds[start : start + plan.batch_size], unclip.device)
-        text = unclip.encode_text([prompts[i] for i in some])
-        true = unclip.clip.encode_image(exam.twins[some].to(unclip.device))
-        z = answer.feed(unclip, text, true, run, plan.prior_steps)
-        small = unclip.paint(z, text, run, plan.decoder_steps, answer.guidance_scale)
-        drawn.append(unclip.enlarge(small, run, plan.upsampler_steps)[-1].float().cpu())
+        text = unclip.encode_text([prompts[place] for place in batch])
+        true_emb = unclip.clip.encode_image(exam.twins[batch].to(unclip.device))
+        z_i = answer.feed(Question(unclip, text, true_emb, run, plan.prior_steps))
+        small = unclip.paint(z_i, text, run, plan.decoder_steps, answer.guidance_scale)
+        large = unclip.enlarge(small, run, plan.upsampler_steps)[-1]
+        drawn.append(large.float().cpu())
     return torch.cat(drawn)
 
 
 @dataclass(frozen=True)
-class Drawn:
+class Gallery:
     """An answer's pictures: one a caption, (n, 3, S, S), and further ones of some captions, in
-    EACH - 1 rounds.
+    PER_CAPTION - 1 rounds.
     """
 
     images: Tensor
     more: list[Tensor] = field(default_factory=list)
 
 
-def draw_all(models: Models, answer: Answer, exam: Exam, plan: Plan) -> Drawn:
-    """Every caption once, and some EACH times; no seed is used twice."""
+def draw_all(unclip: UnCLIP, answer: Answer, exam: Exam, plan: TrialPlan) -> Gallery:
+    """Every caption once, and some PER_CAPTION times; no seed is used twice."""
     n = plan.captions
-    images = draw(models, answer, exam, list(range(n)), [plan.seed + i for i in range(n)], plan)
-    rounds = [[plan.seed + k * n + i for i in plan.diverse] for k in range(1, EACH)]
-    return Drawn(
-        images, [draw(models, answer, exam, plan.diverse, seeds, plan) for seeds in rounds]
-    )
+    everything = list(range(n))
+    seeds = [plan.seed + place for place in everything]
+    images = draw(unclip, answer, exam, everything, seeds, plan)
+    more = []
+    for turn in range(1, PER_CAPTION):
+        seeds = [plan.seed + turn * n + place for place in plan.diverse]
+        more.append(draw(unclip, answer, exam, plan.diverse, seeds, plan))
+    return Gallery(images, more)
+
+
+Marks = dict[str, Measure | None]  # column -> measure; None is a gap
 
 
 def mark(
-    models: Models, drawn: Drawn, exam: Exam, reference: Tensor, plan: Plan
-) -> dict[str, Measure | None]:
+    judges: Judges, gallery: Gallery, exam: Exam, reference: Tensor, plan: TrialPlan
+) -> Marks:
     """All measures of an answer's pictures; reference: the judge's embeddings of other real
     pictures.
     """
-    found = report.ranks(models, drawn.images, exam.everyone, exam.languages, plan.seed)
-    emb = report.embed_images(models, drawn.images)
-    measures: dict[str, Measure | None] = {
-        FIRST: intervals.share(torch.cat(list(found.values())) == 1),
-        FRECHET: report.frechet(emb, reference),
-    }
+    marks: Marks = {}
     if exam.scenes is not None:
-        right = report.verdict(models, drawn.images, exam.scenes)[ALL_RIGHT]
-        measures = {RIGHT: intervals.share(right), **measures}
-    if not drawn.more:
-        return {**measures, DIVERSITY: None}
-    rounds = [emb[plan.diverse], *(report.embed_images(models, each) for each in drawn.more)]
-    return {**measures, DIVERSITY: intervals.mean(100 * spread(torch.stack(rounds, dim=1)))}
+        right = attributes_right(judges, gallery.images, exam.scenes)[ALL_RIGHT]
+        marks[RIGHT] = intervals.share(right)
+    ranks = caption_ranks(judges, gallery.images, exam.things, exam.asked, plan.seed)
+    marks[FIRST] = intervals.share(torch.cat(list(ranks.values())) == 1)
+    emb = judges.embed_images(gallery.images)
+    marks[FRECHET] = frechet(emb, reference)
+    marks[DIVERSITY] = None
+    if gallery.more:
+        rounds = [emb[plan.diverse]]
+        rounds += [judges.embed_images(images) for images in gallery.more]
+        marks[DIVERSITY] = intervals.mean(100 * spread(torch.stack(rounds, dim=1)))
+    return marks
 
 
 def spread(emb: Tensor) -> Tensor:
-    """1 - cosine, averaged over all pairs of a caption's pictures: unit vectors (B, EACH, D) ->
-    (B,).
+    """1 - cosine, averaged over all pairs of a caption's pictures.
+
+    Unit vectors (B, pictures, D) -> (B,).
     """
-    pairs = combinations(range(emb.shape[1]), 2)
-    return torch.stack([1 - (emb[:, i] * emb[:, j]).sum(dim=1) for i, j in pairs]).mean(dim=0)
+    distances = []
+    for i, j in combinations(range(emb.shape[1]), 2):
+        cosine = (emb[:, i] * emb[:, j]).sum(dim=1)  # (B,)
+        distances.append(1 - cosine)
+    return torch.stack(distances).mean(dim=0)
 
 
 # --- the trial --------------------------------------------------------------------------------
@@ -350,60 +324,71 @@ def spread(emb: Tensor) -> Tensor:
 
 def trial(
     domain: str,
-    plan: Plan = Plan(),
+    plan: TrialPlan = TrialPlan(),
+    *,
     sweep: bool = True,
     out: Path | None = None,
     device: str = "cpu",
-    models: Models | None = None,
+    pipeline: UnCLIP | None = None,
+    judges: Judges | None = None,
     rivals: Mapping[str, Prior | str] | None = None,
 ) -> dict[str, Any]:
-    """Hold the trial and return it as JSON values; see `format_trial` and `markdown`.
+    """Hold the trial and return it as JSON values; see `format_trial`.
 
-    sweep adds guidance on prior and decoder; out is the picture grid's PNG. models and rivals
-    (the other priors by part, or why there is none) replace the zoo's. A row whose weights are
-    missing is in the table, empty, and under "missing" with the reason. Raises Dalle2EduError
-    for an unknown domain and too many captions."""
+    sweep adds guidance on prior and decoder; out is the picture grid's PNG. pipeline, judges and
+    rivals (the other priors by part, or why there is none) replace the zoo's. A row whose
+    weights are missing is in the table, empty, and under "missing" with the reason. Raises
+    Dalle2EduError for an unknown domain and too many captions.
+    """
     if domain not in DOMAINS:
         raise Dalle2EduError(f"Unknown domain {domain!r}; choose one of: {', '.join(DOMAINS)}.")
-    models = models or report.load_models(domain, device)
-    exam = (shapes_exam if domain == "shapes" else emoji_exam)(plan.captions, plan.seed)
-    answers = contenders(rivals if rivals is not None else find_rivals(domain, device))
-    tables = {TITLE: {each.name: each for each in answers}}
+    judges = judges or load_judges(domain, device)
+    pipeline = pipeline or UnCLIP.from_zoo(domain, device=device)
+    exam = make_exam(domain, plan.captions, plan.seed)
+    rows = contenders(find_rivals(domain, device) if rivals is None else rivals)
+    benches = [Bench(TITLE, {answer.name: answer for answer in rows})]
     if sweep:
-        tables |= guided(next(each for each in answers if each.name.startswith("(e)")))
-    pictures, marked = answer_all(models, exam, plan, tables)
+        diffusion_prior = next(answer for answer in rows if answer.name.startswith("(e)"))
+        benches += guided(diffusion_prior)
+
+    galleries = answer_all(pipeline, exam, plan, benches)
+    reference = judges.embed_images(exam.others)
+    marks = {
+        name: mark(judges, gallery, exam, reference, plan)
+        for name, gallery in galleries.items()
+    }
     if out is not None:
-        places = columns(plan.captions)
-        labelled_grid(
-            [exam.prompts[i] for i in places],
-            {name: each[places] for name, each in pictures.items()},
-            out,
-        )
+        write_grid(exam, galleries, out)
     return {
         "domain": domain,
         **asdict(plan),
-        "tables": [as_table(title, rows, marked) for title, rows in tables.items()],
-        "missing": [f"{each.name}: {each.missing}" for each in answers if each.feed is None],
+        "tables": [as_table(bench, marks) for bench in benches],
+        "missing": [f"{answer.name}: {answer.missing}" for answer in rows if not answer.feed],
     }
 
 
 def answer_all(
-    models: Models, exam: Exam, plan: Plan, tables: Mapping[str, Mapping[str, Answer]]
-) -> tuple[dict[str, Tensor], dict[str, dict[str, Measure | None]]]:
-    """Pictures (n, 3, S, S) and measures of every answer that can be given, and of the real
-    pictures, by name.
+    unclip: UnCLIP, exam: Exam, plan: TrialPlan, benches: Sequence[Bench]
+) -> dict[str, Gallery]:
+    """The pictures of every answer that can be given, and the real ones, by name.
+
+    An answer that stands in several tables is drawn once.
     """
-    reference = report.embed_images(models, exam.others)
-    drawn = {
-        each.name: draw_all(models, each, exam, plan)
-        for each in {
-            each.name: each for rows in tables.values() for each in rows.values()
-        }.values()
-        if each.feed is not None
-    }
-    drawn[REAL] = Drawn(exam.twins)
-    marked = {name: mark(models, each, exam, reference, plan) for name, each in drawn.items()}
-    return {name: each.images for name, each in drawn.items()}, marked
+    galleries: dict[str, Gallery] = {}
+    for bench in benches:
+        for answer in bench.answers.values():
+            if answer.feed is not None and answer.name not in galleries:
+                galleries[answer.name] = draw_all(unclip, answer, exam, plan)
+    galleries[REAL] = Gallery(exam.twins)
+    return galleries
+
+
+def write_grid(exam: Exam, galleries: Mapping[str, Gallery], out: Path) -> None:
+    """Write the picture grid: a row for each answer, a column for some of the captions."""
+    places = columns(len(exam.prompts))
+    titles = [exam.prompts[place] for place in places]
+    rows = {name: gallery.images[places] for name, gallery in galleries.items()}
+    labelled_grid(titles, rows, out)
 
 
 def columns(n: int) -> list[int]:
@@ -417,43 +402,28 @@ def columns(n: int) -> list[int]:
 # --- the table --------------------------------------------------------------------------------
 
 
-def as_table(
-    title: str, rows: Mapping[str, Answer], marked: Mapping[str, Mapping[str, Measure | None]]
-) -> dict[str, Any]:
-    """`report.table` of these answers, and of the real pictures; an answer that could not be
-    given is a row of gaps.
+def as_table(bench: Bench, marks: Mapping[str, Marks]) -> dict[str, Any]:
+    """A bench's table, the real pictures last; an answer that could not be given is a row of
+    gaps.
     """
-    names = list(marked[REAL])
-    gaps: dict[str, Measure | None] = dict.fromkeys(names)
-    cells = {
-        f"{label} [missing]" if each.feed is None else label: list(
-            marked.get(each.name, gaps).values()
-        )
-        for label, each in rows.items()
-    }
-    return table(title, names, {**cells, REAL: list(marked[REAL].values())})
+    names = list(marks[REAL])
+    rows: dict[str, list[Measure | None]] = {}
+    for label, answer in bench.answers.items():
+        if answer.feed is None:
+            rows[f"{label} [missing]"] = [None for _ in names]
+        else:
+            rows[label] = list(marks[answer.name].values())
+    rows[REAL] = list(marks[REAL].values())
+    return table(bench.title, names, rows)
 
 
 def format_trial(result: dict[str, Any], markdown: bool = False) -> str:
     """The tables, what is missing and the paper's numbers, as plain text or as Markdown."""
-    head = (
-        f"{result['domain']}: {result['captions']} captions, half of them Chinese, seed"
-        f" {result['seed']}; "
-    )
-    head += "each number with its [95% interval] and of how many it is"
-    tables = [(markdown_table if markdown else format_table)(each) for each in result["tables"]]
-    missing = (
-        ["\n".join(["Missing:", *(f"  {line}" for line in result["missing"])])]
-        if result["missing"]
-        else []
-    )
-    return "\n\n".join([head, *tables, *missing, PAPER])
-
-
-def markdown_table(one: dict[str, Any]) -> str:
-    """One of the report's tables in Markdown."""
-    lines = [[one["title"], *one["columns"]], ["---"] * (1 + len(one["columns"]))]
-    lines += [
-        [name, *(report.format_cell(each) for each in row)] for name, row in one["rows"].items()
-    ]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    head = f"{result['domain']}: {result['captions']} captions, half of them Chinese, "
+    head += f"seed {result['seed']}; "
+    head += "each number with its [95% interval] and the number of pictures behind it"
+    as_text = markdown_table if markdown else format_table
+    parts = [head, *(as_text(one) for one in result["tables"])]
+    if result["missing"]:
+        parts.append("\n".join(["Missing:", *(f"  {line}" for line in result["missing"])]))
+    return "\n\n".join([*parts, PAPER])

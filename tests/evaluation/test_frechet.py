@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import scipy.linalg
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torchmetrics.image.fid import FrechetInceptionDistance
 
 from dalle2_edu.errors import Dalle2EduError
 from dalle2_edu.evaluation.frechet import frechet_distance, frechet_error
@@ -28,6 +29,23 @@ def test_equals_the_closed_form() -> None:
     assert frechet_distance(real, generated) == pytest.approx(
         closed_form(real, generated), rel=1e-8
     )
+
+
+class Computed(nn.Module):
+    """Stands where torchmetrics has Inception-v3: our features are computed already."""
+
+    num_features = 6
+
+    def forward(self, features: Tensor) -> Tensor:
+        return features
+
+
+def test_equals_torchmetrics() -> None:
+    real, generated = cloud(300, seed=2), cloud(200, seed=3, scale=0.7, shift=-0.2)
+    metric = FrechetInceptionDistance(feature=Computed())
+    metric.update(real.double(), real=True)
+    metric.update(generated.double(), real=False)
+    assert frechet_distance(real, generated) == pytest.approx(float(metric.compute()), rel=1e-6)
 
 
 def test_a_shift_counts_squared_and_equal_sets_are_at_zero() -> None:

@@ -1,8 +1,8 @@
 """The report, with a pipeline and judges whose answers are known."""
 
 import json
-from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -11,9 +11,10 @@ from torch import Tensor, nn
 
 from dalle2_edu.data import emoji, shapes
 from dalle2_edu.errors import Dalle2EduError
-from dalle2_edu.evaluation import report
+from dalle2_edu.evaluation import exams, report
+from dalle2_edu.evaluation.judges import Judges
 from dalle2_edu.evaluation.oracle import ALL_RIGHT
-from dalle2_edu.evaluation.report import Models, evaluate
+from dalle2_edu.evaluation.report import ReportPlan, evaluate
 
 
 class FakePipeline:
@@ -64,7 +65,7 @@ class PerfectOracle(nn.Module):
     def __init__(self, scenes: shapes.Scenes):
         super().__init__()
         self.known = {
-            picture.sum().item(): i for i, picture in enumerate(report.render_all(scenes))
+            picture.sum().item(): i for i, picture in enumerate(exams.render_all(scenes))
         }
         self.scenes = scenes
 
@@ -77,25 +78,17 @@ class PerfectOracle(nn.Module):
 
 
 @pytest.fixture
-def shapes_models(monkeypatch: pytest.MonkeyPatch) -> Models:
+def models(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """Seen prompts are drawn perfectly, held-out ones as noise."""
-    monkeypatch.setattr(report, "REFERENCE", 20)
+    monkeypatch.setattr(exams, "REFERENCE", 20)
     seen = shapes.sample_scenes(8, torch.Generator().manual_seed(0), "seen")
-    album = dict(zip(report.bilingual_captions(seen, 0), report.render_all(seen), strict=True))
-    return Models(
-        FakePipeline(album),
-        FakeJudge(),
-        lambda texts: torch.ones(len(texts), 1),
-        PerfectOracle(seen),
-    )
+    album = dict(zip(exams.bilingual_captions(seen, 0), exams.render_all(seen), strict=True))
+    judges = Judges(FakeJudge(), lambda texts: torch.ones(len(texts), 1), PerfectOracle(seen))
+    return {"pipeline": FakePipeline(album), "judges": judges}
 
 
-def test_shapes(
-    shapes_models: Models, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    found = evaluate(
-        "shapes", pictures=16, batch_size=5, out=tmp_path / "report.json", models=shapes_models
-    )
+def test_shapes(models: dict[str, Any]) -> None:
+    found = evaluate("shapes", ReportPlan(pictures=16, batch_size=5), **models)
     attributes = found["tables"][0]
     assert attributes["columns"] == ["seen", "held-out", "real renders"]
     seen, held_out, _ = attributes["rows"][ALL_RIGHT]
@@ -106,26 +99,25 @@ def test_shapes(
         attributes["rows"][f"{ALL_RIGHT}, {name} prompts"][0] for name in ("English", "Chinese")
     )
     assert (english["n"], chinese["n"]) == (4, 4)
-    assert json.loads((tmp_path / "report.json").read_text(encoding="utf-8")) == found
-    printed = capsys.readouterr().out
+    assert json.loads(json.dumps(found)) == found
+    printed = report.format_report(found)
     assert "shapes: 16 pictures, seed 0" in printed
     assert report.headline(found)["all right, seen"] == 100.0
     assert "100.0 [67.6, 100.0] 8" in printed
 
 
-def test_the_seed_decides_and_the_batch_size_does_not(shapes_models: Models) -> None:
+def test_the_seed_decides_and_the_batch_size_does_not(models: dict[str, Any]) -> None:
     def tables_of(seed: int, batch_size: int) -> str:
-        return json.dumps(
-            evaluate("shapes", 16, seed, batch_size=batch_size, models=shapes_models)["tables"]
-        )
+        plan = ReportPlan(pictures=16, seed=seed, batch_size=batch_size)
+        return json.dumps(evaluate("shapes", plan, **models)["tables"])
 
     tables = [tables_of(0, 16), tables_of(0, 3), tables_of(1, 16)]
     assert tables[0] == tables[1] != tables[2]
 
 
-def test_half_of_the_prompts_are_chinese(shapes_models: Models) -> None:
-    evaluate("shapes", pictures=16, models=shapes_models)
-    chinese = [not text.isascii() for text in shapes_models.pipeline.prompts]
+def test_half_of_the_prompts_are_chinese(models: dict[str, Any]) -> None:
+    evaluate("shapes", ReportPlan(pictures=16), **models)
+    chinese = [not text.isascii() for text in models["pipeline"].prompts]
     assert chinese == ([False] * 4 + [True] * 4) * 2  # seen, then held-out
 
 
@@ -148,9 +140,9 @@ def test_emoji(monkeypatch: pytest.MonkeyPatch) -> None:
             [[float(text.removeprefix("thing").removeprefix("东西")) + 0.3] for text in texts]
         )
 
-    found = evaluate(
-        "emoji", pictures=16, models=Models(FakePipeline(album), FakeJudge(), tokenize)
-    )
+    judges = Judges(FakeJudge(), tokenize)
+    plan = ReportPlan(pictures=16)
+    found = evaluate("emoji", plan, pipeline=FakePipeline(album), judges=judges)
     retrieval, closeness = found["tables"]
     english, chinese, both = retrieval["rows"]["right caption first of 100, %"]
     assert (english["value"], chinese["value"], both["value"], both["n"]) == (100, 0, 50, 16)
@@ -171,9 +163,4 @@ def test_emoji(monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_refuses_numbers(domain: str, pictures: int, batch_size: int, says: str) -> None:
     with pytest.raises(Dalle2EduError, match=says):
-        evaluate(domain, pictures=pictures, batch_size=batch_size)
-
-
-def test_refuses_a_folder_that_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(Dalle2EduError, match="there is no folder"):
-        evaluate("shapes", pictures=16, out=tmp_path / "nowhere" / "report.json")
+        evaluate(domain, ReportPlan(pictures=pictures, batch_size=batch_size))

@@ -19,14 +19,15 @@ from dalle2_edu.data import emoji
 from dalle2_edu.data.text import default_tokenizer
 from dalle2_edu.drawing.run import Run
 from dalle2_edu.errors import Dalle2EduError
-from dalle2_edu.evaluation import report, trial
+from dalle2_edu.evaluation import exams, trial
+from dalle2_edu.evaluation.judges import FIRST, FRECHET, Judges
 from dalle2_edu.evaluation.oracle import Oracle, OracleConfig
-from dalle2_edu.evaluation.report import FIRST, FRECHET, Models
 from dalle2_edu.evaluation.trial import (
     DIVERSITY,
     REAL,
     RIGHT,
-    Plan,
+    Question,
+    TrialPlan,
     columns,
     contenders,
     format_trial,
@@ -34,23 +35,23 @@ from dalle2_edu.evaluation.trial import (
 )
 from dalle2_edu.text2image.clip import Clip
 
-PLAN = Plan(captions=4, batch_size=5, prior_steps=2, decoder_steps=2, upsampler_steps=1)
+PLAN = TrialPlan(captions=4, batch_size=5, prior_steps=2, decoder_steps=2, upsampler_steps=1)
 NO_RIVALS = {"regression": "no regression yet", "ar_prior": "no ar_prior yet"}
 
 
 @pytest.fixture(scope="module")
-def models() -> Models:
+def models() -> dict[str, Any]:
     torch.manual_seed(0)
     judge, pipeline = tiny_models.awake(Clip(tiny_models.CLIP)), tiny_models.pipeline()
     pipeline.upsamplers = []  # the pictures stay small: the judges don't mind
     oracle = Oracle(OracleConfig(image_size=32, channels=(8, 8, 8), width=8)).eval()
-    return Models(pipeline, judge, default_tokenizer(), oracle)
+    return {"pipeline": pipeline, "judges": Judges(judge, default_tokenizer(), oracle)}
 
 
 @pytest.fixture(autouse=True)
 def few_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(report, "REFERENCE", 20)
-    monkeypatch.setattr(trial, "EACH", 2)
+    monkeypatch.setattr(exams, "REFERENCE", 20)
+    monkeypatch.setattr(trial, "PER_CAPTION", 2)
     monkeypatch.setattr(trial, "SCALES", (1.0, 2.0))
     names = [emoji.Emoji(f"{i}", f"thing {i}", f"东西{i}") for i in range(150)]
     monkeypatch.setattr(emoji, "load", lambda: names)
@@ -59,30 +60,26 @@ def few_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     )
 
 
-def test_every_row_feeds_the_decoder_what_it_says(models: Models) -> None:
-    unclip, true = models.pipeline, torch.randn(2, tiny_models.DIM)
+def test_every_row_feeds_the_decoder_what_it_says(models: dict[str, Any]) -> None:
+    unclip, true = models["pipeline"], torch.randn(2, tiny_models.DIM)
     text, run = unclip.encode_text(["rocket", "火箭"]), Run([1, 2], unclip.device)
     rivals = {"regression": unclip.prior, "ar_prior": tiny_models.ar_prior()}
     with torch.no_grad():
-        fed = [
-            each.feed(unclip, text, true, run, 2) for each in contenders(rivals) if each.feed
-        ]  # type: ignore[arg-type]
+        question = Question(unclip, text, true, run, prior_steps=2)
+        fed = [answer.feed(question) for answer in contenders(rivals) if answer.feed]
     assert all(z.shape == (2, tiny_models.DIM) for z in fed)
     assert torch.equal(fed[0], unclip.decoder.null_image_emb.expand(2, -1))
     assert torch.equal(fed[1], text.text_emb)
-    assert torch.equal(
-        fed[2], fed[4]
-    )  # here the diffusion prior stands in for the regression as well
-    own = (
-        tiny_models.ar_prior().axes
-    )  # the embeddings of the AR prior lie in the space of its axes
-    assert own.shape[0] < tiny_models.DIM and not torch.equal(fed[3], fed[4])
+    # Here the diffusion prior stands in for the regression as well.
+    assert torch.equal(fed[2], fed[4])
+    axes = tiny_models.ar_prior().axes  # the AR prior's embeddings lie in their space
+    assert axes.shape[0] < tiny_models.DIM and not torch.equal(fed[3], fed[4])
     assert torch.equal(fed[5], true)
 
 
-def test_the_trial_on_shapes(models: Models, tmp_path: Path) -> None:
+def test_the_trial_on_shapes(models: dict[str, Any], tmp_path: Path) -> None:
     rivals = {"regression": "no regression yet", "ar_prior": tiny_models.ar_prior()}
-    found = trial.trial("shapes", PLAN, out=tmp_path / "grid.png", models=models, rivals=rivals)
+    found = trial.trial("shapes", PLAN, out=tmp_path / "grid.png", **models, rivals=rivals)
     first, prior, decoder = found["tables"]
     assert first["columns"] == [RIGHT, FIRST, FRECHET, DIVERSITY]
     assert len(first["rows"]) == 7 and not any(first["rows"]["(c) a regression [missing]"])
@@ -101,7 +98,7 @@ def test_the_trial_on_shapes(models: Models, tmp_path: Path) -> None:
     assert found["missing"] == ["(c) a regression: no regression yet"]
     assert (tmp_path / "grid.png").stat().st_size > 10_000
     again = trial.trial(
-        "shapes", replace(PLAN, batch_size=3), sweep=False, models=models, rivals=rivals
+        "shapes", replace(PLAN, batch_size=3), sweep=False, **models, rivals=rivals
     )
     close(again["tables"][0], first)
 
@@ -115,11 +112,11 @@ def close(one: dict[str, Any], other: dict[str, Any]) -> None:
             assert mine is None or mine["value"] == pytest.approx(theirs["value"], abs=1e-2)
 
 
-def test_the_trial_on_emoji_and_what_is_printed(models: Models) -> None:
+def test_the_trial_on_emoji_and_what_is_printed(models: dict[str, Any]) -> None:
     plan = replace(
         PLAN, captions=18
     )  # one more than the judge has dimensions: enough for a Fréchet distance
-    found = trial.trial("emoji", plan, sweep=False, models=models, rivals=NO_RIVALS)
+    found = trial.trial("emoji", plan, sweep=False, **models, rivals=NO_RIVALS)
     assert found["tables"][0]["columns"] == [FIRST, FRECHET, DIVERSITY]  # no oracle knows emoji
     assert all(
         row[1]["value"] > 0
@@ -144,20 +141,25 @@ def test_diversity_by_hand() -> None:
 
 
 def test_no_seed_and_no_caption_is_drawn_twice(
-    models: Models, monkeypatch: pytest.MonkeyPatch
+    models: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[tuple[int, int]] = []
 
     def draw(
-        models: Models, answer: Any, exam: Any, places: list[int], seeds: list[int], plan: Plan
+        unclip: Any,
+        answer: Any,
+        exam: Any,
+        places: list[int],
+        seeds: list[int],
+        plan: TrialPlan,
     ) -> Tensor:
         asked.extend(zip(places, seeds, strict=True))
         return torch.zeros(len(places), 3, 8, 8)
 
     monkeypatch.setattr(trial, "draw", draw)
-    monkeypatch.setattr(trial, "EACH", 4)
-    plan = Plan(captions=100)
-    trial.draw_all(models, contenders(NO_RIVALS)[0], None, plan)  # type: ignore[arg-type]
+    monkeypatch.setattr(trial, "PER_CAPTION", 4)
+    plan = TrialPlan(captions=100)
+    trial.draw_all(models["pipeline"], contenders(NO_RIVALS)[0], None, plan)  # type: ignore[arg-type]
     assert len({seed for _, seed in asked}) == len(asked) == 100 + 3 * 24
     halves = [
         sum(place < 50 for place in plan.diverse),
@@ -194,7 +196,7 @@ def test_the_zoos_missing_priors_are_told_in_one_line(
     [("cats", {}), ("emoji", {"captions": 5}), ("emoji", {"batch_size": 0})],
 )
 def test_what_makes_no_sense_is_refused(
-    domain: str, settings: dict[str, int], models: Models
+    domain: str, settings: dict[str, int], models: dict[str, Any]
 ) -> None:
     with pytest.raises(Dalle2EduError):
-        trial.trial(domain, Plan(**settings), models=models, rivals=NO_RIVALS)
+        trial.trial(domain, TrialPlan(**settings), **models, rivals=NO_RIVALS)
