@@ -32,7 +32,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFont, features
 from torch import Tensor
 
-from dalle2_edu.data import shards
+from dalle2_edu.data import pictures, shards
 from dalle2_edu.data.pairs import Pairs
 from dalle2_edu.errors import Dalle2EduError
 
@@ -205,7 +205,7 @@ def draw(character: str, font: ImageFont.FreeTypeFont) -> Tensor | None:
     if glyph.getchannel("A").getbbox() is None:
         return None  # every pixel is transparent: the font does not know this character
     margin = (GLYPH_WIDTH - SIZE) // 2
-    picture = shards.to_rgb(glyph.crop((margin, 0, margin + SIZE, SIZE)))
+    picture = pictures.to_rgb(glyph.crop((margin, 0, margin + SIZE, SIZE)))
     return torch.from_numpy(np.array(picture)).permute(
         2, 0, 1
     )  # (128, 128, 3) -> (3, 128, 128)

@@ -22,47 +22,32 @@ Chapter 24 uses this file.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
-import shutil
-import tarfile
-import tempfile
 import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 import torch
-import webdataset
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from dalle2_edu.data.shards import (
-    MOST_BAD,
-    PICTURES,
-    Sample,
-    check_curl,
-    decode,
-    expand,
-    one_line,
-    sample_from_parts,
-)
+from dalle2_edu.data.pictures import PICTURES
+from dalle2_edu.data.samples import TarShard
+from dalle2_edu.data.shards import MOST_BAD, usable
+from dalle2_edu.data.sources import open_shard, tar_files
 from dalle2_edu.errors import Dalle2EduError
+from dalle2_edu.files import atomic_write, one_line, parse_json, read_json
 
-# shards that are shuffled together; with the usual 10,000 samples each, a window of 160,000
-MIXED = 16
-WORKERS = min(
-    8, os.cpu_count() or 1
-)  # threads that decode; Pillow lets go of Python's lock while it does
+MIXED = 16  # shards that are shuffled together: of the usual 10,000 samples each, 160,000
+WORKERS = min(8, os.cpu_count() or 1)  # threads that decode: Pillow releases the GIL
 FEW = 200  # so many samples must be seen before a share of bad ones says anything
-READ = (*PICTURES, "json", "txt")  # the kinds of files in a sample that matter
 
 Kept = TypeVar("Kept")
-Place = tuple[int, int]  # where in a tar file a file begins, and its length, in bytes
 
 
 class Recent(Generic[Kept]):
@@ -80,116 +65,6 @@ class Recent(Generic[Kept]):
         return self.kept[key]
 
 
-# --- one shard --------------------------------------------------------------------------------
-
-
-class TarShard:
-    """A tar file whose samples can be read in any order, by several threads at once."""
-
-    def __init__(self, url: str, path: Path):
-        self.url, self.names, self.places = url, *sample_places(url, path)
-        self.descriptor = os.open(
-            path, os.O_RDONLY
-        )  # stays readable when the file is removed from the cache
-
-    def __del__(self) -> None:
-        if hasattr(self, "descriptor"):
-            os.close(self.descriptor)
-
-    def __len__(self) -> int:
-        return len(self.names)
-
-    def __getitem__(self, index: int) -> Sample:
-        """Read one sample's files; `pread` has no position that threads could fight over."""
-        parts: dict[str, Any] = {
-            kind: os.pread(self.descriptor, size, start)
-            for kind, (start, size) in self.places[index].items()
-        }
-        sample = sample_from_parts({"__key__": self.names[index], "__url__": self.url, **parts})
-        assert sample is not None, "only groups of files with a picture among them have a place"
-        return sample
-
-
-def sample_places(url: str, path: Path) -> tuple[list[str], list[dict[str, Place]]]:
-    """The samples of a tar file: their names, and for each of their files its kind and
-    place.
-    """
-    groups: dict[str, dict[str, Place]] = {}
-    try:
-        with tarfile.open(path) as tar:
-            for member in filter(tarfile.TarInfo.isreg, tar):
-                folder, _, file = member.name.rpartition("/")
-                stem, _, kind = file.partition(
-                    "."
-                )  # as WebDataset: the name goes up to its first dot
-                groups.setdefault(f"{folder}/{stem}" if folder else stem, {})[kind] = (
-                    member.offset_data,
-                    member.size,
-                )
-    except (OSError, EOFError, tarfile.TarError) as error:
-        raise Dalle2EduError(
-            f"can't read {url} as a tar shard ({one_line(error)}): is the address right and the"
-            " file whole?"
-        ) from error
-    seen = {name: of_use(files) for name, files in groups.items()}
-    seen = {
-        name: files
-        for name, files in seen.items()
-        if not set(PICTURES).isdisjoint(map(kind_of, files))
-    }
-    return list(seen), list(seen.values())
-
-
-def of_use(files: dict[str, Place]) -> dict[str, Place]:
-    """Those of a sample's files that are read."""
-    return {kind: place for kind, place in files.items() if kind_of(kind) in READ}
-
-
-def kind_of(extension: str) -> str:
-    """What a file is by its name: "seg.PNG" -> "png"."""
-    return extension.rsplit(".", 1)[-1].lower()
-
-
-# --- where it lies ----------------------------------------------------------------------------
-
-
-def open_shard(url: str) -> TarShard:
-    """The shard, read where it lies on this disk; one behind a URL is fetched first.
-
-    With DALLE2_EDU_CACHE, a folder, fetched shards stay there, for all processes of the machine
-    and for the next epoch. Without it each process fetches its own and keeps it only while it
-    is open."""
-    if Path(url).is_file():
-        return TarShard(url, Path(url))
-    check_curl([url])
-    if cache := os.environ.get("DALLE2_EDU_CACHE"):
-        copy = Path(cache) / f"{hashlib.sha256(url.encode()).hexdigest()[:32]}.tar"
-        if not copy.is_file():
-            fetch(url, copy)
-        return TarShard(url, copy)
-    with tempfile.TemporaryDirectory() as folder:  # the open file outlives its name
-        fetch(url, Path(folder) / "shard.tar")
-        return TarShard(url, Path(folder) / "shard.tar")
-
-
-def fetch(url: str, copy: Path) -> None:
-    """Write what a URL gives into a file, which appears whole or not at all, also when several
-    processes ask for it.
-    """
-    unfinished = copy.with_suffix(f".{os.getpid()}.part")
-    try:
-        copy.parent.mkdir(parents=True, exist_ok=True)
-        with webdataset.gopen(url, "rb") as source, unfinished.open("wb") as target:
-            shutil.copyfileobj(source, target)
-        os.replace(unfinished, copy)
-    except (OSError, ValueError) as error:
-        raise Dalle2EduError(
-            f"can't fetch {url} ({one_line(error)}): is the address right?"
-        ) from error
-    finally:
-        unfinished.unlink(missing_ok=True)
-
-
 def count_samples(
     urls: Sequence[str], notes: Path | None = None, progress: bool = True
 ) -> list[int]:
@@ -198,23 +73,33 @@ def count_samples(
 
     img2dataset writes the number beside each shard (`00000_stats.json`); otherwise the shard
     itself is looked through."""
-    counts: dict[str, int] = json.loads(notes.read_text()) if notes and notes.is_file() else {}
+    counts = known_counts(notes)
     missing = [url for url in urls if url not in counts]
-    for url in tqdm(
-        missing, desc="counting samples", disable=not progress or len(missing) < MIXED
-    ):
+    quiet = not progress or len(missing) < MIXED
+    for url in tqdm(missing, desc="counting samples", disable=quiet):
         counts[url] = stated_count(url) or len(open_shard(url))
     if notes and missing:
-        notes.parent.mkdir(parents=True, exist_ok=True)
-        notes.write_text(json.dumps(counts, indent=0))
+        atomic_write(notes, json.dumps(counts, indent=0))
     return [counts[url] for url in urls]
+
+
+def known_counts(notes: Path | None) -> dict[str, int]:
+    """What was counted before; raises Dalle2EduError, naming the file, for one that was altered."""
+    if notes is None or not notes.is_file():
+        return {}
+    counts = read_json(notes)
+    if not isinstance(counts, dict) or not all(type(n) is int for n in counts.values()):
+        raise Dalle2EduError(
+            f"{notes} is damaged: remove it, and the shards are counted again."
+        )
+    return counts
 
 
 def stated_count(url: str) -> int | None:
     """What img2dataset's statistics beside a local shard say, None where there are none."""
     stats = Path(f"{url.removesuffix('.tar')}_stats.json")
     try:
-        return int(json.loads(stats.read_text())["successes"])
+        return int(parse_json(stats.read_bytes())["successes"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
@@ -253,6 +138,7 @@ class Stream:
         self.readers = ThreadPoolExecutor(WORKERS, thread_name_prefix="decode")
         self.ahead: dict[int, Future[Drawn]] = {}
         self.seen, self.bad = 0, 0
+        self.last_bad = ""  # the last one that could not be used
 
     def __len__(self) -> int:
         return int(self.ends[-1])
@@ -290,13 +176,14 @@ class Stream:
         return shard
 
     def _read(self, opened: Future[TarShard], index: int) -> Drawn:
-        shard, bad = opened.result(), list[str]()
+        shard = opened.result()
+        bad: list[str] = []
         for further in range(len(shard)):
             sample = shard[(index + further) % len(shard)]
             try:
-                return Drawn(decode(sample.data, self.size), checked_captions(sample), bad)
+                return Drawn(usable(sample, self.size), sample.captions, bad)
             except ValueError as error:
-                bad.append(f"{sample.name}: {one_line(error)}")
+                bad.append(f"{sample.name} ({one_line(error)})")
         raise Dalle2EduError(f"no picture in {shard.url} can be used, such as {bad[0]}")
 
     def _count(self, drawn: Sequence[Drawn]) -> None:
@@ -304,13 +191,13 @@ class Stream:
         for each in drawn:
             for name in each.bad:
                 warnings.warn(f"left out {name}", stacklevel=4)
+                self.last_bad = name
         self.seen += len(drawn)
         self.bad += sum(bool(each.bad) for each in drawn)
         if self.seen >= FEW and self.bad > MOST_BAD * self.seen:
-            last = next(name for each in reversed(drawn) for name in each.bad)
             raise Dalle2EduError(
                 f"{self.bad} of the first {self.seen} pictures can't be used (1% may be bad),"
-                f" such as {last}"
+                f" such as {self.last_bad}"
             )
 
 
@@ -323,33 +210,6 @@ class Drawn:
     image: Tensor
     captions: list[str]
     bad: list[str]
-
-
-def checked_captions(sample: Sample) -> list[str]:
-    """A sample's captions; raises ValueError if it has none."""
-    if not sample.captions:
-        raise ValueError("it has no caption")
-    return sample.captions
-
-
-def tar_files(source: str) -> list[str]:
-    """The tar files that a source names; raises Dalle2EduError if it names anything else."""
-    folder = Path(source)
-    urls = sorted(map(str, folder.glob("*.tar"))) if folder.is_dir() else expand(source)
-    if not urls or any(Path(url).is_dir() for url in urls):
-        raise Dalle2EduError(
-            f"{source} names no tar shards: give a tar file, a glob, a brace range or URLs of"
-            " them"
-        )
-    return urls
-
-
-def is_shards(source: str) -> bool:
-    """Whether a source is tar shards, to be streamed, and no folder of pictures, which is read
-    into memory.
-    """
-    folder = Path(source)
-    return any(folder.glob("*.tar")) if source and folder.is_dir() else True
 
 
 # --- in which order ---------------------------------------------------------------------------

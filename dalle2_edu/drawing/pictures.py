@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
-from dalle2_edu.data.shards import to_square
+from dalle2_edu.data.pictures import to_square
 from dalle2_edu.errors import Dalle2EduError
 
 Picture = (

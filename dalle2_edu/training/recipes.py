@@ -30,7 +30,8 @@ from dalle2_edu import zoo
 from dalle2_edu.config import from_dict
 from dalle2_edu.data import emoji, shapes, shards
 from dalle2_edu.data.pairs import Pairs
-from dalle2_edu.data.stream import Stream, is_shards, tar_files
+from dalle2_edu.data.sources import is_shards, tar_files
+from dalle2_edu.data.stream import Stream
 from dalle2_edu.data.text import default_tokenizer
 from dalle2_edu.diffusion.ddpm import DDPM, IDDPM, DdpmConfig
 from dalle2_edu.errors import Dalle2EduError

@@ -28,7 +28,8 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from dalle2_edu.data.shards import MOST_BAD, keep_readable, samples_in_shards
-from dalle2_edu.data.stream import MIXED, Recent, Stream, tar_files
+from dalle2_edu.data.sources import tar_files
+from dalle2_edu.data.stream import MIXED, Recent, Stream
 from dalle2_edu.data.text import Tokenizer
 from dalle2_edu.errors import Dalle2EduError
 from dalle2_edu.text2image.clip import Clip, TextEncoding
