@@ -1,4 +1,4 @@
-"""`dalle2-edu convert`: a pickled module, which you trust, to safetensors."""
+"""`dalle2-edu convert`: a file of PyTorch's to safetensors."""
 
 from __future__ import annotations
 
@@ -7,59 +7,39 @@ from typing import Annotated
 
 import typer
 
-from dalle2_edu.cli.options import writing
 from dalle2_edu.errors import Dalle2EduError
 
 
 def convert(
     file: Annotated[
         Path,
-        typer.Argument(help="The pickled module, for instance encoder.pkl of DALL·E's dVAE."),
+        typer.Argument(help="A .pt, .ckpt or .pkl, for instance encoder.pkl of DALL·E's dVAE."),
     ],
     out: Annotated[
         Path | None,
         typer.Option(help="Where to write; the same name with .safetensors if not given."),
     ] = None,
-    i_trust_this_file: Annotated[
-        bool,
-        typer.Option(
-            "--i-trust-this-file", help="Unpickle it, which runs whatever code it holds."
-        ),
-    ] = False,
 ) -> None:
-    """Turn a pickled module into safetensors, which only hold numbers.
+    """Turn a pickled checkpoint or module into safetensors, which only hold numbers.
 
-    Reading a pickle can run any code, with your rights. Everything else in this book refuses
-    to; this command does it once, for a file whose origin you know, and only if you say so. The
-    module's own code must be installed: for the dVAE that is `pip install DALL-E`.
+    A pickle can run any code when Python reads it. This command never runs it: tensors and
+    containers are rebuilt, and everything else becomes an inert stand-in. The module's own code
+    need not be installed.
 
     \b
     Example:
-      dalle2-edu convert encoder.pkl --i-trust-this-file
+      dalle2-edu convert encoder.pkl
     """
     if not file.is_file():
         raise Dalle2EduError(f"There is no file {file}.")
-    if not i_trust_this_file:
-        raise Dalle2EduError(
-            f"{file} is read by unpickling, which runs whatever code is in it. If you trust"
-            " where it came from, add --i-trust-this-file."
-        )
-    import torch
-    from safetensors.torch import save_file
-
-    try:
-        module = torch.load(file, map_location="cpu", weights_only=False)
-    except ModuleNotFoundError as error:
-        raise Dalle2EduError(
-            f"{file} needs the package of its classes ({error}); for DALL·E's dVAE: pip install"
-            " DALL-E"
-        ) from error
-    except Exception as error:  # a pickle can fail in as many ways as it can do harm
-        raise Dalle2EduError(
-            f"{file} can't be unpickled ({type(error).__name__}: {error})."
-        ) from error
-    tensors = module.state_dict() if isinstance(module, torch.nn.Module) else module
     target = out or file.with_suffix(".safetensors")
-    with writing(target):
-        save_file({key: tensor.contiguous() for key, tensor in tensors.items()}, target)
+    if target.resolve() == file.resolve():
+        raise Dalle2EduError(f"{file} is a safetensors file already.")
+    from safetensors.torch import save
+
+    from dalle2_edu.files import atomic_write
+    from dalle2_edu.interop.weights import plain_tensors
+
+    tensors = plain_tensors(file)
+    atomic_write(target, save(tensors))
     print(f"{len(tensors)} tensors: {target}")

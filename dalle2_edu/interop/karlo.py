@@ -47,6 +47,7 @@ from dalle2_edu.interop.weights import (
     Source,
     find_file,
     is_hub_name,
+    open_object,
     open_weights,
     pour,
 )
@@ -289,7 +290,7 @@ def find_folder(source: Source) -> Path:
 def _from_own(folder: Path, config: KarloConfig, how: dict[str, Any]) -> Karlo:
     """Karlo's own checkpoints; their `state_dict` holds every network under a prefix."""
     paths = {part: find_file(folder, [name], BY_HAND) for part, name in OWN_FILES.items()}
-    mean, std = open_weights(paths["stats"])
+    mean, std = _statistics(paths["stats"])
     files = {part: _state_dict(paths[part]) for part in ("prior", "decoder", "upsampler")}
 
     def part(name: str, prefix: str, build: Any, mapped: Any, extra: Any = None) -> Any:
@@ -323,6 +324,15 @@ def _from_own(folder: Path, config: KarloConfig, how: dict[str, Any]) -> Karlo:
     return karlo
 
 
+def _statistics(path: Path) -> tuple[Tensor, Tensor]:
+    """The mean and the standard deviation of the image embeddings."""
+    found = open_object(path)
+    pair = list(found) if isinstance(found, (list, tuple)) else []
+    if len(pair) != 2 or not all(isinstance(part, Tensor) for part in pair):
+        raise Dalle2EduError(f"{path} is no statistics file of Karlo: expected two tensors.")
+    return pair[0], pair[1]
+
+
 def _state_dict(path: Path) -> Any:
     checkpoint = open_weights(path)
     if "state_dict" not in checkpoint:
@@ -337,15 +347,9 @@ def _own_clip(path: Path, how: dict[str, Any]) -> Clip:
     """OpenAI's ViT-L-14.pt, a TorchScript archive, or a plain state dict with its keys; the
     sizes are the shapes'.
     """
-    try:
-        official: Any = torch.jit.load(path, map_location="cpu").state_dict()
-    except RuntimeError:
-        official = open_weights(path)
-    sizes = (
-        "input_resolution",
-        "context_length",
-        "vocab_size",
-    )  # stored beside the weights in OpenAI's archive
+    official = open_weights(path)
+    # Stored beside the weights in OpenAI's archive.
+    sizes = ("input_resolution", "context_length", "vocab_size")
     named = {key: tensor for key, tensor in official.items() if key not in sizes}
     try:
         build = clip_from_shapes(named)

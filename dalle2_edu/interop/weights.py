@@ -8,8 +8,7 @@ A released network has hundreds of millions of numbers. Three habits keep that c
 2. The module is built on the meta device, where tensors have a shape and no memory. Each
    official tensor is moved straight to its device and type and becomes the module's own
    (`pour`), so nothing is ever twice in memory.
-3. Safetensors, or `.pt` files that hold tensors only (`weights_only=True`). A pickle that holds
-   objects can run any code when it is read: it is refused.
+3. Safetensors, or PyTorch's own files, whose pickle is read without running it (`pickles`).
 
 Chapter 24 uses this file.
 """
@@ -19,7 +18,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from math import prod
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any, TypeVar
 
 import psutil
@@ -31,6 +29,8 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from dalle2_edu.errors import Dalle2EduError
+from dalle2_edu.files import one_line
+from dalle2_edu.interop.pickles import StandIn, load_inert, tensors_in
 
 Module = TypeVar("Module", bound=nn.Module)
 Source = str | Path
@@ -123,25 +123,88 @@ def _hint(by_hand: str) -> str:
     return f" To get it by hand: {by_hand}" if by_hand else ""
 
 
-def open_weights(path: Path) -> Mapping[str, Any]:
-    """A file's tensors, mapped into memory: safetensors, or a `.pt` of tensors.
+WRAPPERS = (
+    "module.",
+    "_orig_mod.",
+)  # what DistributedDataParallel and torch.compile put in front
 
-    Raises Dalle2EduError for a file that was cut off, and for one that would have to be
-    unpickled."""
+
+def open_weights(path: Path) -> Mapping[str, Any]:
+    """A file's tensors, mapped into memory: safetensors, or a file of PyTorch's.
+
+    A checkpoint with other entries beside its tensors is given as it is, a pickled module as its
+    tensors. Nothing in the file is ever run. Raises Dalle2EduError, naming the file, for one that
+    was cut off, is empty, is a git-lfs pointer or holds no named tensors.
+    """
+    found = open_object(path)
     try:
+        return found if isinstance(found, MappedTensors) else unwrapped(named(found))
+    except ValueError as error:
+        raise Dalle2EduError(f"{path} can't be read: {one_line(error)}.") from error
+
+
+def open_object(path: Path) -> Any:
+    """What a weights file holds, whatever it is: a dict, a list of tensors, a stand-in of a
+    module. Raises as `open_weights`.
+    """
+    try:
+        start = first_bytes(path)
+        if not start:
+            raise ValueError("it is empty")
+        if start.startswith(b"version https://git-lfs"):
+            raise ValueError(
+                "it is a pointer of git-lfs, not the file itself: run `git lfs pull`"
+            )
         if path.suffix == ".safetensors":
             return MappedTensors(path)
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except UnpicklingError as error:
+        return load_inert(path)
+    except OSError as error:
+        raise Dalle2EduError(f"{path} can't be read: {error.strerror or error}.") from error
+    except SafetensorError as error:
         raise Dalle2EduError(
-            f"{path} holds pickled Python objects, which can run any code when they are read,"
-            f" so it was not opened. If you trust it: dalle2-edu convert {path}"
+            f"{path} can't be read: it was cut off or is no safetensors file ({one_line(error)})."
         ) from error
-    except (SafetensorError, RuntimeError, EOFError, OSError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise Dalle2EduError(
-            f"{path} can't be read; it was cut off or is no weights file ({reason[:120]})."
-        ) from error
+    except ValueError as error:
+        raise Dalle2EduError(f"{path} can't be read: {one_line(error)}.") from error
+
+
+def plain_tensors(path: Path) -> dict[str, Tensor]:
+    """All named tensors of a file, each with memory of its own: what safetensors can hold.
+
+    Of a checkpoint the ones under `state_dict`, if there is such an entry. Raises
+    Dalle2EduError, naming the file, for one that holds none.
+    """
+    entries = open_weights(path)
+    inside = entries.get("state_dict") if isinstance(entries, dict) else None
+    try:
+        found = tensors_in(dict(entries) if inside is None else inside)
+    except ValueError as error:
+        shown = ", ".join(list(entries)[:5])
+        raise Dalle2EduError(f"{path}: {error}; its entries are {shown}.") from error
+    return {name: tensor.contiguous().clone() for name, tensor in found.items()}
+
+
+def first_bytes(path: Path) -> bytes:
+    """The first bytes of a file."""
+    with path.open("rb") as file:
+        return file.read(64)
+
+
+def named(found: Any) -> Mapping[str, Any]:
+    """A checkpoint's entries by name; raises ValueError for a tensor or a list alone."""
+    if isinstance(found, StandIn):
+        return tensors_in(found)
+    if not isinstance(found, dict):
+        raise ValueError(f"it holds a {type(found).__name__} and no tensors with names")
+    return {str(name): value for name, value in found.items()}
+
+
+def unwrapped(entries: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The names without what wrappers put in front of all of them."""
+    for wrapper in WRAPPERS:
+        if entries and all(name.startswith(wrapper) for name in entries):
+            entries = {name.removeprefix(wrapper): value for name, value in entries.items()}
+    return entries
 
 
 # --- pouring ----------------------------------------------------------------------------------
