@@ -21,12 +21,13 @@ Chapter 24 uses this file.
 
 from __future__ import annotations
 
+import functools
 import io
 import pickle
 import struct
 import zipfile
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -36,6 +37,7 @@ from torch import Tensor
 
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C  # the first number in a file of before PyTorch 1.6
 DEEPEST = 64  # modules inside modules
+MOST_ENTRIES = 1_000_000  # visited in search of tensors: a few bytes can stand for any number
 LARGEST_PICKLE = 1 << 30  # bytes: without its storages a checkpoint's pickle is small
 
 STORAGES = {
@@ -131,6 +133,14 @@ def encode(text: Any, encoding: Any = "latin1") -> bytes:
     return str(text).encode("latin1")
 
 
+FUNCTIONS: dict[tuple[str, str], Callable[..., Any]] = {
+    ("_codecs", "encode"): encode,
+    ("torch._utils", "_rebuild_tensor"): rebuild_tensor,
+    ("torch._utils", "_rebuild_tensor_v2"): rebuild_tensor,
+    ("torch._utils", "_rebuild_parameter"): rebuild_parameter,
+}
+
+
 class InertUnpickler(pickle.Unpickler):
     """Reads a pickle in which nothing but tensors and containers comes to life."""
 
@@ -144,13 +154,13 @@ class InertUnpickler(pickle.Unpickler):
             ("torch", "Size"): tuple,
             ("builtins", "set"): set,
             ("__builtin__", "set"): set,
-            ("_codecs", "encode"): encode,
-            ("torch._utils", "_rebuild_tensor"): rebuild_tensor,
-            ("torch._utils", "_rebuild_tensor_v2"): rebuild_tensor,
-            ("torch._utils", "_rebuild_parameter"): rebuild_parameter,
         }
         if (module, name) in known:
             return known[module, name]
+        if (module, name) in FUNCTIONS:
+            # One of its own for each mention: a file may set attributes on what it is given,
+            # and would otherwise change ours for the rest of the program.
+            return functools.partial(FUNCTIONS[module, name])
         if module in ("torch", "torch.storage", "torch.cuda") and name in STORAGES:
             return StorageType(STORAGES[name])
         if module == "torch" and name in DTYPES:
@@ -232,7 +242,9 @@ def _record(
     size = count * dtype.itemsize
     if record.file_size < size:
         raise ValueError(f"the storage {record.filename} was cut off")
-    if record.compress_type != zipfile.ZIP_STORED:
+    if record.compress_type != zipfile.ZIP_STORED:  # PyTorch never compresses
+        if record.file_size > LARGEST_PICKLE:
+            raise ValueError(f"the storage {record.filename} is compressed and too large")
         data = bytearray(archive.read(record))
         return torch.frombuffer(data, dtype=dtype, count=count) if count else torch.empty(0)
     with open(str(archive.filename), "rb") as file:  # a local header may have an own length
@@ -293,27 +305,36 @@ def tensors_in(found: Any) -> dict[str, Tensor]:
     A pickled module's parameters and buffers, a TorchScript module's attributes, and the entries
     of dicts. Raises ValueError where there are none.
     """
-    tensors = dict(_walk(found, "", depth=0))
+    tensors: dict[str, Tensor] = {}
+    visited = 0
+    waiting = [(found, "", 0)]
+    while waiting:
+        part, prefix, depth = waiting.pop()
+        if depth > DEEPEST:
+            raise ValueError("its modules are nested too deep")
+        for name, value in _entries(part).items():
+            visited += 1
+            if visited > MOST_ENTRIES:
+                raise ValueError("it has too many entries")
+            if isinstance(value, Tensor):
+                tensors[f"{prefix}{name}"] = value
+            elif isinstance(value, (StandIn, dict)):
+                waiting.append((value, f"{prefix}{name}.", depth + 1))
     if not tensors:
         raise ValueError("it holds no named tensors")
     return tensors
 
 
-def _walk(found: Any, prefix: str, depth: int) -> Iterator[tuple[str, Tensor]]:
-    if depth > DEEPEST:
-        raise ValueError("its modules are nested too deep")
-    parts: dict[Any, Any] = {}
-    if isinstance(found, StandIn):
-        inside = found.attributes
-        for name in ("_parameters", "_buffers", "_modules"):
-            if isinstance(inside.get(name), dict):
-                parts |= inside[name]
-        if not any(name in inside for name in ("_parameters", "_buffers", "_modules")):
-            parts = inside  # TorchScript keeps all of them side by side
-    elif isinstance(found, dict):
-        parts = found
-    for name, value in parts.items():
-        if isinstance(value, Tensor):
-            yield f"{prefix}{name}", value
-        elif isinstance(value, (StandIn, dict)):
-            yield from _walk(value, f"{prefix}{name}.", depth + 1)
+def _entries(part: Any) -> dict[Any, Any]:
+    """What a dict or a module's stand-in holds, by name."""
+    if isinstance(part, dict):
+        return part
+    if not isinstance(part, StandIn):
+        return {}
+    inside = part.attributes
+    groups = [inside.get(name) for name in ("_parameters", "_buffers", "_modules")]
+    found: dict[Any, Any] = {}
+    for group in groups:
+        if isinstance(group, dict):
+            found |= group
+    return found or inside  # TorchScript keeps all of them side by side

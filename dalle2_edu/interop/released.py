@@ -96,8 +96,8 @@ def load_adm_classifier(
 def load_dvae(
     encoder: Source = ".", decoder: Source = ".", config: DvaeConfig | None = None, **how: Any
 ) -> tuple[DvaeEncoder, DvaeDecoder]:
-    """DALL·E 1's dVAE. The released files are pickled modules: `dalle2-edu convert` makes
-    safetensors of them, once you trust them.
+    """DALL·E 1's dVAE. The released files are pickled modules; they are read without being run,
+    or written as safetensors by `dalle2-edu convert`.
     """
     config = config or DvaeConfig()
     return _dvae(encoder, "encoder", DvaeEncoder, config, how), _dvae(
@@ -108,7 +108,7 @@ def load_dvae(
 def _dvae(
     source: Source, part: str, module: type, config: DvaeConfig, how: dict[str, Any]
 ) -> Any:
-    by_hand = f"curl -LO {DVAE}/{part}.pkl && dalle2-edu convert {part}.pkl"
+    by_hand = f"curl -LO {DVAE}/{part}.pkl"
     path = find_file(source, [f"{part}.safetensors", f"{part}.pkl"], by_hand)
     official = open_weights(path)
     return pour(lambda: module(config), keys.dvae_tensors(official), path, len(official), **how)

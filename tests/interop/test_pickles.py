@@ -21,7 +21,7 @@ from typer.testing import CliRunner
 
 from dalle2_edu.cli import app
 from dalle2_edu.errors import Dalle2EduError
-from dalle2_edu.interop.pickles import load_inert, tensors_in
+from dalle2_edu.interop.pickles import InertUnpickler, encode, load_inert, tensors_in
 from dalle2_edu.interop.weights import open_weights
 
 
@@ -120,6 +120,18 @@ def test_nothing_in_a_file_is_run(tmp_path: Path, layout: str, kind: str) -> Non
     assert not trap.exists()
 
 
+def test_a_file_cannot_change_the_reader(tmp_path: Path) -> None:
+    """A pickle may set attributes on a function that it named."""
+    attack = b"(c_codecs\nencode\nN}S'__defaults__'\n(S'x'\ntsS'__doc__'\nS'y'\nst\x86b."
+    before = (encode.__defaults__, encode.__doc__)
+    with contextlib.suppress(Exception):
+        InertUnpickler(io.BytesIO(attack), lambda *_: torch.zeros(1)).load()
+    built = b"c_codecs\nencode\n(N}(S'__defaults__'\n(S'x'\ntstb."
+    with contextlib.suppress(Exception):
+        InertUnpickler(io.BytesIO(built), lambda *_: torch.zeros(1)).load()
+    assert (encode.__defaults__, encode.__doc__) == before
+
+
 @pytest.mark.parametrize(
     ("saved", "says"),
     [([torch.zeros(2)], "a list and no tensors"), (torch.zeros(2), "a Tensor and no tensors")],
@@ -195,6 +207,11 @@ def test_a_bomb_of_nested_modules(tmp_path: Path) -> None:
         deep = {"next": deep}
     with pytest.raises(ValueError, match="nested too deep"):
         tensors_in(deep)
+    laughs: dict[str, Any] = {"weight": torch.zeros(1)}
+    for _ in range(60):
+        laughs = {"one": laughs, "two": laughs}  # 2^60 entries in a few hundred bytes
+    with pytest.raises(ValueError, match="too many entries"):
+        tensors_in(laughs)
     (tmp_path / "net.pt").write_bytes(pickle.dumps([1, 2, 3], protocol=2))
     with pytest.raises(Dalle2EduError, match="no weights file"):
         open_weights(tmp_path / "net.pt")
