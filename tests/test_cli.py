@@ -456,7 +456,7 @@ def test_an_empty_zoo_is_listed_and_fails_to_verify(monkeypatch, capsys, tmp_pat
 
 
 def test_zoo_train_publishes_each_run_into_a_zoo_of_its_own(monkeypatch, capsys, tmp_path):
-    from dalle2_edu.training import recipes
+    from dalle2_edu.recipes import runs as recipes
 
     done = []
     monkeypatch.chdir(tmp_path)
