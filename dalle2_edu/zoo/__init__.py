@@ -169,12 +169,11 @@ def _check_known(domain: str, part: str) -> None:
     _check_names(domain, part)
     if _card_file(domain, part).exists():
         return
-    parts = known()
-    if domain not in parts and parts:
-        raise Dalle2EduError(f'The zoo has no domain "{domain}"; it has {", ".join(parts)}.')
-    others = f"; it has {', '.join(parts[domain])}" if domain in parts else ""
+    here = known()
+    others = here.get(domain, tuple(here))
+    has = f"; it has {', '.join(others)}" if others else ""
     raise Dalle2EduError(
-        f"The zoo has no {domain} {part} yet{others}: {_card_file(domain, part)} is missing."
+        f"The zoo has no {domain} {part} yet{has}: {_card_file(domain, part)} is missing."
         " Train it with `dalle2-edu train`, then `dalle2-edu zoo publish` the run."
     )
 
