@@ -46,7 +46,7 @@ from dalle2_edu.training.checkpoints import (
 from dalle2_edu.training.lock import one_writer
 from dalle2_edu.training.loop import refuse_to_overwrite, train
 from dalle2_edu.training.order import seed_for
-from dalle2_edu.training.processes import processes
+from dalle2_edu.training.processes import lost_processes, processes
 from dalle2_edu.training.task import Task
 
 # a part of the book each; in the order of training
@@ -108,7 +108,8 @@ def run(
     splits the model among the processes. Raises Dalle2EduError for what can't be found or read,
     and for a folder that another process writes."""
     out = out or Path("runs") / f"{name}-{tier}"
-    before = so_far(out, resume)
+    with lost_processes():
+        before = so_far(out, resume)
     data = data or before.get("data")
     training = find(name, tier, own=bool(data))
     asked = {"steps": steps or before.get("steps"), "mixed_precision": mixed_precision}

@@ -12,7 +12,7 @@ A training run of hours is worth a few careful lines. The idea in five:
 4. `state.json` holds each file's SHA-256. A file that was cut off or altered is refused by
    name, and the checkpoint before it is used.
 5. There is no random state in here, because there is none to keep: the loop draws every random
-   number from (seed, step), see `loop.py`.
+   number from (seed, step), see `order.py`.
 
     step-00000500/
         model.safetensors       the weights as trained

@@ -11,6 +11,7 @@ Chapter 24 uses this file."""
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -111,15 +112,14 @@ def lost_processes() -> Iterator[None]:
     """Turn what the network says of a process that is gone into one line."""
     try:
         yield
-    except (RuntimeError, torch.distributed.DistError) as error:
-        if not torch.distributed.is_initialized():
-            raise
-        reason = " ".join(str(error).split())
-        if not any(word in reason.lower() for word in LOST):
+    except RuntimeError as error:  # PyTorch's errors of the network are such
+        reason = re.sub(r"\[\S+:\d+\]", "", " ".join(str(error).split()))  # no C++ lines
+        alone = os.environ.get("WORLD_SIZE", "1") == "1"
+        if alone or not any(word in reason.lower() for word in LOST):
             raise
         raise Dalle2EduError(
             f"Another process of this training is gone or took over"
-            f" {patience().total_seconds():g} s ({reason[:160]}). See what it said, and start"
+            f" {patience().total_seconds():g} s ({reason.strip()[:120]}). See what it said, and start"
             " all of them again with --resume."
         ) from error
 

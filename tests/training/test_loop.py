@@ -118,6 +118,34 @@ def test_two_processes_agree_with_each_other_and_with_one(tmp_path: Path) -> Non
     assert [row["step"] for row in rows(tmp_path / "two")] == ["3", "6", "9", "12"]
 
 
+def test_a_process_that_is_gone_ends_the_others_with_one_line(tmp_path: Path) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    config = dataclasses.asdict(dataclasses.replace(CONFIG, save_every=12))
+    job = {"out": str(tmp_path), "config": config, "die_at": "batch:3", "who": "1"}
+    command = [sys.executable, str(HERE / "tiny_task.py"), json.dumps([job])]
+    path = os.pathsep.join([str(HERE.parents[1]), os.environ.get("PYTHONPATH", "")])
+    world = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    world |= {"OMP_NUM_THREADS": "1", "PYTHONPATH": path, "DALLE2_EDU_PATIENCE": "10"}
+    first, second = (
+        subprocess.Popen(
+            command,
+            env={**os.environ, **world, "RANK": rank, "LOCAL_RANK": rank},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in "01"
+    )
+    said = first.communicate(timeout=120)[1]
+    second.communicate(timeout=60)
+    assert (first.returncode, second.returncode) == (1, -9)
+    last = said.strip().splitlines()[-1]
+    assert "Another process of this training is gone" in last and "--resume" in last
+    assert "Traceback" not in said
+    assert not (tmp_path / "checkpoint").exists()
+
+
 def test_stopped_by_the_clock_then_resumed_is_the_unbroken_run(tmp_path: Path) -> None:
     unbroken = run(TinyTask(CONFIG), tmp_path / "unbroken")
     out = tmp_path / "stopped"

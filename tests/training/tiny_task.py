@@ -68,6 +68,7 @@ def die_at(place: str) -> None:
     """SIGKILL this process just before the n-th call of a function: "fsync:3"."""
     name, count = place.split(":")
     owners = {"fsync": os, "rename": Path, "save_file": checkpoints, "rmtree": shutil}
+    owners["batch"] = TinyTask
     original: Callable[..., Any] = getattr(owners[name], name)
     calls = iter(range(int(count) - 1, -1, -1))
 
@@ -83,7 +84,7 @@ def run(job: dict[str, Any]) -> None:
     """Train, then write the trained weights beside the checkpoints; one clear line for a
     reader's mistake.
     """
-    if "die_at" in job:
+    if "die_at" in job and os.environ.get("RANK", "0") == job.get("who", "0"):
         die_at(job["die_at"])
     task = TinyTask(TrainConfig(**job["config"]), job.get("noise", 1.0))
     try:
