@@ -17,6 +17,7 @@ import pytest
 import tiny_models
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 
 from dalle2_edu import zoo
 from dalle2_edu.errors import Dalle2EduError
@@ -242,6 +243,92 @@ def test_a_run_does_not_go_on_with_other_pictures(tmp_path: Path) -> None:
             steps=1,
             resume=True,
         )
+
+
+def test_a_resumed_run_keeps_its_data_and_its_steps(tmp_path: Path) -> None:
+    mine = str(folder_of_pictures(tmp_path / "mine", 4))
+    out = tmp_path / "run"
+    run("clip", out, data=mine, steps=5, max_minutes=0)
+    checkpoint = run("clip", out, resume=True)
+    assert checkpoint.name == "step-00000005"
+    assert load_checkpoint(checkpoint).state["metadata"]["data"] == mine
+    longer = load_checkpoint(run("clip", out, resume=True, steps=7))  # its cosine was at 0
+    assert (longer.step, longer.state["config"]["restarts"]) == (7, [5])
+
+
+def test_a_run_starts_from_given_weights(tmp_path: Path, own_zoo: Path) -> None:
+    mine = str(folder_of_pictures(tmp_path / "mine", 4))
+    first = run("clip", tmp_path / "first", data=mine, steps=1)
+    weights = load_checkpoint(first).weights
+    save_file(
+        {name: tensor.clone() for name, tensor in weights.items()}, tmp_path / "w.safetensors"
+    )
+    runs.publish(tmp_path / "first")
+
+    started = {}
+    for start in (tmp_path / "first", tmp_path / "w.safetensors", "shared/clip"):
+        put_in = runs.given_weights(str(start))
+        assert all(
+            torch.allclose(put_in[name].float(), weights[name].float(), rtol=1e-3, atol=1e-4)
+            for name in weights
+        )
+        started[start] = runs.hash_of(put_in)
+    assert started[tmp_path / "first"] == started[tmp_path / "w.safetensors"]
+
+    begun = {"data": mine, "steps": 2, "start": str(tmp_path / "first")}
+    out = tmp_path / "second"
+    whole = load_checkpoint(run("clip", tmp_path / "whole", **begun))
+    run("clip", out, **begun, max_minutes=0)
+    resumed = load_checkpoint(run("clip", out, resume=True))  # it need not say --from again
+    for part, tensors in whole.tensors.items():
+        assert all(torch.equal(resumed.tensors[part][n], t) for n, t in tensors.items()), part
+    plain = load_checkpoint(run("clip", tmp_path / "plain", data=mine, steps=2))
+    name = "model.visual.conv1.weight"
+    moved = (whole.tensors["model"][name] - weights[name]).abs().max()
+    assert moved < (plain.tensors["model"][name] - weights[name]).abs().max()
+    with pytest.raises(Dalle2EduError, match="metadata.start"):
+        run("clip", out, resume=True, start="shared/clip")
+
+
+def test_what_is_no_weights_of_this_model(tmp_path: Path) -> None:
+    mine = str(folder_of_pictures(tmp_path / "mine", 4))
+    (tmp_path / "no.safetensors").write_bytes(b"nothing")
+    wrong = {
+        "nowhere.safetensors": "There are no weights in nowhere",
+        str(tmp_path / "no.safetensors"): "is no safetensors file",
+        str(tmp_path / "mine"): "holds no run",
+        "shapes/oracle": "don't fit",
+        "shapes/nothing": "no shapes nothing",
+    }
+    for start, said in wrong.items():
+        with pytest.raises(Dalle2EduError, match=said):
+            run("clip", tmp_path / "run", data=mine, start=start)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_prior_that_starts_elsewhere_measures_its_own_data(tmp_path: Path) -> None:
+    mine = str(folder_of_pictures(tmp_path / "mine", 8))
+    path = run("pets-prior", tmp_path / "run", data=mine, start="emoji/prior", steps=1)
+    prior = load_checkpoint(path).tensors["model"]
+    shipped = zoo.load("emoji", "prior").state_dict()
+    measured = [name for name in prior if name.endswith(("mean", "std"))]
+    assert measured
+    assert not any(torch.allclose(prior[name], shipped[name]) for name in measured)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"metadata": None}, {"metadata": {"recipe": "clip"}}, {"minutes": "long"}, {"numbers": 5}],
+)
+def test_a_run_with_a_tampered_state_is_not_published(
+    change: dict[str, Any], tmp_path: Path, own_zoo: Path
+) -> None:
+    mine = str(folder_of_pictures(tmp_path / "mine", 4))
+    file = run("clip", tmp_path / "run", data=mine, steps=1) / "state.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), **change}))
+    with pytest.raises(Dalle2EduError, match="state.json") as caught:
+        runs.publish(tmp_path / "run")
+    assert "\n" not in str(caught.value)
 
 
 def test_two_processes_train_one_run(tmp_path: Path) -> None:
