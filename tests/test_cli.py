@@ -1,5 +1,6 @@
 """The command line: what it hands on, and how it says what went wrong."""
 
+import os
 import subprocess
 import sys
 import warnings
@@ -18,6 +19,7 @@ from typer.testing import CliRunner
 from dalle2_edu import cli, zoo
 from dalle2_edu.cli.options import choose
 from dalle2_edu.errors import Dalle2EduError
+from dalle2_edu.recipes import runs
 
 
 def run(monkeypatch, capsys, *arguments: str) -> tuple[int, str, str]:
@@ -76,10 +78,10 @@ def test_help_does_not_wait_for_pytorch():
     ("arguments", "said"),
     [
         (["draw", "  "], "empty"),
-        (["draw", "rocket", "--domain", "cats"], "shapes, emoji"),
+        (["draw", "rocket", "--domain", "cats"], "emoji, shapes"),
         (
             ["draw", "rocket", "--domain", "shared"],
-            "shapes, emoji",
+            "emoji, shapes",
         ),  # a domain of the zoo, but it draws nothing
         (["vary", "no/such.png"], "no/such.png"),
         (["blend", "no/such.png", "nor/this.png"], "no/such.png"),
@@ -87,12 +89,12 @@ def test_help_does_not_wait_for_pytorch():
         (["inpaint", "no/such.png", "cat"], "no/such.png"),
         (["train", "cat-decoder"], "emoji-decoder"),
         (["train", "emoji-decoder", "--tier", "huge"], "smoke, cpu, gpu"),
-        (["train", "emoji-decoder", "--mixed-precision", "int8"], "no, bf16"),
+        (["train", "emoji-decoder", "--mixed-precision", "int8"], "auto, no, bf16"),
         (["zoo", "train", "--tier", "huge"], "smoke, cpu, gpu"),
         (["zoo", "publish", "no/such/run"], "no/such/run"),
-        (["evaluate", "cats"], "shapes, emoji"),
-        (["trial", "cats"], "shapes, emoji"),
-        (["seams", "cats"], "shapes, emoji"),
+        (["evaluate", "cats"], "emoji, shapes"),
+        (["trial", "cats"], "emoji, shapes"),
+        (["seams", "cats"], "emoji, shapes"),
         (["seams", "emoji", "--n", "7"], "even"),
         (["draw", "rocket", "--prior", "oracle"], "prior, ar_prior, regression"),
         (["inpaint", "no/such.png", "cat", "--how", "guess"], "finetuned, replace"),
@@ -447,7 +449,7 @@ def test_an_empty_zoo_is_listed_and_fails_to_verify(monkeypatch, capsys, tmp_pat
     monkeypatch.setenv("DALLE2_EDU_ZOO", str(tmp_path))
     code, out, _ = run(monkeypatch, capsys, "zoo", "list")
     assert code == 0
-    every = sum(len(parts) for parts in zoo.known().values())
+    every = len(runs.trainings())
     assert out.count("not here") == every
     code, out, err = run(monkeypatch, capsys, "zoo", "verify")
     assert code == 2
@@ -455,25 +457,38 @@ def test_an_empty_zoo_is_listed_and_fails_to_verify(monkeypatch, capsys, tmp_pat
     assert f"{every} of the {every}" in err
 
 
-def test_zoo_train_publishes_each_run_into_a_zoo_of_its_own(monkeypatch, capsys, tmp_path):
-    from dalle2_edu.training import recipes
+def test_a_zoo_of_your_own_is_an_option_of_every_command(monkeypatch, capsys, tmp_path):
+    code, out, _ = run(monkeypatch, capsys, "--zoo", str(tmp_path), "zoo", "list")
+    assert code == 0
+    assert out.count("not here") == len(runs.trainings())
+    code, out, _ = run(monkeypatch, capsys, "zoo", "list")  # and of this command alone
+    assert code == 0
+    assert "not here" not in out
 
+
+def test_zoo_train_publishes_each_run_into_a_zoo_of_its_own(monkeypatch, capsys, tmp_path):
     done = []
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("DALLE2_EDU_ZOO", "to be restored")
-    monkeypatch.setattr(
-        recipes, "run", lambda name, tier, **rest: done.append((name, tier, rest["out"]))
-    )
-    monkeypatch.setattr(
-        recipes, "publish", lambda run_dir: done.append((run_dir, str(zoo.folder())))
-    )
+    monkeypatch.setattr(runs, "run", lambda name, tier, out, **rest: done.append((name, out)))
+    monkeypatch.setattr(runs, "publish", lambda out: done.append((out, str(zoo.folder()))))
     code, out, _ = run(monkeypatch, capsys, "zoo", "train", "--tier", "smoke")
     assert code == 0
-    first = next(iter(recipes.RECIPES))
+    first = next(iter(runs.trainings()))
     run_dir = Path("runs/zoo-smoke") / first
-    assert done[:2] == [(first, "smoke", run_dir), (run_dir, str(Path("runs/zoo-smoke/zoo")))]
-    assert len(done) == 2 * len(recipes.RECIPES)
-    assert "DALLE2_EDU_ZOO=runs/zoo-smoke/zoo" in out
+    assert done[:2] == [(first, run_dir), (run_dir, str(Path("runs/zoo-smoke/zoo")))]
+    assert len(done) == 2 * len(runs.trainings())
+    assert "--zoo runs/zoo-smoke/zoo draw" in out
+    assert zoo.folder() == zoo.SHIPPED
+
+
+def test_threads_wait_passively_unless_you_said_otherwise():
+    code = "import dalle2_edu.cli, os; print(os.environ['OMP_WAIT_POLICY'])"
+    for said, expected in ((None, "PASSIVE"), ("ACTIVE", "ACTIVE")):
+        environment = {k: v for k, v in os.environ.items() if k != "OMP_WAIT_POLICY"}
+        environment |= {"OMP_WAIT_POLICY": said} if said else {}
+        command = [sys.executable, "-c", code]
+        answer = subprocess.run(command, env=environment, capture_output=True, text=True)
+        assert answer.stdout.strip() == expected
 
 
 def test_choose_returns_the_known_and_lists_them_otherwise():

@@ -66,6 +66,8 @@ class Transformer(nn.Module):
 class TransformerBlock(nn.Module):
     """Attention, then a two-layer MLP four times as wide, each added to what came in."""
 
+    gathered_alone = True  # under FSDP: see `training/sharding.py`
+
     def __init__(self, width: int, heads: int):
         super().__init__()
         self.heads = heads

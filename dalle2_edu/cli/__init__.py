@@ -14,10 +14,17 @@ the paragraph after it."""
 
 from __future__ import annotations
 
+import os
 import sys
 import warnings
+from pathlib import Path
+from typing import Annotated
 
 import typer
+
+# PyTorch reads this when it is loaded: threads that wait for work then sleep. Spinning threads
+# take the processor from each other when other programs run beside this one.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 from dalle2_edu.cli import converting, data, drawing, editing, judging, training, zoo
 from dalle2_edu.errors import Dalle2EduError
@@ -52,6 +59,27 @@ zoo_app = group(
     "The trained models: what they are, whether they are whole, how to make them anew."
 )
 data_app = group("The pictures that the models learn from.")
+
+
+@app.callback()
+def for_all_commands(
+    context: typer.Context,
+    zoo_folder: Annotated[
+        Path | None,
+        typer.Option(
+            "--zoo",
+            help="The folder of trained models to load from and publish into; before the"
+            " command. [default: DALLE2_EDU_ZOO, or the one in the package]",
+        ),
+    ] = None,
+) -> None:
+    if zoo_folder:
+        from dalle2_edu import zoo as models
+
+        models.use(zoo_folder)
+        context.call_on_close(lambda: models.use(None))
+
+
 app.add_typer(zoo_app, name="zoo")
 app.add_typer(data_app, name="data")
 

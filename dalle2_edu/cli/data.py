@@ -63,12 +63,12 @@ def data_embed(
     """
     from dalle2_edu import zoo
     from dalle2_edu.data.text import default_tokenizer
-    from dalle2_edu.training.recipes import CLIP_SIZE
-    from dalle2_edu.training.streaming import embed
+    from dalle2_edu.recipes.data import CLIP_SIZE
+    from dalle2_edu.recipes.embedded import embed
 
-    clip, card = zoo.load("shared", "clip", find_device(device)), zoo.cards()["shared", "clip"]
+    clip = zoo.load("shared", "clip", find_device(device))
+    clip_hash = zoo.card("shared", "clip").sha256
+    tokenizer = default_tokenizer()
     with writing(out):
-        files = embed(
-            source, out, clip, card.sha256, default_tokenizer(), CLIP_SIZE, image_size
-        )
+        files = embed(source, out, clip, clip_hash, tokenizer, CLIP_SIZE, image_size)
     print(f"{len(files)} files: {out}")

@@ -17,7 +17,7 @@ from dalle2_edu.errors import Dalle2EduError
 if TYPE_CHECKING:
     from dalle2_edu.unclip.pipeline import UnCLIP
 
-Precision = Literal["no", "bf16"]
+Precision = Literal["auto", "no", "bf16"]
 PriorKind = Literal[
     "prior", "ar_prior", "regression"
 ]  # as in `unclip.pipeline`, which would import PyTorch
@@ -38,7 +38,10 @@ Tier = Annotated[
 ]
 MixedPrecision = Annotated[
     str | None,
-    typer.Option(help="no or bf16: the numbers to compute in. [default: the recipe's own]"),
+    typer.Option(
+        help="auto, no or bf16: what to compute in; auto measures which is faster here."
+        " [default: the recipe's own, auto]"
+    ),
 ]
 Guidance = Annotated[
     float | None,

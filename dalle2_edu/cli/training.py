@@ -14,27 +14,46 @@ Logger = Literal["csv", "tensorboard"]
 
 def train(
     recipe: Annotated[
-        str, typer.Argument(help="What to train; `dalle2-edu recipes` lists the names.")
+        str,
+        typer.Argument(
+            help="What to train; `dalle2-edu recipes` lists the names. With --data, a domain of"
+            " your own: pets-prior, pets-decoder."
+        ),
     ],
     tier: Tier = "cpu",
     out: Annotated[
         Path | None, typer.Option(help="The run's folder. [default: runs/<recipe>-<tier>]")
     ] = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on from its last checkpoint.")
+        bool,
+        typer.Option(
+            "--resume",
+            help="Go on from its last checkpoint, with the data and steps that it was begun"
+            " with.",
+        ),
     ] = False,
     data: Annotated[
         str | None,
         typer.Option(
-            help=(
-                "Your own data: a folder of pictures, WebDataset shards (path, glob, range,"
-                " URL; several stream), "
-                "or a folder that `data embed` wrote."
-            )
+            help="Your own data: a folder of pictures, WebDataset shards (path, glob, range,"
+            " URL; several stream), or a folder that `data embed` wrote."
+        ),
+    ] = None,
+    start: Annotated[
+        str | None,
+        typer.Option(
+            "--from",
+            help="Start from these weights: a part of the zoo (emoji/decoder), the folder of a"
+            " run, or a safetensors file.",
         ),
     ] = None,
     steps: Annotated[
-        int | None, typer.Option(help="How many updates. [default: the tier's]")
+        int | None,
+        typer.Option(
+            help="How many updates in all. With --resume, a run may become longer: once its"
+            " learning rate has begun to fall, the new steps warm up again and have a decay of"
+            " their own. [default: the tier's]"
+        ),
     ] = None,
     max_minutes: Annotated[
         float | None, typer.Option(help="Stop after so many minutes, with a checkpoint.")
@@ -55,20 +74,25 @@ def train(
     folder. Stop it whenever you like, even with `kill -9`: with --resume it goes on as if
     nothing had happened.
 
+    To end a decoder's run early on purpose, resume it with 5/4 of the steps that it has done:
+    the last fifth is then its cool-down.
+
     \b
     Example:
       dalle2-edu train emoji-decoder --tier smoke
-      dalle2-edu train clip --data 'shards-{000000..000999}.tar'
+      dalle2-edu train clip --data my_pictures --from shared/clip
+      dalle2-edu train emoji-decoder --resume --steps 12000
       accelerate launch --num_processes 2 -m dalle2_edu.cli train emoji-decoder --tier gpu
     """
-    from dalle2_edu.training import recipes
+    from dalle2_edu.recipes import runs
 
-    checkpoint = recipes.run(
-        choose("recipe", recipe, list(recipes.RECIPES)),
-        choose("tier", tier, recipes.TIERS),
-        out=out,
+    checkpoint = runs.run(
+        recipe,
+        tier,
+        out,
         resume=resume,
         data=data,
+        start=start,
         max_minutes=max_minutes,
         steps=steps,
         mixed_precision=choose_precision(mixed_precision),
@@ -85,7 +109,7 @@ def list_recipes() -> None:
     Example:
       dalle2-edu recipes
     """
-    from dalle2_edu.training import recipes
+    from dalle2_edu.recipes import runs
 
-    for name, recipe in recipes.RECIPES.items():
-        print(f"{name:19}{recipe.teaches}")
+    for name, training in runs.trainings().items():
+        print(f"{name:23}{training.recipe.teaches}")

@@ -5,7 +5,7 @@ shuffled enough; reading them one sample here and one there is shuffled and, ove
 hopeless. In between: **mix a few shards at a time**. An epoch takes the shards in a random
 order, `MIXED` of them make a window, and within the window every sample comes in a random
 order. Which sample comes when is then a function of (seed, epoch, window), as everything in
-`training/loop.py` is a function of the step: a run that was killed in the middle of an epoch
+`training/order.py` is a function of the step: a run that was killed in the middle of an epoch
 goes on with the very next sample, and neither repeats nor loses one, on any number of
 processes.
 
@@ -210,62 +210,3 @@ class Drawn:
     image: Tensor
     captions: list[str]
     bad: list[str]
-
-
-# --- in which order ---------------------------------------------------------------------------
-
-
-class ShardOrder:
-    """Which samples each step sees: every one once per epoch, a window of shards at a time.
-
-    counts: how many samples each shard has. `seeded(*parts)` is a generator that is a function
-    of the parts."""
-
-    def __init__(
-        self, counts: Sequence[int], batch_size: int, seeded: Callable[..., torch.Generator]
-    ):
-        self.counts, self.batch_size, self.seeded = torch.tensor(counts), batch_size, seeded
-        self.firsts, self.size = self.counts.cumsum(0) - self.counts, int(self.counts.sum())
-        self.epoch = Recent(self._shards_of, 2)
-        self._window: tuple[tuple[int, int], Tensor] = ((-1, -1), torch.empty(0))
-
-    def __call__(self, step: int) -> Tensor:
-        """The indices of step `step`'s global batch, int64 (batch_size,); may reach into the
-        next window or epoch.
-        """
-        place, parts, wanted = step * self.batch_size, [], self.batch_size
-        while wanted:
-            part = self._from(place // self.size, place % self.size)[:wanted]
-            parts.append(part)
-            place, wanted = place + len(part), wanted - len(part)
-        return torch.cat(parts)
-
-    def _shards_of(self, epoch: int) -> tuple[Tensor, Tensor]:
-        """An epoch's shards in their order, and at which place of the epoch each window
-        ends.
-        """
-        shards = torch.randperm(len(self.counts), generator=self.seeded("shards", epoch))
-        ends = self.counts[shards].cumsum(0)
-        last = torch.arange(len(shards)).add(1).remainder(MIXED) == 0
-        last[-1] = True
-        return shards, ends[last]
-
-    def _from(self, epoch: int, place: int) -> Tensor:
-        """What is left of the window in which a place of the epoch lies, from that place on."""
-        ends = self.epoch[epoch][1]
-        window = int(torch.searchsorted(ends, place, right=True))
-        start = int(ends[window - 1]) if window else 0
-        return self._samples(epoch, window)[place - start :]
-
-    def _samples(self, epoch: int, window: int) -> Tensor:
-        """The samples of one window in their order; the last one is kept, since a window has
-        many steps.
-        """
-        if self._window[0] != (epoch, window):
-            shards = self.epoch[epoch][0][window * MIXED : (window + 1) * MIXED].tolist()
-            samples = torch.cat(
-                [torch.arange(int(self.counts[i])) + self.firsts[i] for i in shards]
-            )
-            order = torch.randperm(len(samples), generator=self.seeded("window", epoch, window))
-            self._window = (epoch, window), samples[order]
-        return self._window[1]

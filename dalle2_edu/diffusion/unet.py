@@ -210,6 +210,8 @@ class ResBlock(nn.Module):
     `resize` "down" or "up" halves or doubles the picture inside the block (BigGAN's way; in
     ADM's ablation the change that lowered FID most)."""
 
+    gathered_alone = True  # under FSDP: see `training/sharding.py`
+
     def __init__(
         self, c_in: int, c_out: int, emb_dim: int, config: UNetConfig, resize: str = "none"
     ):

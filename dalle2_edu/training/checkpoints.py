@@ -12,7 +12,7 @@ A training run of hours is worth a few careful lines. The idea in five:
 4. `state.json` holds each file's SHA-256. A file that was cut off or altered is refused by
    name, and the checkpoint before it is used.
 5. There is no random state in here, because there is none to keep: the loop draws every random
-   number from (seed, step), see `loop.py`.
+   number from (seed, step), see `order.py`.
 
     step-00000500/
         model.safetensors       the weights as trained
@@ -106,12 +106,13 @@ def _write_files(folder: Path, state: dict[str, Any], tensors: dict[str, Tensors
     hashes = {}
     for part, named in tensors.items():
         file = folder / f"{part}.safetensors"
+        file.touch()
+        readers = file.stat().st_mode  # safetensors would let the owner alone read it
         # A copy of each tensor: safetensors refuses tied weights (two names, one storage) and
         # odd strides.
-        save_file(
-            {name: t.detach().to("cpu", copy=True).contiguous() for name, t in named.items()},
-            file,
-        )
+        copies = {name: tensor.detach().to("cpu", copy=True) for name, tensor in named.items()}
+        save_file({name: tensor.contiguous() for name, tensor in copies.items()}, file)
+        file.chmod(readers)
         hashes[file.name] = _sha256(file)
         _sync(file)
     (folder / "state.json").write_text(
@@ -195,6 +196,18 @@ def latest_checkpoint(folder: Path) -> Checkpoint | None:
     return None
 
 
+def latest_state(folder: Path) -> dict[str, Any] | None:
+    """The JSON of the newest checkpoint that has one, without its tensors; None if there is
+    none.
+    """
+    for path in _listed(folder):
+        try:
+            return _read_state(path / "state.json")
+        except Dalle2EduError:
+            continue  # `latest_checkpoint` will name it
+    return None
+
+
 def load_checkpoint(path: Path) -> Checkpoint:
     """Read one checkpoint folder. Raises `Dalle2EduError`, naming the file, if one is missing
     or altered.
@@ -209,16 +222,34 @@ def load_checkpoint(path: Path) -> Checkpoint:
             raise Dalle2EduError(
                 f"The checkpoint file {file} is damaged: SHA-256 {found}, not {expected}."
             )
-        tensors[file.stem] = load_file(file)
+        tensors[file.stem] = _read_tensors(file)
     return Checkpoint(path, state, tensors)
 
 
+def _read_tensors(file: Path) -> Tensors:
+    try:
+        return load_file(file)
+    except (OSError, SafetensorError) as error:
+        raise Dalle2EduError(f"{file} is no safetensors file ({error}).") from error
+
+
 def _read_state(file: Path) -> dict[str, Any]:
+    damaged = Dalle2EduError(f"The checkpoint file {file} is missing or damaged.")
     try:
         state = json.loads(file.read_text(encoding="utf-8"))
-        return {"step": int(state["step"]), "sha256": dict(state["sha256"]), **state}
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise Dalle2EduError(f"The checkpoint file {file} is missing or damaged.") from error
+        hashes = state["sha256"]
+        right = type(state["step"]) is int and all(map(_is_part, hashes.items()))
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise damaged from error
+    if not right or file.parent.name != f"{PREFIX}{state['step']:08d}":
+        raise damaged
+    return state
+
+
+def _is_part(entry: tuple[Any, Any]) -> bool:
+    """Whether a file's name and hash are such as `save_checkpoint` writes."""
+    name, digest = entry
+    return Path(name).name == name and name.endswith(".safetensors") and type(digest) is str
 
 
 def _listed(folder: Path) -> list[Path]:

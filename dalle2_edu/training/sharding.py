@@ -8,6 +8,10 @@ gradients are summed and split again in one operation.
 
     one process of N holds     weights, gradients, moments, average: 1/N of each, and one block's weights in full
 
+What is a block, the model says: a class with the attribute `gathered_alone = True` is gathered
+and let go by itself, all other weights belong to the whole. (A module whose weights others use
+from outside must not have the mark: `UNet` reads those of its attention so.)
+
 `accelerate launch --use_fsdp` or `dalle2-edu train --fsdp` turns it on. A checkpoint holds
 whole tensors, so that it can be read, published, or gone on with by any number of processes,
 sharded or not.
@@ -24,13 +28,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-from dalle2_edu.baselines.transformer import TransformerBlock
-from dalle2_edu.diffusion.unet import ResBlock
 from dalle2_edu.errors import Dalle2EduError
-
-# What is gathered and let go by itself. Attention belongs to the whole: `UNet.read` uses its
-# weights from outside.
-BLOCKS = (ResBlock, TransformerBlock)
 
 
 def shard(module: nn.Module, accelerator: Accelerator) -> None:
@@ -50,7 +48,7 @@ def shard(module: nn.Module, accelerator: Accelerator) -> None:
     half = torch.bfloat16 if accelerator.mixed_precision == "bf16" else None
     policy = MixedPrecisionPolicy(param_dtype=half, reduce_dtype=torch.float32)
     for block in module.modules():
-        if isinstance(block, BLOCKS):
+        if getattr(block, "gathered_alone", False):
             fully_shard(block, mesh=mesh, mp_policy=policy)
     fully_shard(module, mesh=mesh, mp_policy=policy)
 

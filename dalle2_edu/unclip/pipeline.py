@@ -133,13 +133,14 @@ class UnCLIP:
     def from_zoo(
         cls, domain: str, device: str | torch.device = "cpu", prior: PriorKind = "prior"
     ) -> UnCLIP:
-        """The shipped miniature that draws "shapes" or "emoji", with the diffusion prior or one
-        of its rivals.
+        """The zoo's miniature that draws "shapes", "emoji" or a domain of your own, with the
+        diffusion prior or one of its rivals.
 
         Raises Dalle2EduError for another name, and for a part that the zoo lacks; only those
         that were taught to inpaint may be missing."""
-        if domain not in ("shapes", "emoji"):
-            raise Dalle2EduError(f"No miniature draws {domain!r}; known: shapes, emoji.")
+        drawn = [name for name, parts in zoo.known().items() if "decoder" in parts]
+        if drawn and domain not in drawn:
+            raise Dalle2EduError(f"No miniature draws {domain!r}; known: {', '.join(drawn)}.")
         if prior not in get_args(PriorKind):
             raise Dalle2EduError(
                 f"There is no prior {prior!r}; known: {', '.join(get_args(PriorKind))}."

@@ -23,8 +23,12 @@ part in 2048, which no picture shows, and arithmetic on a CPU is faster and safe
     prior = zoo.load("emoji", "prior")
     print(zoo.cards()["emoji", "prior"].metrics)
 
-Set the environment variable `DALLE2_EDU_ZOO` to a folder of your own to keep your weights apart
-from the book's. Chapter 01 loads from the zoo; chapter 08 shows how a run is published into it.
+A card also names the model's class ("dalle2_edu.unclip.prior:DiffusionPrior"), so the zoo needs
+no list of what lives in it. Only this package's own networks are ever built from a card.
+
+A folder of your own keeps your weights apart from the book's: `dalle2-edu --zoo FOLDER ...`, the
+environment variable `DALLE2_EDU_ZOO`, or `with zoo.at(folder): ...` in Python. Chapter 01 loads
+from the zoo; chapter 08 shows how a run is published into it.
 """
 
 from __future__ import annotations
@@ -32,12 +36,14 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, fields, replace
+from contextvars import ContextVar
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import torch
 from safetensors import SafetensorError
@@ -47,66 +53,10 @@ from torch import Tensor, nn
 
 from dalle2_edu.config import from_dict
 from dalle2_edu.errors import Dalle2EduError
+from dalle2_edu.files import atomic_write, read_json
 
-# --- who lives in the zoo ---------------------------------------------------------------------
-
-# `shared` parts were trained on both data sets together; the others on one.
-PARTS: dict[str, tuple[str, ...]] = {
-    "shared": (
-        "clip",
-        "judge",
-        "upsampler_64",
-        "upsampler_128",
-        "inpaint_upsampler_64",
-        "inpaint_upsampler_128",
-    ),
-    "shapes": (
-        "prior",
-        "decoder",
-        "ar_prior",
-        "regression",
-        "inpaint_decoder",
-        "oracle",
-        "ddpm",
-        "iddpm",
-    ),
-    "emoji": ("prior", "decoder", "ar_prior", "regression", "inpaint_decoder"),
-}
-
-# These learned the embeddings of one CLIP: another CLIP's would be noise to them.
-READS_CLIP = ("prior", "decoder", "ar_prior", "regression", "inpaint_decoder")
-
-# part -> (module, config class, model class). Names, not classes: a file is imported when a
-# model is wanted. The judge is a second CLIP, trained apart, so that the CLIP that guided a
-# drawing does not also mark it.
-CLASSES: dict[str, tuple[str, str, str]] = {
-    "clip": ("dalle2_edu.text2image.clip", "ClipConfig", "Clip"),
-    "judge": ("dalle2_edu.text2image.clip", "ClipConfig", "Clip"),
-    "prior": ("dalle2_edu.unclip.prior", "PriorConfig", "DiffusionPrior"),
-    "decoder": ("dalle2_edu.unclip.decoder", "DecoderConfig", "Decoder"),
-    "ar_prior": ("dalle2_edu.unclip.ar_prior", "ARPriorConfig", "ARPrior"),
-    "regression": ("dalle2_edu.unclip.regression", "PriorConfig", "RegressionPrior"),
-    "inpaint_decoder": (
-        "dalle2_edu.unclip.inpaint_networks",
-        "DecoderConfig",
-        "InpaintDecoder",
-    ),
-    "upsampler_64": ("dalle2_edu.unclip.upsampler", "UpsamplerConfig", "Upsampler"),
-    "upsampler_128": ("dalle2_edu.unclip.upsampler", "UpsamplerConfig", "Upsampler"),
-    "inpaint_upsampler_64": (
-        "dalle2_edu.unclip.inpaint_networks",
-        "UpsamplerConfig",
-        "InpaintUpsampler",
-    ),
-    "inpaint_upsampler_128": (
-        "dalle2_edu.unclip.inpaint_networks",
-        "UpsamplerConfig",
-        "InpaintUpsampler",
-    ),
-    "oracle": ("dalle2_edu.evaluation.oracle", "OracleConfig", "Oracle"),
-    "ddpm": ("dalle2_edu.diffusion.ddpm", "DdpmConfig", "Ddpm"),
-    "iddpm": ("dalle2_edu.diffusion.ddpm", "DdpmConfig", "Ddpm"),
-}
+OURS = "dalle2_edu."  # no other package's classes are built from a card
+NAME = re.compile(r"[a-z0-9_]+")  # of a domain and of a part: they become paths
 
 
 @dataclass(frozen=True)
@@ -116,41 +66,55 @@ class Card:
     recipe: str  # what trained it: the name that `dalle2-edu train` takes
     tier: str  # how big the run was: smoke, cpu or gpu
     data_licence: str  # the licence of the pictures that it learned from
-    config: dict[str, Any] = field(
-        default_factory=dict
-    )  # the fields of its config class; `save` fills it in
-    clip: str = (
-        ""  # the hash of the CLIP whose embeddings it learned; "" if it has to do with none
-    )
+    model: str = ""  # "module:class" of the network; `save` fills it in
+    config: dict[str, Any] = field(default_factory=dict)  # its config's fields; `save` as well
+    clip: str = ""  # the hash of the CLIP whose embeddings it learned; "" if none
     commit: str = ""  # the version of this book's code that trained it
     device: str = ""  # what it ran on: "2 CPU cores", "one H200 GPU"
     minutes: float = 0.0  # how long the training took, wall clock
     steps: int = 0  # how many updates the weights have had
-    metrics: dict[str, float] = field(
-        default_factory=dict
-    )  # as `dalle2-edu evaluate` prints them
+    metrics: dict[str, float] = field(default_factory=dict)  # as `dalle2-edu evaluate` says
     sha256: str = ""  # the hash of the weights' file; `save` fills it in
     date: str = ""  # the day it was trained, YYYY-MM-DD
     notes: str = ""  # what a user ought to know: what it can't do, what cut the training short
 
 
+# --- where it is, and what is in it -----------------------------------------------------------
+
+SHIPPED = Path(__file__).parent
+_chosen: ContextVar[Path | None] = ContextVar("zoo", default=None)
+
+
 def folder() -> Path:
-    """Where the zoo is: `DALLE2_EDU_ZOO` if that is set, otherwise inside the package."""
-    return Path(os.environ.get("DALLE2_EDU_ZOO") or Path(__file__).parent)
+    """Where the zoo is: what `use` chose, otherwise `DALLE2_EDU_ZOO` if that is set, otherwise
+    inside the package.
+    """
+    return _chosen.get() or Path(os.environ.get("DALLE2_EDU_ZOO") or SHIPPED)
+
+
+def use(place: Path | None) -> None:
+    """Load from this folder, and save into it, from now on; None: as before."""
+    _chosen.set(place)
+
+
+@contextmanager
+def at(place: Path) -> Iterator[None]:
+    """Load from this folder, and save into it, inside of a `with`."""
+    before = _chosen.set(place)
+    try:
+        yield
+    finally:
+        _chosen.reset(before)
 
 
 def known() -> dict[str, tuple[str, ...]]:
-    """Every domain and its parts, whether their weights are here or not: {"shared": ("clip",
-    ...), ...}.
-    """
-    return dict(PARTS)
-
-
-def classes(part: str) -> tuple[type[Any], type[nn.Module]]:
-    """The config class and the model class of a part, imported now."""
-    module_name, config_class, model_class = CLASSES[part]
-    module = import_module(module_name)
-    return getattr(module, config_class), getattr(module, model_class)
+    """Every domain and its parts that have a card here: {"shared": ("clip", ...), ...}."""
+    found: dict[str, tuple[str, ...]] = {}
+    for file in sorted(folder().glob("*/*.json")):
+        domain, part = file.parent.name, file.stem
+        if NAME.fullmatch(domain) and NAME.fullmatch(part):
+            found[domain] = (*found.get(domain, ()), part)
+    return found
 
 
 def cards() -> dict[tuple[str, str], Card]:
@@ -158,8 +122,17 @@ def cards() -> dict[tuple[str, str], Card]:
 
     Raises Dalle2EduError, naming the file, for a card that can't be read.
     """
-    everything = [(domain, part) for domain, parts in known().items() for part in parts]
-    return {names: _read_card(*names) for names in everything if _card_file(*names).exists()}
+    return {
+        (domain, part): card(domain, part)
+        for domain, parts in known().items()
+        for part in parts
+    }
+
+
+def card(domain: str, part: str) -> Card:
+    """One card. Raises Dalle2EduError if it is missing or can't be read."""
+    _check_known(domain, part)
+    return _read_card(domain, part)
 
 
 # --- loading ----------------------------------------------------------------------------------
@@ -168,26 +141,49 @@ def cards() -> dict[tuple[str, str], Card]:
 def load(domain: str, part: str, device: str | torch.device = "cpu") -> Any:
     """The trained `part` of `domain`, in float32 on `device`, in evaluation mode.
 
-    Its class is that of `CLASSES[part]`, hence `Any` here. Raises Dalle2EduError when the name
-    is unknown (listing the known ones), when a file is missing, damaged or has another hash
-    than the card says, and when the weights don't fit the config."""
-    _check_known(domain, part)
-    card = _read_card(domain, part)
+    Its class is the one that the card names, hence `Any` here. Raises Dalle2EduError when there
+    is no such part (listing those that there are), when a file is missing, damaged or has
+    another hash than the card says, and when the weights don't fit the config or hold numbers
+    that no training leaves."""
+    stated = card(domain, part)
     file = _weights_file(domain, part)
-    tensors = _read_weights(file, card.sha256)
-    module = _build(part, card)
-    _check_fit(module, tensors, file)
+    tensors = _read_weights(file, stated.sha256)
+    module = build(
+        model_class(stated.model, file), stated.config, str(_card_file(domain, part))
+    )
+    check_fit(module, tensors, str(file), stored=True)
     module.load_state_dict(tensors)  # copies each half-precision number into a float32 one
     return module.to(device).eval()
 
 
+def load_or_shipped(domain: str, part: str) -> Any:
+    """As `load`; a part that is not in a zoo of your own is the book's."""
+    here = NAME.fullmatch(domain) and NAME.fullmatch(part) and _card_file(domain, part).exists()
+    if here:
+        return load(domain, part)
+    with at(SHIPPED):
+        return load(domain, part)
+
+
 def _check_known(domain: str, part: str) -> None:
-    if domain not in PARTS:
-        raise Dalle2EduError(f'The zoo has no domain "{domain}"; it has {", ".join(PARTS)}.')
-    if part not in PARTS[domain]:
-        raise Dalle2EduError(
-            f'The zoo has no part "{part}" in {domain}; it has {", ".join(PARTS[domain])}.'
-        )
+    _check_names(domain, part)
+    if _card_file(domain, part).exists():
+        return
+    here = known()
+    others = here.get(domain, tuple(here))
+    has = f"; it has {', '.join(others)}" if others else ""
+    raise Dalle2EduError(
+        f"The zoo has no {domain} {part} yet{has}: {_card_file(domain, part)} is missing."
+        " Train it with `dalle2-edu train`, then `dalle2-edu zoo publish` the run."
+    )
+
+
+def _check_names(domain: str, part: str) -> None:
+    for name in (domain, part):
+        if not NAME.fullmatch(name):
+            raise Dalle2EduError(
+                f'"{name}" is no name for the zoo: only a to z, 0 to 9 and _ are allowed.'
+            )
 
 
 def _weights_file(domain: str, part: str) -> Path:
@@ -200,17 +196,22 @@ def _card_file(domain: str, part: str) -> Path:
 
 def _read_card(domain: str, part: str) -> Card:
     file = _card_file(domain, part)
+    values = read_json(file)
+    if not isinstance(values, dict):
+        raise Dalle2EduError(f"The card {file} is no card: it holds a {type(values).__name__}.")
+    wanted = {name: values[name] for name in CARD_TYPES if name in values}
+    for name, value in wanted.items():
+        if not isinstance(value, CARD_TYPES[name]) or isinstance(value, bool):
+            raise Dalle2EduError(f"The card {file} is damaged: {name} can't be {value!r:.60}.")
     try:
-        values = json.loads(file.read_text(encoding="utf-8"))
-        wanted = {each.name for each in fields(Card)}
-        return Card(**{name: value for name, value in values.items() if name in wanted})
-    except FileNotFoundError:
-        raise Dalle2EduError(
-            f"The zoo has no {domain} {part} yet: {file} is missing. "
-            "Train it with `dalle2-edu train`, then `dalle2-edu zoo publish` the run."
-        ) from None
-    except (OSError, ValueError, TypeError, AttributeError) as error:
-        raise Dalle2EduError(f"The card {file} can't be read: {_one_line(error)}.") from error
+        return Card(**wanted)
+    except TypeError as error:  # a field is missing
+        raise Dalle2EduError(f"The card {file} is damaged: {_one_line(error)}.") from error
+
+
+# what JSON must give for each field
+CARD_TYPES: dict[str, Any] = {name.name: str for name in fields(Card)}
+CARD_TYPES |= {"config": dict, "metrics": dict, "minutes": (int, float), "steps": int}
 
 
 def _one_line(error: Exception) -> str:
@@ -236,27 +237,101 @@ def _read_weights(file: Path, expected: str) -> dict[str, Tensor]:
         ) from error
 
 
-def _build(part: str, card: Card) -> nn.Module:
-    config_class, model_class = classes(part)
-    return model_class(from_dict(config_class, card.config))
+# --- from a card to a network -----------------------------------------------------------------
 
 
-def _check_fit(module: nn.Module, tensors: dict[str, Tensor], file: Path) -> None:
-    """Compare all names and shapes before anything is copied, so that no model is ever half
-    loaded.
+def model_class(name: str, file: Path) -> type[nn.Module]:
+    """The class that a card names, "module:class". Raises Dalle2EduError for anything but a
+    network of this package; `file` is named then.
     """
-    expected = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
-    found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-    for name in [*expected, *found]:
-        if expected.get(name) != found.get(name):
+    module_name, _, class_name = name.partition(":")
+    found: Any = None
+    if module_name.startswith(OURS):
+        try:
+            found = getattr(import_module(module_name), class_name, None)
+        except ImportError:
+            found = None
+    if not (isinstance(found, type) and issubclass(found, nn.Module)):
+        raise Dalle2EduError(
+            f"The card of {file} names the model {name!r:.100}; it must be a network of this"
+            f' package, such as "{OURS}unclip.prior:DiffusionPrior".'
+        )
+    return found
+
+
+def model_name(model: type[nn.Module]) -> str:
+    """How a card names a class."""
+    return f"{model.__module__}:{model.__qualname__}"
+
+
+def config_class(model: type[nn.Module]) -> Any:
+    """The config class of a network: what the type of its constructor's `config` is."""
+    found = get_type_hints(model.__init__).get("config")
+    if not is_dataclass(found):
+        raise Dalle2EduError(f"{model_name(model)} is built from no config: it can't be saved.")
+    return found
+
+
+def build(model: type[nn.Module], config: dict[str, Any], file: str) -> nn.Module:
+    """The network of this class and config, with random weights. Raises Dalle2EduError, naming
+    the file that the config is from, if there can't be one.
+    """
+    _check_sizes(config, file)
+    try:
+        return model(from_dict(config_class(model), config))
+    except Dalle2EduError as error:
+        raise Dalle2EduError(f"{file}: {error}") from error
+    except (TypeError, ValueError, ArithmeticError, RuntimeError, LookupError) as error:
+        reason = f"{type(error).__name__}: {_one_line(error)}"
+        raise Dalle2EduError(f"{file}: no network has such a config ({reason}).") from error
+
+
+def _check_sizes(config: Mapping[str, Any], file: str) -> None:
+    """No network minds an image size when it is built, only when it draws."""
+    for name, value in config.items():
+        if isinstance(value, Mapping):
+            _check_sizes(value, file)
+        if name == "image_size" and not (type(value) is int and 1 <= value <= 4096):
+            raise Dalle2EduError(f"{file}: image_size is {value!r:.40}; it must be 1 to 4096.")
+
+
+def check_fit(
+    module: nn.Module, tensors: Mapping[str, Tensor], file: str, stored: bool = False
+) -> None:
+    """Compare all names, shapes and kinds of numbers before anything is copied, so that no
+    model is ever half loaded. stored: floating numbers must be in half precision, as in the
+    zoo.
+    """
+    expected = module.state_dict()
+    for name in [*expected, *tensors]:
+        wanted, found = _shape(expected, name), _shape(tensors, name)
+        if wanted != found:
             raise Dalle2EduError(
-                f"The weights {file} don't fit the card's config: {name} should be"
-                f" {_shape(expected, name)}, the file has {_shape(found, name)}."
+                f"The weights {file} don't fit the card's config: {name} should be {wanted},"
+                f" the file has {found}."
             )
+    for name, tensor in tensors.items():
+        _check_numbers(expected[name], tensor, f"The weights {file}: {name}", stored)
 
 
-def _shape(shapes: dict[str, tuple[int, ...]], name: str) -> str:
-    return str(shapes[name]) if name in shapes else "absent"
+def _check_numbers(expected: Tensor, found: Tensor, where: str, stored: bool) -> None:
+    floating = expected.is_floating_point()
+    if floating != found.is_floating_point() or (
+        not floating and expected.dtype != found.dtype
+    ):
+        raise Dalle2EduError(f"{where} is {_kind(found)}, not {_kind(expected)}.")
+    if floating and stored and found.dtype != torch.float16:
+        raise Dalle2EduError(f"{where} is {_kind(found)}; the zoo keeps float16.")
+    if not torch.isfinite(found).all():
+        raise Dalle2EduError(f"{where} holds a number that is nan or infinite.")
+
+
+def _kind(tensor: Tensor) -> str:
+    return str(tensor.dtype).removeprefix("torch.")
+
+
+def _shape(tensors: Mapping[str, Tensor], name: str) -> str:
+    return str(tuple(tensors[name].shape)) if name in tensors else "absent"
 
 
 # --- one CLIP for all -------------------------------------------------------------------------
@@ -265,8 +340,9 @@ def _shape(shapes: dict[str, tuple[int, ...]], name: str) -> str:
 def fits(domain: str, part: str) -> bool:
     """Whether the zoo has this part, and the part learned from the CLIP that is in the zoo."""
     known_cards = cards()
-    card, clip = known_cards.get((domain, part)), known_cards.get(("shared", "clip"))
-    return card is not None and clip is not None and card.clip == clip.sha256
+    part_card = known_cards.get((domain, part))
+    clip = known_cards.get(("shared", "clip"))
+    return part_card is not None and clip is not None and part_card.clip == clip.sha256
 
 
 def check_same_clip(domain: str, parts: Sequence[str] = ("prior", "decoder")) -> None:
@@ -274,12 +350,13 @@ def check_same_clip(domain: str, parts: Sequence[str] = ("prior", "decoder")) ->
     that is in the zoo.
     """
     known_cards = cards()
+    clip = known_cards.get(("shared", "clip"))
     for part in parts:
-        card, clip = known_cards.get((domain, part)), known_cards.get(("shared", "clip"))
-        if card and clip and card.clip != clip.sha256:
+        learned = known_cards.get((domain, part))
+        if learned and clip and learned.clip != clip.sha256:
             raise Dalle2EduError(
-                f"The zoo's {domain} {part} learned from another CLIP ({card.clip[:12]}) than"
-                f" the zoo's ({clip.sha256[:12]}): train and publish {card.recipe} again."
+                f"The zoo's {domain} {part} learned from another CLIP ({learned.clip[:12]}) than"
+                f" the zoo's ({clip.sha256[:12]}): train and publish {learned.recipe} again."
             )
 
 
@@ -289,31 +366,39 @@ def check_same_clip(domain: str, parts: Sequence[str] = ("prior", "decoder")) ->
 def save(domain: str, part: str, module: nn.Module, card: Card) -> Path:
     """Put a trained module into the zoo with its card; returns the path of the weights.
 
-    The card's config and sha256 are filled in here. Both files are written beside their places
-    and then renamed, so a full disk leaves what was there. Raises Dalle2EduError for an unknown
-    name, a weight that half precision can't hold, or a failed write."""
-    _check_known(domain, part)
+    The card's model, config and sha256 are filled in here. Each file appears whole or not at
+    all. Raises Dalle2EduError for a name that can't be, a network of another package, a weight
+    that half precision can't hold, or a failed write."""
+    _check_names(domain, part)
+    weights, described = _weights_file(domain, part), _card_file(domain, part)
+    name = model_name(type(module))
+    model_class(name, weights)  # what could not be loaded again is not saved
     content = tensors_to_bytes(_halved(module))
     config: Any = module.config
-    card = replace(card, config=asdict(config), sha256=hashlib.sha256(content).hexdigest())
-    _write_together(
-        {_weights_file(domain, part): content, _card_file(domain, part): _card_text(card)}
-    )
-    return _weights_file(domain, part)
+    digest = hashlib.sha256(content).hexdigest()
+    card = replace(card, model=name, config=asdict(config), sha256=digest)
+    coming = described.with_name(f".{part}.json.next")
+    with _disk_errors(weights.parent):
+        try:
+            atomic_write(coming, _card_text(card))  # a full disk is noticed before the weights
+            atomic_write(weights, content)
+            # If the power fails here, the old card's hash differs: `load` refuses.
+            coming.replace(described)
+        finally:
+            coming.unlink(missing_ok=True)
+    return weights
 
 
 def quote(domain: str, part: str, metrics: dict[str, float]) -> Card:
     """Add an evaluation's numbers to a card, rounded to four digits after the point; the
     weights stay as they are.
     """
-    _check_known(domain, part)
-    card = _read_card(domain, part)
-    card = replace(
-        card,
-        metrics={**card.metrics, **{name: round(value, 4) for name, value in metrics.items()}},
-    )
-    _write_together({_card_file(domain, part): _card_text(card)})
-    return card
+    old = card(domain, part)
+    rounded = {name: round(value, 4) for name, value in metrics.items()}
+    new = replace(old, metrics={**old.metrics, **rounded})
+    with _disk_errors(folder() / domain):
+        atomic_write(_card_file(domain, part), _card_text(new))
+    return new
 
 
 def _card_text(card: Card) -> bytes:
@@ -335,37 +420,10 @@ def _halved(module: nn.Module) -> dict[str, Tensor]:
     return halved
 
 
-def _write_together(contents: dict[Path, bytes]) -> None:
-    """Write all files under temporary names, then rename them one after the other.
-
-    If the power fails between two renames, the old card's hash differs from the new weights':
-    `load` refuses."""
-    temporary = {file: file.with_name(f".{file.name}.unfinished") for file in contents}
-    with _disk_errors(next(iter(contents)).parent):
-        try:
-            for file, content in contents.items():
-                _write_to_disk(temporary[file], content)
-            for file in contents:
-                temporary[file].replace(file)
-        finally:
-            for path in temporary.values():
-                path.unlink(missing_ok=True)
-
-
-def _write_to_disk(file: Path, content: bytes) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with file.open("wb") as stream:
-        stream.write(content)
-        stream.flush()
-        os.fsync(stream.fileno())  # onto the disk itself, before it takes the old file's place
-
-
 @contextmanager
 def _disk_errors(target: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
         reason = error.strerror or str(error)
-        raise Dalle2EduError(
-            f"Could not write into {target}: {reason}. No file has changed."
-        ) from error
+        raise Dalle2EduError(f"Could not write into {target}: {reason}.") from error

@@ -15,8 +15,9 @@ import webdataset
 from PIL import Image
 
 from dalle2_edu.data import shards, stream
-from dalle2_edu.data.stream import MIXED, ShardOrder, Stream, count_samples
+from dalle2_edu.data.stream import MIXED, Stream, count_samples
 from dalle2_edu.errors import Dalle2EduError
+from dalle2_edu.training.order import ShardOrder
 
 
 def png(colour: tuple[int, int, int]) -> bytes:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from dalle2_edu.baselines.transformer import TransformerBlock
 from dalle2_edu.data.stream import Stream
 from dalle2_edu.diffusion.unet import UNet, UNetConfig
-from dalle2_edu.training import TrainConfig, train
+from dalle2_edu.training import Task, TrainConfig, train
 
 SIDE = 4
 CONFIG = TrainConfig(
@@ -62,15 +62,13 @@ class Painter(nn.Module):
         )  # (B, 3)
 
 
-class StreamTask:
+class StreamTask(Task):
     """Tell a picture's mean colour."""
 
-    name = "stream"
-
     def __init__(self, config: TrainConfig, stream: Stream, diary: Path) -> None:
-        self.config, self.stream, self.size, self.diary = config, stream, len(stream), diary
         torch.manual_seed(0)
-        self.model: nn.Module = Painter()
+        super().__init__("stream", config, Painter(), len(stream), stream=stream)
+        self.diary = diary
 
     def batch(self, indices: Tensor) -> dict[str, Tensor]:
         images, captions = self.stream.take(indices)
@@ -83,9 +81,6 @@ class StreamTask:
     ) -> tuple[Tensor, Any]:
         images = batch["images"].float() / 255  # (B, 3, S, S)
         return (model(images).float() - images.mean(dim=(2, 3))).square().mean(), {}
-
-    def sample(self, model: nn.Module) -> None:
-        return None
 
     def metadata(self) -> dict[str, Any]:
         return {}

@@ -13,6 +13,7 @@ from dalle2_edu.errors import Dalle2EduError
 from dalle2_edu.training import checkpoints
 from dalle2_edu.training.checkpoints import (
     latest_checkpoint,
+    latest_state,
     load_checkpoint,
     optimizer_tensors,
     restore_optimizer,
@@ -59,6 +60,38 @@ def test_damage_is_named_and_the_checkpoint_before_is_used(
         assert latest_checkpoint(tmp_path).step == 10
     save(tmp_path, 20)  # the run comes here again and replaces it
     assert latest_checkpoint(tmp_path).step == 20
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        [],
+        {"step": 10},
+        {"step": "10", "sha256": {}},
+        {"step": True, "sha256": {}},
+        {"step": -1, "sha256": {}},
+        {"step": 11, "sha256": {}},  # of another folder
+        {"step": 10, "sha256": []},
+        {"step": 10, "sha256": {"../../secret.safetensors": "0"}},
+        {"step": 10, "sha256": {"state.json": "0"}},
+        {"step": 10, "sha256": {"model.safetensors": 5}},
+    ],
+    ids=json.dumps,
+)
+def test_a_tampered_state_is_named(tmp_path: Path, state: object) -> None:
+    file = save(tmp_path, 10) / "state.json"
+    file.write_text(json.dumps(state))
+    with pytest.raises(Dalle2EduError, match=r"state\.json"):
+        load_checkpoint(file.parent)
+    assert latest_state(tmp_path) is None
+
+
+def test_others_may_read_a_checkpoint(tmp_path: Path) -> None:
+    folder = save(tmp_path, 10)
+    ordinary = tmp_path / "ordinary"
+    ordinary.touch()
+    for file in folder.iterdir():
+        assert file.stat().st_mode == ordinary.stat().st_mode, file
 
 
 def test_one_flipped_bit_is_seen(tmp_path: Path) -> None:

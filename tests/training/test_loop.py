@@ -19,7 +19,8 @@ from tiny_task import TinyTask
 
 from dalle2_edu.errors import Dalle2EduError
 from dalle2_edu.training import TrainConfig, latest_checkpoint, load_checkpoint, train
-from dalle2_edu.training.loop import Order, learning_rate
+from dalle2_edu.training.order import Order
+from dalle2_edu.training.task import learning_rate
 
 HERE = Path(__file__).parent
 CONFIG = TrainConfig(steps=12, batch_size=4, warmup=5, log_every=3, save_every=4)
@@ -117,6 +118,34 @@ def test_two_processes_agree_with_each_other_and_with_one(tmp_path: Path) -> Non
     assert [row["step"] for row in rows(tmp_path / "two")] == ["3", "6", "9", "12"]
 
 
+def test_a_process_that_is_gone_ends_the_others_with_one_line(tmp_path: Path) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    config = dataclasses.asdict(dataclasses.replace(CONFIG, save_every=12))
+    job = {"out": str(tmp_path), "config": config, "die_at": "batch:3", "who": "1"}
+    command = [sys.executable, str(HERE / "tiny_task.py"), json.dumps([job])]
+    path = os.pathsep.join([str(HERE.parents[1]), os.environ.get("PYTHONPATH", "")])
+    world = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    world |= {"OMP_NUM_THREADS": "1", "PYTHONPATH": path, "DALLE2_EDU_PATIENCE": "10"}
+    first, second = (
+        subprocess.Popen(
+            command,
+            env={**os.environ, **world, "RANK": rank, "LOCAL_RANK": rank},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in "01"
+    )
+    said = first.communicate(timeout=120)[1]
+    second.communicate(timeout=60)
+    assert (first.returncode, second.returncode) == (1, -9)
+    last = said.strip().splitlines()[-1]
+    assert "Another process of this training is gone" in last and "--resume" in last
+    assert "Traceback" not in said
+    assert not (tmp_path / "checkpoint").exists()
+
+
 def test_stopped_by_the_clock_then_resumed_is_the_unbroken_run(tmp_path: Path) -> None:
     unbroken = run(TinyTask(CONFIG), tmp_path / "unbroken")
     out = tmp_path / "stopped"
@@ -166,10 +195,13 @@ def test_a_finished_run_may_go_on_for_longer(tmp_path: Path) -> None:
     assert same_tensors(path, run(TinyTask(longer), tmp_path / "at_once"))
     cosine = dataclasses.replace(CONFIG, decay="cosine")
     run(TinyTask(cosine), tmp_path / "cosine")
-    with pytest.raises(
-        Dalle2EduError, match="config.steps"
-    ):  # the learning rate was on its way to 0 at step 12
-        run(TinyTask(dataclasses.replace(cosine, steps=16)), tmp_path / "cosine", resume=True)
+    # its learning rate had come down to 0: it warms up again, and has a cosine of its own
+    path = run(
+        TinyTask(dataclasses.replace(cosine, steps=16)), tmp_path / "cosine", resume=True
+    )
+    planned = dataclasses.replace(cosine, steps=16, restarts=(12,))
+    assert same_tensors(path, run(TinyTask(planned), tmp_path / "cosine_at_once"))
+    assert rows(tmp_path / "cosine") == rows(tmp_path / "cosine_at_once")
 
 
 def test_a_run_may_be_made_longer_until_it_cools_down(tmp_path: Path) -> None:
@@ -178,8 +210,31 @@ def test_a_run_may_be_made_longer_until_it_cools_down(tmp_path: Path) -> None:
     run(TinyTask(short), tmp_path / "run", max_minutes=0)  # the first step only
     path = run(TinyTask(longer), tmp_path / "run", resume=True)
     assert same_tensors(path, run(TinyTask(longer), tmp_path / "at_once"))
-    with pytest.raises(Dalle2EduError, match=r"config.steps \(was 25, now 20\)"):
+    with pytest.raises(Dalle2EduError, match="has done 25 of 25 steps and can't end at 20"):
         run(TinyTask(short), tmp_path / "run", resume=True)
+
+
+def test_a_lengthened_run_that_was_killed_goes_on_the_same(tmp_path: Path) -> None:
+    cosine = dataclasses.replace(CONFIG, decay="cosine")
+    longer = dataclasses.replace(cosine, steps=16)
+    run(TinyTask(cosine), tmp_path / "run", max_minutes=0)  # killed at step 1, not yet cool
+    run(TinyTask(longer), tmp_path / "run", max_minutes=0, resume=True)
+    path = run(TinyTask(longer), tmp_path / "run", resume=True)
+    planned = dataclasses.replace(longer, restarts=(12,))
+    assert same_tensors(path, run(TinyTask(planned), tmp_path / "at_once"))
+
+
+def test_a_run_is_ended_early_by_cooling_down_now(tmp_path: Path) -> None:
+    long = dataclasses.replace(CONFIG, decay="cooldown", steps=40, save_every=1)
+    out = tmp_path / "run"
+    for _ in range(4):
+        run(TinyTask(long), out, max_minutes=0, resume=True)
+    with pytest.raises(Dalle2EduError, match="has done 4 of 40 .*--steps 5 is the shortest"):
+        run(TinyTask(dataclasses.replace(long, steps=4)), out, resume=True)
+    path = run(TinyTask(dataclasses.replace(long, steps=5)), out, resume=True)
+    assert same_tensors(
+        path, run(TinyTask(dataclasses.replace(long, steps=5)), tmp_path / "at_once")
+    )
 
 
 def test_log_and_samples(tmp_path: Path) -> None:

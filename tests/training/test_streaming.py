@@ -21,10 +21,10 @@ from dalle2_edu.data import shapes, shards
 from dalle2_edu.data.stream import Stream
 from dalle2_edu.data.text import default_tokenizer
 from dalle2_edu.errors import Dalle2EduError
+from dalle2_edu.recipes.embedded import Embedded, Streamed, embed
+from dalle2_edu.recipes.encoded import Encoded, encode
 from dalle2_edu.text2image.clip import Clip
 from dalle2_edu.training import load_checkpoint
-from dalle2_edu.training.streaming import Embedded, Streamed, embed
-from dalle2_edu.training.tasks import Encoded, encode
 
 HERE = Path(__file__).parent
 COUNTS = (7, 5, 6)

@@ -22,25 +22,24 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from dalle2_edu.errors import Dalle2EduError
-from dalle2_edu.training import TrainConfig, checkpoints, train
+from dalle2_edu.training import Task, TrainConfig, checkpoints, train
 
 
-class TinyTask:
+class TinyTask(Task):
     """Remove noise from 2 x 2 pictures. With `noise` 0 nothing is random but the order of the
     examples.
     """
 
-    name = "tiny"
-    size = 10  # not a multiple of the batch: batches reach across epochs
-
     def __init__(
         self, config: TrainConfig, noise: float = 1.0, width: int = 8, bad_step: int = 0
     ) -> None:
-        self.config, self.noise, self.width, self.bad_step = config, noise, width, bad_step
+        self.noise, self.width, self.bad_step = noise, width, bad_step
         torch.manual_seed(0)
         middle = nn.Sequential(nn.BatchNorm1d(width), nn.Dropout(0.2)) if noise else nn.ReLU()
-        self.model = nn.Sequential(nn.Linear(12, width), middle, nn.Linear(width, 12))
-        self.examples = torch.randn(self.size, 12)
+        model = nn.Sequential(nn.Linear(12, width), middle, nn.Linear(width, 12))
+        size = 10  # not a multiple of the batch: batches reach across epochs
+        super().__init__("tiny", config, model, size)
+        self.examples = torch.randn(size, 12)
         self.steps_done = 0
 
     def batch(self, indices: Tensor) -> dict[str, Tensor]:
@@ -69,6 +68,7 @@ def die_at(place: str) -> None:
     """SIGKILL this process just before the n-th call of a function: "fsync:3"."""
     name, count = place.split(":")
     owners = {"fsync": os, "rename": Path, "save_file": checkpoints, "rmtree": shutil}
+    owners["batch"] = TinyTask
     original: Callable[..., Any] = getattr(owners[name], name)
     calls = iter(range(int(count) - 1, -1, -1))
 
@@ -84,7 +84,7 @@ def run(job: dict[str, Any]) -> None:
     """Train, then write the trained weights beside the checkpoints; one clear line for a
     reader's mistake.
     """
-    if "die_at" in job:
+    if "die_at" in job and os.environ.get("RANK", "0") == job.get("who", "0"):
         die_at(job["die_at"])
     task = TinyTask(TrainConfig(**job["config"]), job.get("noise", 1.0))
     try:

@@ -1,11 +1,16 @@
 """The zoo gives back what was put in, and refuses anything else in one clear line."""
 
+import hashlib
 import json
+import stat
+import sys
 from dataclasses import dataclass
+from types import ModuleType
 
 import pytest
 import tiny_models
 import torch
+from safetensors.torch import load_file, save
 from torch import nn
 
 from dalle2_edu import zoo
@@ -34,7 +39,10 @@ CARD = zoo.Card(recipe="tiny", tier="smoke", data_licence="CC0", steps=12, notes
 def tiny(tmp_path, monkeypatch) -> Tiny:
     """A zoo in a temporary folder with one inhabitant, `shapes` `prior`, which is a Tiny."""
     monkeypatch.setenv("DALLE2_EDU_ZOO", str(tmp_path))
-    monkeypatch.setitem(zoo.CLASSES, "prior", (__name__, "TinyConfig", "Tiny"))
+    here = ModuleType("dalle2_edu.tiny")  # as if it were a file of the package
+    here.Tiny = Tiny
+    monkeypatch.setitem(sys.modules, here.__name__, here)
+    monkeypatch.setattr(Tiny, "__module__", here.__name__)
     module = Tiny(TinyConfig())
     zoo.save("shapes", "prior", module, CARD)
     return module
@@ -89,8 +97,9 @@ def test_unreadable_card_is_named(tiny, tmp_path):
 
 
 def test_unknown_names_list_the_known_ones(tiny):
-    assert "shared, shapes, emoji" in fails("cats")
-    assert ", ".join(zoo.known()["shapes"]) in fails("shapes", "clip")
+    assert "it has shapes" in fails("cats")
+    assert "it has prior" in fails("shapes", "clip")
+    assert "a to z" in fails("../shapes")
 
 
 def test_wrong_shape_names_the_tensor(tiny, tmp_path):
@@ -132,13 +141,112 @@ def test_full_disk_leaves_what_was_there(tiny, tmp_path, monkeypatch):
     assert zoo.cards()["shapes", "prior"].config == {"widths": [3, 5]}
 
 
+# --- tampered cards and weights ---------------------------------------------------------------
+
+
+def change_card(tmp_path, **changes) -> None:
+    file = tmp_path / "shapes" / "prior.json"
+    card = json.loads(file.read_text(encoding="utf-8"))
+    file.write_text(json.dumps({**card, **changes}))
+
+
 @pytest.mark.parametrize(
-    ("domain", "part"), [(d, p) for d, parts in zoo.known().items() for p in parts]
+    "model",
+    [
+        "os:system",
+        "torch.nn:Linear",
+        "dalle2_edu.zoo:load",  # ours, and no network
+        "dalle2_edu.errors:Dalle2EduError",
+        "dalle2_edu.no_such_file:Tiny",
+        "dalle2_edu_else.tiny:Tiny",
+        "dalle2_edu.tiny",
+        "",
+    ],
 )
+def test_only_our_own_networks_are_built(tiny, tmp_path, model):
+    change_card(tmp_path, model=model)
+    message = fails()
+    assert "prior" in message and repr(model) in message
+
+
+def test_a_network_of_another_package_is_not_saved(tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr(Tiny, "__module__", "somewhere.else")
+    with pytest.raises(Dalle2EduError, match="must be a network of this package"):
+        zoo.save("shapes", "other", Tiny(TinyConfig()), CARD)
+    assert zoo.known() == {"shapes": ("prior",)}
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "[]", "5", "null", '{"recipe": 5}', '{"tier": "smoke"}', "[" * 100_000, "\ufeff{}"],
+)
+def test_tampered_cards_take_one_line_that_names_the_file(tiny, tmp_path, text):
+    file = tmp_path / "shapes" / "prior.json"
+    file.write_text(text, encoding="utf-8")
+    assert str(file) in fails()
+    with pytest.raises(Dalle2EduError, match=r"prior\.json"):
+        zoo.cards()
+
+
+@pytest.mark.parametrize(
+    "config", [{"widths": "wide"}, {"widths": [3, None]}, {"widths": [3, -5]}, {"widths": []}]
+)
+def test_a_config_that_no_network_has(tiny, tmp_path, config):
+    change_card(tmp_path, config=config)
+    assert "prior.json" in fails()
+
+
+@pytest.mark.parametrize("size", [0, -1, "32", 1e9, True, None])
+def test_a_picture_without_a_size(tmp_path, monkeypatch, size):
+    monkeypatch.setenv("DALLE2_EDU_ZOO", str(tmp_path))
+    zoo.save("shapes", "decoder", tiny_models.pipeline().decoder, CARD)
+    file = tmp_path / "shapes" / "decoder.json"
+    card = json.loads(file.read_text())
+    card["config"]["unet"]["image_size"] = size
+    file.write_text(json.dumps(card))
+    message = fails("shapes", "decoder")
+    assert "image_size" in message and str(file) in message
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda t: t * torch.nan, "nan"),
+        (lambda t: t / 0, "infinite"),
+        (lambda t: t.float(), "float16"),
+        (lambda t: t.to(torch.bfloat16), "float16"),
+        (lambda t: t.to(torch.int32), "int32"),
+    ],
+)
+def test_weights_that_no_training_leaves(tiny, tmp_path, change, said):
+    file = tmp_path / "shapes" / "prior.safetensors"
+    tensors = load_file(file)
+    content = save({**tensors, "layer.weight": change(tensors["layer.weight"])})
+    file.write_bytes(content)
+    change_card(tmp_path, sha256=hashlib.sha256(content).hexdigest())
+    message = fails()
+    assert "layer.weight" in message and said in message and str(file) in message
+
+
+def test_files_can_be_read_by_others(tiny, tmp_path):
+    ordinary = tmp_path / "ordinary"
+    ordinary.touch()
+    for file in (tmp_path / "shapes").iterdir():
+        assert stat.S_IMODE(file.stat().st_mode) == stat.S_IMODE(ordinary.stat().st_mode)
+
+
+def test_a_zoo_in_another_folder(tiny, tmp_path):
+    with zoo.at(tmp_path / "mine"):
+        assert zoo.cards() == {}
+        zoo.save("pets", "prior", tiny, CARD)
+        assert zoo.known() == {"pets": ("prior",)}
+        assert zoo.load_or_shipped("shapes", "oracle").config.image_size == 64  # the book's own
+    assert zoo.known() == {"shapes": ("prior",)}
+
+
+@pytest.mark.parametrize(("domain", "part"), sorted(zoo.cards()))
 def test_every_part_of_the_shipped_zoo_loads(domain, part, monkeypatch):
     monkeypatch.delenv("DALLE2_EDU_ZOO", raising=False)
-    if (domain, part) not in zoo.cards():
-        pytest.skip(f"{domain} {part} is not trained yet")
     module = zoo.load(domain, part)
     assert all(torch.isfinite(parameter).all() for parameter in module.parameters())
 

@@ -17,9 +17,9 @@ from dalle2_edu.data import shapes
 from dalle2_edu.data.pairs import Pairs
 from dalle2_edu.data.text import default_tokenizer
 from dalle2_edu.drawing.pictures import cover
-from dalle2_edu.text2image.clip import Clip
-from dalle2_edu.training import TrainConfig
-from dalle2_edu.training.inpaint_task import (
+from dalle2_edu.recipes.data import mix, repeats, shrink, to_float
+from dalle2_edu.recipes.encoded import Encoded, encode
+from dalle2_edu.recipes.inpainting import (
     IMAGE_DROP,
     InpaintTask,
     InpaintUpsamplerTask,
@@ -28,24 +28,20 @@ from dalle2_edu.training.inpaint_task import (
     rectangles,
     strokes,
 )
-from dalle2_edu.training.prior_tasks import ARPriorTask, RegressionTask
-from dalle2_edu.training.tasks import (
+from dalle2_edu.recipes.text2image import ClipTask, jitter
+from dalle2_edu.recipes.unclip import (
     IMAGE_DROP_DECODER,
     TEXT_DROP_DECODER,
     TEXT_DROP_PRIOR,
-    ClipTask,
+    ARPriorTask,
     DecoderTask,
-    Encoded,
     PriorTask,
+    RegressionTask,
     UpsamplerTask,
-    encode,
-    jitter,
-    mix,
     random_crops,
-    repeats,
-    shrink,
-    to_float,
 )
+from dalle2_edu.text2image.clip import Clip
+from dalle2_edu.training import TrainConfig
 from dalle2_edu.unclip.decoder import Decoder
 from dalle2_edu.unclip.latents import fit_pca
 from dalle2_edu.unclip.upsampler import Upsampler, from_detail, reduce
@@ -96,9 +92,7 @@ def inpaint_task(data: Encoded) -> InpaintTask:
 
 
 TASKS: dict[str, Callable[[Pairs, Encoded], Any]] = {
-    "clip": lambda pairs, data: ClipTask(
-        "clip", pairs, default_tokenizer(), CONFIG, tiny_models.CLIP
-    ),
+    "clip": lambda pairs, data: ClipTask("clip", pairs, CONFIG, tiny_models.CLIP),
     "prior": lambda pairs, data: PriorTask("prior", data, CONFIG, tiny_models.PRIOR),
     "decoder": lambda pairs, data: DecoderTask("decoder", data, CONFIG, tiny_models.DECODER),
     "ar_prior": lambda pairs, data: ar_prior_task(data),
@@ -132,7 +126,7 @@ def test_sample_grids_are_pictures(kind: str, pairs: Pairs, data: Encoded) -> No
     task = TASKS[kind](pairs, data)
     with torch.no_grad():
         grid = task.sample(task.model.eval())
-    assert grid.shape[1:] == (3, *[task.model_config.unet.image_size] * 2)
+    assert grid.shape[1:] == (3, *[task.model.config.unet.image_size] * 2)
     assert len(grid) % 2 == 0  # as many drawn as given
     assert grid.abs().max() <= 1
 

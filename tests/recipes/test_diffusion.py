@@ -10,8 +10,8 @@ from dalle2_edu.diffusion.ddpm import DdpmConfig
 from dalle2_edu.diffusion.importance import ImportanceSampler
 from dalle2_edu.diffusion.unet import UNetConfig
 from dalle2_edu.errors import Dalle2EduError
+from dalle2_edu.recipes.diffusion import DdpmTask
 from dalle2_edu.training import TrainConfig, load_checkpoint, train
-from dalle2_edu.training.ddpm_task import DdpmTask
 
 CONFIG = TrainConfig(steps=9, batch_size=16, warmup=2, log_every=3, save_every=3, ema=0.9)
 
@@ -114,7 +114,7 @@ def test_classes_need_labels() -> None:
 
 
 def test_sample_grid(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dalle2_edu.training.ddpm_task.GRID", 3)
+    monkeypatch.setattr("dalle2_edu.recipes.diffusion.GRID", 3)
     for config in (SIMPLE, DdpmConfig("cosine", timesteps=20, unet=unet(num_classes=8))):
         task = make(config)
         pictures = task.sample(task.model)

@@ -19,6 +19,7 @@ Chapter 24 uses this file.
 from __future__ import annotations
 
 import os
+from itertools import chain
 from pathlib import Path
 
 import torch
@@ -32,9 +33,10 @@ from dalle2_edu.data.sources import tar_files
 from dalle2_edu.data.stream import MIXED, Recent, Stream
 from dalle2_edu.data.text import Tokenizer
 from dalle2_edu.errors import Dalle2EduError
+from dalle2_edu.recipes.data import draw_captions, draw_one, shrink, to_float
+from dalle2_edu.recipes.encoded import Data, drop_text
 from dalle2_edu.text2image.clip import Clip, TextEncoding
-from dalle2_edu.training.loop import processes
-from dalle2_edu.training.tasks import Data, draw_captions, draw_one, drop_text, shrink, to_float
+from dalle2_edu.training.processes import processes
 
 MEASURED = 10_000  # pictures from which means, deviations and principal components are taken
 BATCH = 256  # pictures that CLIP reads at once
@@ -44,7 +46,8 @@ class Reader:
     """The frozen CLIP and its tokenizer: what `Streamed` and `Embedded` share."""
 
     def __init__(self, clip: Clip, tokenizer: Tokenizer):
-        self.clip, self.tokenizer = clip.eval().requires_grad_(False), tokenizer
+        self.clip = clip.eval().requires_grad_(False)
+        self.tokenizer = tokenizer
         self.device = next(clip.parameters()).device
         self.null = self.text(tokenizer([""]))
 
@@ -60,31 +63,30 @@ class Reader:
 
 
 class Streamed:
-    """`tasks.Data` from a stream: the stream's pictures are as large as CLIP wants them, a
+    """`encoded.Data` from a stream: the stream's pictures are as large as CLIP wants them, a
     batch's `image_size`.
     """
 
     def __init__(self, stream: Stream, image_size: int, clip: Clip, tokenizer: Tokenizer):
-        self.stream, self.image_size, self.reader = stream, image_size, Reader(clip, tokenizer)
+        self.stream = stream
+        self.image_size = image_size
+        self.reader = Reader(clip, tokenizer)
         self.null = self.reader.null
 
     def __len__(self) -> int:
         return len(self.stream)
 
     def draw(self, indices: Tensor, text_drop: float) -> dict[str, Tensor]:
-        """As `tasks.Encoded.draw`, on CLIP's device."""
+        """As `Encoded.draw`, on CLIP's device."""
         images, captions = self.stream.take(indices)
-        text = self.reader.text(
-            self.reader.tokenizer(draw_captions(captions))
-        ).as_conditioning()
-        seen = {
-            "images": shrink(images, self.image_size),
-            "image_emb": self.reader.pictures(images),
-        }
-        return {**seen, **drop_text(text, self.null, text_drop)}
+        tokens = self.reader.tokenizer(draw_captions(captions))
+        text = self.reader.text(tokens).as_conditioning()
+        small = shrink(images, self.image_size)
+        pictures = {"images": small, "image_emb": self.reader.pictures(images)}
+        return {**pictures, **drop_text(text, self.null, text_drop)}
 
     def measured(self) -> tuple[Tensor, Tensor]:
-        """As `tasks.Encoded.measured`, of about `MEASURED` pictures, with one caption each."""
+        """As `Encoded.measured`, of about `MEASURED` pictures, with one caption each."""
         return measure(self)
 
 
@@ -95,15 +97,11 @@ def measure(data: Data) -> tuple[Tensor, Tensor]:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         chosen = torch.arange(0, len(data), max(1, len(data) // MEASURED))
-        drawn = [
-            data.draw(some, text_drop=0.0)
-            for some in tqdm(chosen.split(BATCH), "measuring", disable=None)
-        ]
-    image_emb = torch.cat([each["image_emb"].cpu() for each in drawn])
-    dots = torch.cat(
-        [(each["image_emb"] * each["text_emb"]).sum(dim=1).cpu() for each in drawn]
-    )
-    return image_emb, dots
+        bar = tqdm(chosen.split(BATCH), "measuring", disable=None)
+        batches = [data.draw(indices, text_drop=0.0) for indices in bar]
+    dots = [(batch["image_emb"] * batch["text_emb"]).sum(dim=1).cpu() for batch in batches]
+    image_emb = [batch["image_emb"].cpu() for batch in batches]
+    return torch.cat(image_emb), torch.cat(dots)
 
 
 # --- embeddings on disk -----------------------------------------------------------------------
@@ -125,7 +123,8 @@ def embed(
     a decoder to learn from. clip_hash says whose embeddings they are. Raises Dalle2EduError if
     the folder holds another CLIP's, other captions' or other pictures', and for a shard that
     can't be read or has more than 1% of bad pictures."""
-    reader, state = Reader(clip, tokenizer), processes()
+    reader = Reader(clip, tokenizer)
+    state = processes()
     files = []
     for number, url in enumerate(tar_files(source)):
         file = out / f"{number:06d}.safetensors"
@@ -143,17 +142,17 @@ def embed(
 def embed_shard(url: str, reader: Reader, size: int, image_size: int) -> dict[str, Tensor]:
     """What CLIP says of one shard, as the tensors of its file."""
     images, captions, bad = keep_readable(samples_in_shards([url]), size, limit=None)
-    if len(bad) > MOST_BAD * (len(images) + len(bad)) or not images:
+    every = len(images) + len(bad)
+    if len(bad) > MOST_BAD * every or not images:
         raise Dalle2EduError(
-            f"{len(bad)} of {len(images) + len(bad)} pictures in {url} can't be used (1% may be"
-            " bad)"
+            f"{len(bad)} of {every} pictures in {url} can't be used (1% may be bad)"
         )
-    several = torch.stack(images).split(BATCH)
+    batches = torch.stack(images).split(BATCH)
     return {
-        "image_emb": torch.cat([reader.pictures(some).half().cpu() for some in several]),
-        "images": torch.cat([shrink(some, image_size) for some in several]),
-        "tokens": reader.tokenizer([caption for each in captions for caption in each]).int(),
-        "counts": torch.tensor([len(each) for each in captions], dtype=torch.int32),
+        "image_emb": torch.cat([reader.pictures(batch).half().cpu() for batch in batches]),
+        "images": torch.cat([shrink(batch, image_size) for batch in batches]),
+        "tokens": reader.tokenizer(list(chain.from_iterable(captions))).int(),
+        "counts": torch.tensor(list(map(len, captions)), dtype=torch.int32),
     }
 
 
@@ -161,7 +160,10 @@ def write_whole(file: Path, tensors: dict[str, Tensor], about: dict[str, str]) -
     """Write a file that appears whole or not at all."""
     file.parent.mkdir(parents=True, exist_ok=True)
     unfinished = file.with_suffix(f".{os.getpid()}.part")
+    unfinished.touch()
+    readers = unfinished.stat().st_mode  # safetensors would let the owner alone read it
     save_file(tensors, unfinished, metadata=about)
+    unfinished.chmod(readers)
     os.replace(unfinished, file)
 
 
@@ -193,7 +195,7 @@ def check_same(file: Path, about: dict[str, str]) -> None:
 
 
 class Embedded:
-    """`tasks.Data` from a folder that `embed` wrote; also the `stream` whose shards the loop
+    """`encoded.Data` from a folder that `embed` wrote; also the `stream` whose shards the loop
     puts in order.
     """
 
@@ -204,39 +206,43 @@ class Embedded:
         for file in self.files:
             check_same(file, {"clip": clip_hash, "image_size": str(image_size)})
         self.counts = [header(file)[1] for file in self.files]
-        self.ends = torch.tensor(self.counts).cumsum(0)
-        self.shards = Recent(
-            lambda which: EmbeddedShard(load_file(self.files[which])), 2 * MIXED
-        )
+        self.ends = torch.tensor(self.counts).cumsum(0)  # (files,)
+        self.shards = Recent(self._open, 2 * MIXED)  # two windows' at an edge
         self.reader = Reader(clip, tokenizer)
         self.null = self.reader.null
+        self.stream = self
 
     def __len__(self) -> int:
         return int(self.ends[-1])
 
-    def draw(self, indices: Tensor, text_drop: float) -> dict[str, Tensor]:
-        """As `tasks.Encoded.draw`; CLIP reads the captions."""
-        which = torch.searchsorted(self.ends, indices, right=True)
-        first = self.ends[which] - torch.tensor(self.counts)[which]
-        rows = [
-            self.shards[w].row(i)
-            for w, i in zip(which.tolist(), (indices - first).tolist(), strict=True)
+    def _open(self, which: int) -> EmbeddedShard:
+        return EmbeddedShard(load_file(self.files[which]))
+
+    def rows(self, indices: Tensor) -> list[dict[str, Tensor]]:
+        """The pictures with these indices, each with all its captions."""
+        which = torch.searchsorted(self.ends, indices, right=True)  # the file of each
+        starts = self.ends - torch.tensor(self.counts)
+        places = indices - starts[which]  # within its file
+        return [
+            self.shards[file].row(place)
+            for file, place in zip(which.tolist(), places.tolist(), strict=True)
         ]
-        lucky = draw_one(torch.tensor([len(row["tokens"]) for row in rows])).tolist()
-        tokens = torch.stack([row["tokens"][i] for row, i in zip(rows, lucky, strict=True)])
-        seen = {
-            "images": torch.stack([row["images"] for row in rows]),
-            "image_emb": (
-                torch.stack([row["image_emb"].float() for row in rows]).to(self.reader.device)
-            ),
-        }
+
+    def draw(self, indices: Tensor, text_drop: float) -> dict[str, Tensor]:
+        """As `Encoded.draw`; CLIP reads the captions."""
+        rows = self.rows(indices)
+        chosen = draw_one(torch.tensor([len(row["tokens"]) for row in rows])).tolist()
+        tokens = torch.stack([row["tokens"][i] for row, i in zip(rows, chosen, strict=True)])
+        image_emb = torch.stack([row["image_emb"].float() for row in rows])
+        text = self.reader.text(tokens).as_conditioning()
         return {
-            **seen,
-            **drop_text(self.reader.text(tokens).as_conditioning(), self.null, text_drop),
+            "images": torch.stack([row["images"] for row in rows]),
+            "image_emb": image_emb.to(self.reader.device),
+            **drop_text(text, self.null, text_drop),
         }
 
     def measured(self) -> tuple[Tensor, Tensor]:
-        """As `tasks.Encoded.measured`, of about `MEASURED` pictures, with one caption each."""
+        """As `Encoded.measured`, of about `MEASURED` pictures, with one caption each."""
         return measure(self)
 
     def prefetch(self, indices: Tensor) -> None:

@@ -1,0 +1,142 @@
+"""The judges of chapter 20: the oracle, and a second CLIP.
+
+**The oracle** is the classifier that marks generated shapes (`evaluation/oracle.py`). The world
+is endless, so no scene is ever met twice and nothing can be learnt by heart: a batch is drawn
+anew from a generator that its indices seed. All compositions are in it (`split="all"`), the
+held-out ones too.
+
+A generated picture is never quite a rendered one: its edges are a little soft, its flats a
+little uneven, its colours a little off. `disturb` does as much to the rendered pictures, so
+that the oracle answers what is in the picture and does not stumble over how it was made. No
+more than that: an oracle that reads a hopeless smear as a star would flatter the generator.
+
+**The judge** is a CLIP trained apart, so that the CLIP that guided a drawing does not also mark
+it. It has a vision transformer where the generator's CLIP has a ResNet: it should not share
+that one's blind spots.
+
+Chapter 20 uses this file.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from dalle2_edu.data.shapes import FACTORS, Scenes, render, sample_scenes
+from dalle2_edu.errors import Dalle2EduError
+from dalle2_edu.evaluation.oracle import Oracle, OracleConfig, oracle_loss
+from dalle2_edu.recipes.recipe import Recipe
+from dalle2_edu.recipes.text2image import CLIP_ON_GPU, CLIP_TRAINING, ClipTask
+from dalle2_edu.text2image.clip import Clip, ClipConfig
+from dalle2_edu.training.order import seed_for
+from dalle2_edu.training.task import Task, TrainConfig
+
+ENDLESS = 1_000_000
+NOISE = 0.08  # the largest standard deviation, in units where black is -1 and white 1
+TINT = 0.06  # the largest shift of a colour channel; the nearest two backgrounds are 0.2 apart
+
+
+class OracleTask(Task):
+    """Fresh renders and their truth, as the training loop wants them; it takes no `data`."""
+
+    def __init__(
+        self,
+        name: str,
+        data: None,
+        config: TrainConfig,
+        model: OracleConfig = OracleConfig(),
+        about: Any = None,
+    ):
+        if data is not None:
+            raise Dalle2EduError(
+                "The oracle learns from the renderer's truth, which pictures of your own do not"
+                " have."
+            )
+        self.image_size = model.image_size
+        super().__init__(name, config, Oracle(model), ENDLESS, about)
+
+    def batch(self, indices: Tensor) -> dict[str, Tensor]:
+        """Renders of B fresh scenes under "images", (B, 3, 64, 64), and their factors by name,
+        int64 (B,).
+        """
+        generator = torch.Generator().manual_seed(seed_for("oracle", *indices.tolist()))
+        scenes = sample_scenes(len(indices), generator, split="all")
+        return {"images": render(scenes, self.image_size), **scenes.factors}
+
+    def loss(
+        self, model: nn.Module, batch: dict[str, Tensor], generator: torch.Generator
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        scenes = Scenes({name: batch[name] for name in FACTORS})
+        answers = model(disturb(batch["images"], generator))
+        return oracle_loss(answers, scenes), {}
+
+
+def disturb(images: Tensor, generator: torch.Generator) -> Tensor:
+    """Images (B, 3, S, S) made a little softer, tinted and noisy, each by its own random
+    amount.
+    """
+    B, device = len(images), images.device
+    amounts = torch.rand(2, B, 1, 1, 1, generator=generator, device=device)
+    softness, noise = amounts  # each (B, 1, 1, 1)
+    tint = torch.rand(B, 3, 1, 1, generator=generator, device=device) * 2 - 1
+    grain = torch.randn(images.shape, generator=generator, device=device)
+    soft = images + softness * (_blur(images) - images)  # between the picture and its blur
+    return soft + TINT * tint + NOISE * noise * grain
+
+
+def _blur(images: Tensor) -> Tensor:
+    """Each pixel averaged with its neighbours by 1-2-1 in both directions, about a Gaussian of
+    0.7 pixels.
+    """
+    channels = images.shape[1]
+    row = torch.tensor([0.25, 0.5, 0.25], device=images.device, dtype=images.dtype)
+    kernel = torch.outer(row, row).expand(channels, 1, 3, 3)  # one a channel: (3, 1, 3, 3)
+    padded = F.pad(images, (1, 1, 1, 1), mode="replicate")
+    return F.conv2d(padded, kernel, groups=channels)
+
+
+# --- recipes ----------------------------------------------------------------------------------
+
+JUDGE = ClipConfig(
+    vision_width=96,
+    vision_layers=4,
+    vision_head_width=32,
+    text_width=96,
+    text_layers=3,
+    embed_dim=64,
+)
+
+RECIPES = (
+    Recipe(
+        "judge",
+        Clip,
+        ClipTask,
+        domains=("shared",),
+        teaches="a second CLIP, to evaluate with",
+        cpu=replace(CLIP_TRAINING, steps=700, seed=1),
+        gpu=CLIP_ON_GPU,
+        model_config=JUDGE,
+    ),
+    Recipe(
+        "oracle",
+        Oracle,
+        OracleTask,
+        domains=("shapes",),
+        teaches="reads a scene's factors off a picture",
+        cpu=TrainConfig(
+            steps=3000,
+            batch_size=128,
+            learning_rate=2e-3,
+            decay="cosine",
+            mixed_precision="auto",
+            save_every=200,
+        ),
+        gpu={"steps": 8000, "batch_size": 256},
+        model_config=OracleConfig(),
+        data=None,
+    ),
+)
