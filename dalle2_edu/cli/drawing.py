@@ -75,10 +75,11 @@ def save_drawing(stages: Stages, out: Path, name: str) -> None:
     paths.
     """
     from dalle2_edu.drawing.grids import to_pil
+    from dalle2_edu.drawing.pictures import save_png
     from dalle2_edu.unclip.sheet import contact_sheet
 
     picture, sheet = out / f"{name}.png", out / f"{name}_steps.png"
     with writing(picture):
-        to_pil(stages.images[0]).save(picture)
+        save_png(to_pil(stages.images[0]), picture)
         contact_sheet(stages, sheet)
     print(picture, sheet, sep="\n")
