@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, cast, get_args
 
 import typer
 
-from dalle2_edu.cli.options import Device, Seed, choose, open_pipeline, slug, writing
+from dalle2_edu.cli.options import Device, Seed, choose, finite, open_pipeline, slug, writing
 from dalle2_edu.errors import Dalle2EduError
 
 if TYPE_CHECKING:
@@ -173,7 +173,7 @@ def inpaint(
     domain: WordsDomain = None,
     seed: Seed = 0,
     guidance_scale: Annotated[
-        float, typer.Option(help="How far to follow the words: 1 is off.")
+        float, typer.Option(help="How far to follow the words: 1 is off.", callback=finite)
     ] = 2.0,
     decoder_steps: DecoderSteps = 50,
     how: Annotated[
