@@ -6,11 +6,9 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 PINNED := --constraint constraints.txt
 
-# What you type after PROMPT= reaches the program letter by letter: `value` keeps make from reading a `$` in it, the
-# environment keeps the shell from reading quotes and spaces, and `unexport` keeps make from passing on its own reading.
-PROMPT_GIVEN := $(filter command,$(firstword $(origin PROMPT)))
-export DALLE2_EDU_PROMPT := $(value PROMPT)
-unexport PROMPT
+# What you type after a name such as PROMPT= reaches the program letter by letter, in the environment, as TYPED_PROMPT:
+# `value` keeps make from reading a `$` in it, the environment keeps the shell from reading quotes and spaces, and
+# `unexport` keeps make from passing on its own reading. So a recipe says "$$TYPED_OUT" and never $(OUT).
 DOMAIN ?=
 SEED   ?= 0
 OUT    ?= out
@@ -20,8 +18,14 @@ PORT   ?= 8000
 CHAPTER ?=
 FROM    ?=
 CONFIRM ?=
-# Many systems set LANGUAGE for other programs; here it counts only when you type it after `make`.
-LANGUAGE_GIVEN := $(if $(filter command,$(firstword $(origin LANGUAGE))),$(LANGUAGE))
+# Many systems set PROMPT and LANGUAGE for other programs; here they count only when you type them after `make`.
+typed = $(if $(filter command,$(firstword $(origin $(1)))),$(1))
+define hand_over
+export TYPED_$(1) := $$(value $(1))
+unexport $(1)
+endef
+$(foreach name,$(call typed,PROMPT) $(call typed,LANGUAGE) DOMAIN SEED OUT TIER PORT CHAPTER FROM CONFIRM,\
+  $(eval $(call hand_over,$(name))))
 
 .DEFAULT_GOAL := help
 .PHONY: help book slides draw test bench style-report lab notebooks sync handouts zoo clean
@@ -48,17 +52,18 @@ help:  ## what you can type
 book: $(VENV)/.installed-book
 	@$(BIN)/python book/tools/build.py
 ifneq ($(SERVE),0)
-	@$(BIN)/python book/tools/serve.py '$(PORT)'
+	@$(BIN)/python book/tools/serve.py "$$TYPED_PORT"
 endif
 
 slides: $(VENV)/.installed-book
 	@$(BIN)/python book/tools/build.py --only slides
 
 draw: $(VENV)/.installed-base
-ifeq ($(PROMPT_GIVEN),)
+ifeq ($(call typed,PROMPT),)
 	@echo 'Say what to draw:  make draw PROMPT="rocket"' >&2; exit 2
 else
-	@$(BIN)/dalle2-edu draw --seed '$(SEED)' --out '$(OUT)' $(if $(DOMAIN),--domain '$(DOMAIN)') -- "$$DALLE2_EDU_PROMPT"
+	@$(BIN)/dalle2-edu draw --seed "$$TYPED_SEED" --out "$$TYPED_OUT" \
+	  $(if $(value DOMAIN),--domain "$$TYPED_DOMAIN") -- "$$TYPED_PROMPT"
 endif
 
 # Two tests at a time, a file (a notebook) to a process. --nbval-lax runs the notebooks of both languages too.
@@ -80,10 +85,11 @@ lab: $(VENV)/.installed-book
 	$(BIN)/jupyter lab
 
 notebooks: $(VENV)/.installed-book
-	@$(BIN)/python book/tools/run.py --tier '$(TIER)' --chapter '$(CHAPTER)' --language '$(LANGUAGE_GIVEN)'
+	@$(BIN)/python book/tools/run.py --tier "$$TYPED_TIER" --chapter "$$TYPED_CHAPTER" --language "$$TYPED_LANGUAGE"
 
 sync: $(VENV)/.installed-book
-	@$(BIN)/python book/tools/sync.py --chapter '$(CHAPTER)' --confirm '$(CONFIRM)' $(if $(FROM),--from '$(FROM)')
+	@$(BIN)/python book/tools/sync.py --chapter "$$TYPED_CHAPTER" --confirm "$$TYPED_CONFIRM" \
+	  $(if $(value FROM),--from "$$TYPED_FROM")
 
 # Two folders below the root, as notebooks/en is: so links into the repository and the chapter's language stay right.
 HANDOUT := --to notebook --TagRemovePreprocessor.enabled=True --TagRemovePreprocessor.remove_cell_tags=solution \
@@ -94,7 +100,7 @@ handouts: $(VENV)/.installed-book
 	@echo 'The handouts are in out/en and out/zh.'
 
 zoo: $(VENV)/.installed-base
-	$(BIN)/dalle2-edu zoo train --tier '$(TIER)'
+	@$(BIN)/dalle2-edu zoo train --tier "$$TYPED_TIER"
 
 clean:
 	rm -rf $(VENV) build _build *.egg-info .mypy_cache .ruff_cache .pytest_cache

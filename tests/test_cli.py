@@ -78,6 +78,10 @@ def test_help_does_not_wait_for_pytorch():
     ("arguments", "said"),
     [
         (["draw", "  "], "empty"),
+        (["draw", "caf\udce9"], "UTF-8"),
+        (["draw", "rocket " * 20_000], "140,000 characters"),
+        (["draw", "rocket", "--guidance-scale", "nan"], "nan is no number"),
+        (["inpaint", "no/such.png", "cat", "--guidance-scale", "inf"], "inf is no number"),
         (["draw", "rocket", "--domain", "cats"], "emoji, shapes"),
         (
             ["draw", "rocket", "--domain", "shared"],
@@ -100,7 +104,7 @@ def test_help_does_not_wait_for_pytorch():
         (["inpaint", "no/such.png", "cat", "--how", "guess"], "finetuned, replace"),
         (["data", "emoji", "--font", "no/such/font.ttf"], "no/such/font.ttf"),
     ],
-    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+    ids=lambda value: ascii(" ".join(value))[:60] if isinstance(value, list) else "",
 )
 def test_mistakes_take_one_line_and_exit_code_2(
     arguments, said, monkeypatch, capsys, fake_pipeline

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from dalle2_edu.cli.options import Device, Guidance, Seed, open_pipeline, slug, writing
-from dalle2_edu.errors import Dalle2EduError
 
 if TYPE_CHECKING:
     from dalle2_edu.unclip.pipeline import Stages
@@ -50,10 +49,9 @@ def draw(
       out/smiling-cat.png
       out/smiling-cat_steps.png
     """
-    if not prompt.strip():
-        raise Dalle2EduError(
-            'The prompt is empty; say what to draw, for example: dalle2-edu draw "rocket".'
-        )
+    from dalle2_edu.data.prompts import required_prompt
+
+    prompt = required_prompt(prompt)
     wanted: dict[str, Any] = {
         "guidance_scale": guidance_scale,
         "prior_steps": prior_steps,
@@ -77,10 +75,11 @@ def save_drawing(stages: Stages, out: Path, name: str) -> None:
     paths.
     """
     from dalle2_edu.drawing.grids import to_pil
+    from dalle2_edu.drawing.pictures import save_png
     from dalle2_edu.unclip.sheet import contact_sheet
 
     picture, sheet = out / f"{name}.png", out / f"{name}_steps.png"
     with writing(picture):
-        to_pil(stages.images[0]).save(picture)
+        save_png(to_pil(stages.images[0]), picture)
         contact_sheet(stages, sheet)
     print(picture, sheet, sep="\n")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, cast, get_args
 
 import typer
 
-from dalle2_edu.cli.options import Device, Seed, choose, open_pipeline, slug, writing
+from dalle2_edu.cli.options import Device, Seed, choose, finite, open_pipeline, slug, writing
 from dalle2_edu.errors import Dalle2EduError
 
 if TYPE_CHECKING:
@@ -163,14 +163,17 @@ def inpaint(
     mask: Annotated[
         Path | None,
         typer.Option(
-            help="A picture, white where to paint. [default: where PICTURE is transparent]"
+            help=(
+                "A picture, white where to paint, or transparent there. [default: where PICTURE"
+                " is transparent]"
+            )
         ),
     ] = None,
     n: Annotated[int, typer.Option(help="How many attempts.")] = 3,
     domain: WordsDomain = None,
     seed: Seed = 0,
     guidance_scale: Annotated[
-        float, typer.Option(help="How far to follow the words: 1 is off.")
+        float, typer.Option(help="How far to follow the words: 1 is off.", callback=finite)
     ] = 2.0,
     decoder_steps: DecoderSteps = 50,
     how: Annotated[
@@ -187,7 +190,9 @@ def inpaint(
 ) -> None:
     """Paint a part of a picture anew; every other pixel stays as it is.
 
-    Mark the part by making it transparent, or white in a mask of its own. A decoder that was
+    Mark the part by making it transparent, in PICTURE itself or in a copy of it that is the
+    mask, as for DALL·E 2's own API; or give a mask without transparency, white where to paint. A
+    mask that has both, white and transparent parts, is refused. A decoder that was
     taught to inpaint is shown the known part. Any other has it put in place at each step,
     noised as much as the step; the walk goes back up and down again a few times, so that old
     and new come to fit (RePaint). "As it is" speaks of the picture at the size that is drawn,
@@ -225,10 +230,10 @@ def open_file(path: Path) -> PILImage:
 
 
 def find_mask(picture: Path, image: PILImage, mask: Path | None) -> PILImage:
-    """White where to paint: the mask's file, or where the picture is transparent."""
-    from dalle2_edu.drawing.pictures import transparency_mask
+    """White where to paint: as the mask's file says, or where the picture is transparent."""
+    from dalle2_edu.drawing.pictures import black_and_white, transparency_mask
 
-    hole = open_file(mask) if mask is not None else transparency_mask(image)
+    hole = black_and_white(mask) if mask is not None else transparency_mask(image)
     if hole is None:
         raise Dalle2EduError(
             f"{picture} has no transparent part: say where to paint, --mask FILE with that part"
@@ -260,13 +265,13 @@ def save_edit(
     import torch
 
     from dalle2_edu.drawing.grids import picture_grid, to_pil
-    from dalle2_edu.drawing.pictures import as_pictures
+    from dalle2_edu.drawing.pictures import as_pictures, save_png
 
     files = [out / f"{name}_{i + 1}.png" for i in range(len(images))]
     before = [as_pictures(image, images.shape[-1]) for image in given]
     with writing(out / f"{name}.png"):
         for image, file in zip(images, files, strict=True):
-            to_pil(image).save(file)
+            save_png(to_pil(image), file)
         everything = torch.cat([*before, images.cpu()])
         sheet = picture_grid(
             [*given_titles, *titles],

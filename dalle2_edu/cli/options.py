@@ -4,6 +4,7 @@ opened.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -43,9 +44,21 @@ MixedPrecision = Annotated[
         " [default: the recipe's own, auto]"
     ),
 ]
+
+
+def finite(value: float | None) -> float | None:
+    """A number that was typed; "nan" and "inf" are numbers to Python, and draw a black picture."""
+    if value is not None and not math.isfinite(value):
+        raise Dalle2EduError(f"{value} is no number to compute with: give one such as 2.")
+    return value
+
+
 Guidance = Annotated[
     float | None,
-    typer.Option(help="How far to follow the words: 1 is off. [default: the model's own]"),
+    typer.Option(
+        help="How far to follow the words: 1 is off. [default: the model's own]",
+        callback=finite,
+    ),
 ]
 
 

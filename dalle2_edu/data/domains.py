@@ -6,6 +6,7 @@ Chapters 01 and 02 use this file.
 from __future__ import annotations
 
 from dalle2_edu.data import emoji, grammar
+from dalle2_edu.data.prompts import read_prompt
 
 DOMAINS = ("shapes", "emoji")
 
@@ -14,7 +15,7 @@ def pick_domain(prompt: str) -> str:
     """Which miniature knows what the prompt speaks of: "emoji" for an emoji's exact caption,
     "shapes" for a word of the shapes' world, otherwise "emoji".
     """
-    wanted = prompt.strip().lower()
+    wanted = read_prompt(prompt).lower()
     if any(wanted in each.captions for each in emoji.load()):
         return "emoji"
     return "shapes" if grammar.speaks_of_shapes(wanted) else "emoji"

@@ -53,9 +53,11 @@ def upright(image: Image.Image) -> Image.Image:
 def to_rgb(image: Image.Image) -> Image.Image:
     """Any picture, upright, as RGB; whatever was transparent becomes white.
 
-    Raises ValueError for a mode that can't be shown, such as LAB.
+    Raises ValueError for a mode that can't be shown, such as floating point numbers.
     """
     image = upright(image)
+    if image.mode == "F":  # nobody knows whether its white is 1 or 255
+        raise ValueError("it holds floating point numbers; save it with 8 bits a channel")
     if image.mode.startswith("I"):
         # 16 bits of grey; Pillow's own conversion would cut them off at 255.
         grey = np.asarray(image).astype(np.float64) / 257

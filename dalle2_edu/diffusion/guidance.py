@@ -18,6 +18,7 @@ classifier which nobody trained. s > 1 samples from p(x) p(y | x)^s, sharper aro
 Chapter 11 (classifier-free guidance). The unCLIP paper guides its decoder (chapter 16) and
 leaves the prior unguided (chapter 15)."""
 
+import math
 from collections.abc import Callable, Mapping
 
 import torch
@@ -39,7 +40,9 @@ def classifier_free(
     one call of B, and the null is not used. If the network answers 2C channels for C, the
     second half is its variance: that stays the conditional one, since an arrow that makes a
     guess bolder says nothing about how sure it is. Raises Dalle2EduError if the conditionings
-    differ in form."""
+    differ in form, and for a scale that is no number."""
+    if not math.isfinite(scale):  # every pixel would be nan, which is drawn as black
+        raise Dalle2EduError(f"The guidance scale must be a finite number, not {scale}.")
     _check_alike(null_conditioning, conditioning)
     if scale == 1:
         return lambda x_t, t: model(x_t, t, **conditioning)

@@ -5,6 +5,7 @@ the same parts. Chapters 01 and 18 show such sheets."""
 
 from __future__ import annotations
 
+import io
 import textwrap
 import unicodedata
 from collections.abc import Mapping, Sequence
@@ -17,6 +18,8 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 from PIL import Image
 from torch import Tensor
+
+from dalle2_edu.files import atomic_write
 
 FONT = Path(__file__).parents[1] / "data" / "fonts" / "NotoSansSC-subset.otf"
 
@@ -51,7 +54,7 @@ def picture_grid(prompts: Sequence[str], images: Tensor, path: Path, columns: in
         panel.spines[:].set(
             color="0.8", linewidth=0.6
         )  # where a white picture, a mask say, ends
-    figure.savefig(path, dpi=110)
+    save_figure(figure, path, dpi=110)
     return path
 
 
@@ -84,8 +87,15 @@ def labelled_grid(titles: Sequence[str], rows: Mapping[str, Tensor], path: Path)
     figure.subplots_adjust(
         left=1.9 / width, right=0.99, bottom=0.01, top=1 - 0.8 / height, hspace=0.04
     )
-    figure.savefig(path, dpi=90)
+    save_figure(figure, path, dpi=90)
     return path
+
+
+def save_figure(figure: Figure, path: Path, dpi: int) -> None:
+    """Write a figure as a PNG file that appears whole or not at all."""
+    data = io.BytesIO()
+    figure.savefig(data, format="png", dpi=dpi)
+    atomic_write(path, data.getvalue())
 
 
 def wrapped(text: str, width: int) -> str:

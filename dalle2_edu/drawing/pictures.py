@@ -1,30 +1,45 @@
-"""Pictures and masks that somebody brings along: files of any size and mode -> square tensors.
+"""Pictures and masks that somebody brings along: of any kind, size and mode -> square tensors.
+
+    a path             of a PNG, JPEG or WebP file
+    a Pillow image     of any mode
+    a NumPy array      (H, W, 3) as Matplotlib shows them, bytes or floats in [0, 1]; also grey
+                       (H, W), and (H, W, 4) with transparency
+    a tensor           (3, H, W) or a batch (B, 3, H, W): bytes, or floats in [-1, 1]; an array of
+                       such a shape is read in the same way
 
 What is asked for is square. Of an oblong picture the middle is kept, with a warning where that
-is less than half. Transparent places become white. A mask is True (in a file: white) where
-something new is to be painted; a picture that brings its own is transparent there.
+is less than half. Transparent places become white.
+
+A mask says where something new is to be painted:
+
+    a mask without transparency     where it is white (a tensor: True, or above 1/2)
+    a picture with transparency     where it is transparent, as in DALL·E 2's own API
+    black and white and clear       either could be meant: refused
 
 Chapter 19 uses this file.
 """
 
 from __future__ import annotations
 
+import io
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 
-from dalle2_edu.data.pictures import to_square
+from dalle2_edu.data.pictures import open_image, to_rgb, to_square
 from dalle2_edu.errors import Dalle2EduError
+from dalle2_edu.files import atomic_write, one_line
 
-Picture = (
-    Tensor | Image.Image | str | Path
-)  # a tensor (3, H, W) or (B, 3, H, W): float in [-1, 1], or uint8
+Picture = Tensor | np.ndarray | Image.Image | str | Path
+KINDS = "give a path, a Pillow image, an array (H, W, 3) or a tensor (3, H, W)"
+PURE = 8  # of 255: how far from black or white a pixel of a drawn mask may be
 
 
 def open_picture(path: str | Path) -> Image.Image:
@@ -32,37 +47,46 @@ def open_picture(path: str | Path) -> Image.Image:
     there is none.
     """
     try:
-        with Image.open(path) as image:
-            return ImageOps.exif_transpose(image)
+        return open_image(Path(path))
     except FileNotFoundError:
         raise Dalle2EduError(
             f"There is no picture {path}; give the path of a PNG, JPEG or WebP file."
         ) from None
-    except UnidentifiedImageError:
-        raise Dalle2EduError(
-            f"{path} is not a picture that can be read: give a PNG, JPEG or WebP file."
-        ) from None
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        reason = " ".join(str(getattr(error, "strerror", None) or error).split())
-        raise Dalle2EduError(f"The picture {path} can't be read: {reason}.") from None
+    except ValueError as error:
+        raise Dalle2EduError(f"The picture {path} can't be read: {one_line(error)}.") from None
+
+
+def save_png(image: Image.Image, path: str | Path) -> None:
+    """Write a PNG file that appears whole or not at all."""
+    data = io.BytesIO()
+    image.save(data, "PNG")
+    atomic_write(path, data.getvalue())
 
 
 def as_pictures(image: Picture, side: int) -> Tensor:
     """Any picture, or a batch as a tensor, as the network's (B, 3, side, side) in [-1, 1].
 
     Raises Dalle2EduError for what is no picture: a missing file, no pixels, another number of
-    channels, numbers outside [-1, 1]."""
-    if isinstance(image, Tensor):
-        images = _checked_tensor(image)
+    channels, numbers outside of their range."""
+    opened = opened_picture(image)
+    if isinstance(opened, Tensor):
+        images = _checked_tensor(opened)
         warn_of_cut(images.shape[-1], images.shape[-2])
         return resize(_middle(images), side)
-    opened = image if isinstance(image, Image.Image) else open_picture(image)
-    if 0 in opened.size:
-        raise Dalle2EduError(
-            f"The picture is {opened.width} x {opened.height}: it has no pixels."
-        )
     warn_of_cut(opened.width, opened.height)
-    return to_square(opened, side)[None].float() / 127.5 - 1
+    with naming(image):
+        square = to_square(opened, side)  # uint8 (3, side, side)
+    return square[None].float() / 127.5 - 1
+
+
+@contextmanager
+def naming(image: Picture) -> Iterator[None]:
+    """Turn a ValueError over a picture into one line that names its file."""
+    try:
+        yield
+    except ValueError as error:
+        name = f" {image}" if isinstance(image, str | Path) else ""
+        raise Dalle2EduError(f"The picture{name} can't be read: {one_line(error)}.") from None
 
 
 def one_picture(image: Picture, side: int) -> Tensor:
@@ -71,6 +95,46 @@ def one_picture(image: Picture, side: int) -> Tensor:
     if len(images) != 1:
         raise Dalle2EduError(f"Give one picture at a time, not {len(images)}.")
     return images
+
+
+def opened_picture(image: Picture) -> Image.Image | Tensor:
+    """A picture of any kind as an image with pixels, or as the tensor that it is."""
+    if isinstance(image, str | Path):
+        image = open_picture(image)
+    if isinstance(image, np.ndarray):
+        image = of_array(image)
+    if isinstance(image, Image.Image) and 0 in image.size:
+        raise Dalle2EduError(
+            f"The picture is {image.width} x {image.height}: it has no pixels."
+        )
+    if not isinstance(image, Image.Image | Tensor):
+        raise Dalle2EduError(f"A {type(image).__name__} is no picture: {KINDS}.")
+    return image
+
+
+def of_array(array: np.ndarray) -> Image.Image | Tensor:
+    """An array as Matplotlib shows it, (H, W, 3), as an image; of a tensor's shape as a tensor."""
+    if array.dtype.kind not in "buif":
+        raise Dalle2EduError(f"An array of {array.dtype} is no picture: {KINDS}.")
+    shown = array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (1, 3, 4))
+    if not shown:
+        return torch.from_numpy(np.ascontiguousarray(array))
+    if array.ndim == 3 and array.shape[2] == 1:
+        array = array[:, :, 0]  # (H, W, 1) => (H, W)
+    if array.dtype == bool:
+        array = array.astype(np.uint8) * 255
+    if array.dtype.kind == "f":
+        if not ((array >= 0) & (array <= 1)).all():  # false for nan as well
+            raise Dalle2EduError(
+                "An array (H, W, 3) of floats holds numbers in [0, 1]; this one has others. For"
+                " [-1, 1] give a tensor (3, H, W)."
+            )
+        array = (array * 255).round()
+    elif ((array < 0) | (array > 255)).any():
+        raise Dalle2EduError(
+            "An array of whole numbers holds bytes, 0 to 255; this has others."
+        )
+    return Image.fromarray(array.astype(np.uint8))
 
 
 def _checked_tensor(image: Tensor) -> Tensor:
@@ -83,7 +147,9 @@ def _checked_tensor(image: Tensor) -> Tensor:
         )
     if images.dtype == torch.uint8:
         return images.float() / 127.5 - 1
-    if not bool((images.abs() <= 1 + 1e-4).all()):  # false for nan as well
+    if images.is_complex() or not bool(
+        (images.abs() <= 1 + 1e-4).all()
+    ):  # false for nan as well
         raise Dalle2EduError(
             "A picture's numbers lie in [-1, 1], or are bytes (uint8); these do not."
         )
@@ -126,18 +192,25 @@ def resize(images: Tensor, side: int) -> Tensor:
 def as_mask(mask: Picture, side: int) -> Tensor:
     """A mask as bool (1, 1, side, side), True where to paint anew.
 
-    mask: True or above 1/2 (in a file: the lighter half) is to be painted; a tensor is (H, W),
-    (1, H, W) or (1, 1, H, W). A pixel of the result is True if any of those that it stands for
-    is: better a little more is painted than an edge of what was to go stays. Raises
-    Dalle2EduError for another shape or a mask with nothing to paint."""
-    wanted = _mask_tensor(mask)
-    result = cover(_middle(wanted), side)
-    if not bool(result.any()):
+    mask: as the top of this file says; a tensor is (H, W), (1, H, W) or (1, 1, H, W). A pixel of
+    the result is True if any of those that it stands for is: better a little more is painted
+    than an edge of what was to go stays. Raises Dalle2EduError for another shape, a mask with
+    nothing to paint in the square that is used, and one that could be read in two ways.
+    """
+    wanted = _mask_tensor(mask)  # bool (1, 1, H, W)
+    if not bool(wanted.any()):
         raise Dalle2EduError(
             "The mask is black everywhere: there is nothing to paint; make white what should"
             " change."
         )
-    return result
+    used = _middle(wanted)
+    if not bool(used.any()):
+        short = used.shape[-1]
+        raise Dalle2EduError(
+            f"The mask's white part lies outside of the {short} x {short} in the middle, which"
+            " alone are used: cut picture and mask to a square around it."
+        )
+    return cover(used, side)
 
 
 def cover(mask: Tensor, side: int) -> Tensor:
@@ -152,24 +225,50 @@ def cover(mask: Tensor, side: int) -> Tensor:
 
 def _mask_tensor(mask: Picture) -> Tensor:
     """Any mask => bool (1, 1, H, W)."""
-    if not isinstance(mask, Tensor):
-        grey = (mask if isinstance(mask, Image.Image) else open_picture(mask)).convert("L")
-        mask = torch.from_numpy(np.array(grey)).float() / 255  # (H, W)
-    shape = (1,) * (4 - mask.dim()) + tuple(mask.shape)
-    if mask.dim() not in (2, 3, 4) or shape[:2] != (1, 1) or 0 in shape:
+    opened = opened_picture(mask)
+    if isinstance(opened, Image.Image):
+        hole = transparency_mask(opened)
+        if hole is not None:
+            check_reading(opened)
+        with naming(mask):
+            pixels = np.array((hole or to_rgb(opened)).convert("L"))
+        opened = torch.from_numpy(pixels).float() / 255  # (H, W)
+    shape = (1,) * (4 - opened.dim()) + tuple(opened.shape)
+    if opened.dim() not in (2, 3, 4) or shape[:2] != (1, 1) or 0 in shape:
         raise Dalle2EduError(
-            f"A mask is one tensor (H, W) of True and False; this is {tuple(mask.shape)}."
+            f"A mask is one tensor (H, W) of True and False; this is {tuple(opened.shape)}."
         )
-    return mask.reshape(shape) > 0.5
+    return opened.reshape(shape) > 0.5
 
 
 def transparency_mask(image: Image.Image) -> Image.Image | None:
-    """White where a picture is more than half transparent; None for one that has no
-    transparency.
-    """
+    """White where a picture is more than half transparent; None where no pixel is."""
     if not image.has_transparency_data:
         return None
-    return ImageOps.invert(image.convert("RGBA").getchannel("A"))
+    hole = np.array(image.convert("RGBA").getchannel("A")) < 128  # (H, W)
+    return Image.fromarray(hole.astype(np.uint8) * 255) if hole.any() else None
+
+
+def check_reading(image: Image.Image) -> None:
+    """Raise Dalle2EduError for a mask in which the transparent part or the white part could be
+    meant: white strokes on nothing, or black, white and clear.
+    """
+    pixels = np.array(image.convert("RGBA")).astype(int)  # (H, W, 4)
+    opaque = pixels[pixels[..., 3] >= 128][:, :3]  # (N, 3)
+    black = (opaque <= PURE).all(axis=1)
+    white = (opaque >= 255 - PURE).all(axis=1)
+    drawn = (black | white).mean() > 0.95 if len(opaque) else True
+    if drawn and (white.any() or not len(opaque)):
+        raise Dalle2EduError(
+            "The mask has a transparent part and a white one, and either could be meant: save it"
+            " without transparency, white where to paint and black elsewhere."
+        )
+
+
+def black_and_white(mask: Picture) -> Image.Image:
+    """A mask of any kind as an image that is white where to paint."""
+    wanted = _mask_tensor(mask)[0, 0]  # bool (H, W)
+    return Image.fromarray(wanted.to(torch.uint8).mul(255).cpu().numpy())
 
 
 def check_same_shape(picture: Sequence[int], mask: Sequence[int]) -> None:
@@ -188,6 +287,11 @@ def check_same_shape(picture: Sequence[int], mask: Sequence[int]) -> None:
 
 def size_of(image: Picture) -> tuple[int, int]:
     """(width, height) of a picture or mask of any kind."""
-    if isinstance(image, Tensor):
-        return image.shape[-1], image.shape[-2]
-    return (image if isinstance(image, Image.Image) else open_picture(image)).size
+    opened = opened_picture(image)
+    if isinstance(opened, Image.Image):
+        return opened.size
+    if opened.dim() < 2:
+        raise Dalle2EduError(
+            f"A picture has a width and a height; this is {tuple(opened.shape)}."
+        )
+    return opened.shape[-1], opened.shape[-2]

@@ -16,7 +16,8 @@ from typing import SupportsIndex
 import torch
 from torch import Tensor
 
-from dalle2_edu.data.text import Tokenizer
+from dalle2_edu.data.prompts import never_read, required_prompt, shorten
+from dalle2_edu.data.text import Tokenizer, default_tokenizer
 from dalle2_edu.errors import Dalle2EduError
 
 # What a caller may watch: (stage, step, guess of the stage's clean result). Stages: prior,
@@ -89,42 +90,53 @@ class Run:
 
 
 def checked_prompts(prompts: Sequence[str], tokenizer: Tokenizer) -> list[str]:
-    """The prompts as a list; raises for none, a bare string or an empty one, warns about what
-    does not fit.
+    """The prompts, each as `data.prompts.read_prompt` reads it.
+
+    Raises Dalle2EduError for none, a bare string and an empty one. Warns about what does not fit
+    into the context, and about a prompt of which the shipped models know no word.
     """
     if isinstance(prompts, str):
-        raise Dalle2EduError(f"Give a list of prompts, [{prompts!r}], not a single string.")
-    if not prompts or any(not prompt.strip() for prompt in prompts):
-        raise Dalle2EduError(
-            "The prompt is empty: say what to draw, for example rocket or 火箭."
-        )
-    for prompt in prompts:
+        raise Dalle2EduError(f"Give a list of prompts, [{prompts!r:.60}], not a single string.")
+    read = [required_prompt(prompt) for prompt in prompts]
+    if not read:
+        raise Dalle2EduError("The list of prompts is empty: give at least one, ['rocket'].")
+    for prompt in dict.fromkeys(read):
         if cut := tokenizer.cut(prompt):
             message = (
                 f"The prompt is too long for {tokenizer.context_length} tokens; cut off:"
-                f" {cut!r}"
+                f" {shorten(cut)!r}"
             )
-            warnings.warn(
-                message, stacklevel=4
-            )  # the caller's line: above are text_to_image and its no_grad
-    return list(prompts)
+            # The caller's line: above are text_to_image and its no_grad.
+            warnings.warn(message, stacklevel=4)
+        if tokenizer is default_tokenizer() and never_read(prompt):
+            message = (
+                f"No word of {shorten(prompt)!r} is in the captions that the models learned from"
+                " (emoji and shapes, in English and Chinese): the picture will not show it."
+            )
+            warnings.warn(message, stacklevel=4)
+    return read
 
 
 def checked_seeds(
     seed: SupportsIndex | Sequence[int], n: int, of: str = "prompts"
 ) -> list[int]:
     """One seed a picture; `of` is what an error calls the n."""
-    seeds = [
-        operator.index(each)
-        for each in ([seed] * n if isinstance(seed, SupportsIndex) else seed)
-    ]
+    try:
+        several = [seed] * n if isinstance(seed, SupportsIndex) else list(seed)
+        seeds = [operator.index(one) for one in several]
+    except TypeError:
+        raise Dalle2EduError(
+            f"A seed is a whole number, or a list with one for each picture; not {seed!r:.60}."
+        ) from None
     if len(seeds) != n:
         raise Dalle2EduError(f"{n} {of} need one seed, or {n}; there are {len(seeds)}.")
     return seeds
 
 
 def checked_count(name: str, value: SupportsIndex, least: int = 1) -> int:
-    """A whole number of at least `least`; raises Dalle2EduError for less."""
-    if operator.index(value) < least:
-        raise Dalle2EduError(f"{name} must be {least} or more, not {operator.index(value)}.")
+    """A whole number of at least `least`; raises Dalle2EduError for anything else."""
+    if not isinstance(value, SupportsIndex) or operator.index(value) < least:
+        raise Dalle2EduError(
+            f"{name} must be {least} or more, a whole number, not {value!r:.60}."
+        )
     return operator.index(value)

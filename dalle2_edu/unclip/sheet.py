@@ -13,7 +13,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from dalle2_edu.drawing.grids import font, to_pil, wrapped
+from dalle2_edu.drawing.grids import font, save_figure, to_pil, wrapped
 from dalle2_edu.unclip.pipeline import Stages
 
 
@@ -32,7 +32,7 @@ def contact_sheet(stages: Stages, path: Path) -> Path:
         stage_names = ["decoder"] + ["upsampler"] * (len(stages.pictures) - 1)
         for panel, name, picture in zip(row[3:], stage_names, stages.pictures, strict=True):
             show_picture(panel, picture[i], f"{name} {picture.shape[-1]}×{picture.shape[-1]}")
-    figure.savefig(path, dpi=110)
+    save_figure(figure, path, dpi=110)
     return path
 
 

@@ -94,3 +94,9 @@ def test_conditions_of_different_form_are_one_clear_line():
         classifier_free(Recorder(), 2.0, {}, TEXT)
     with pytest.raises(Dalle2EduError, match="shaped"):
         classifier_free(Recorder(), 2.0, {"text": torch.zeros(1, 5)}, TEXT)
+
+
+@pytest.mark.parametrize("scale", [float("nan"), float("inf")])
+def test_a_scale_that_is_no_number_is_refused(scale):
+    with pytest.raises(Dalle2EduError, match="finite number"):
+        classifier_free(Recorder(), scale, TEXT, TEXT)

@@ -4,7 +4,6 @@ moves, what is refused.
 
 from __future__ import annotations
 
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +15,7 @@ from torch import Tensor
 
 from dalle2_edu.diffusion.analytic import AnalyticDiffusion
 from dalle2_edu.drawing.grids import to_pil
-from dalle2_edu.drawing.pictures import (
-    as_mask,
-    as_pictures,
-    cover,
-    open_picture,
-    transparency_mask,
-)
+from dalle2_edu.drawing.pictures import as_mask
 from dalle2_edu.errors import Dalle2EduError
 from dalle2_edu.unclip.edits import words_direction
 from dalle2_edu.unclip.latents import slerp
@@ -280,76 +273,3 @@ def test_the_analytic_variance_is_an_option_of_the_priors_sampler(unclip: UnCLIP
         for way in (None, process)
     )
     assert furthest(fixed.candidates, best.candidates) > 1e-4
-
-
-# --- pictures and masks that somebody brings --------------------------------------------------
-
-
-@pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "LA", "P", "1", "I;16", "CMYK"])
-@pytest.mark.parametrize("size", [(1, 1), (128, 128), (31, 47), (300, 200)])
-def test_any_picture_becomes_a_square_one(mode: str, size: tuple[int, int]) -> None:
-    made = as_pictures(Image.new(mode, size), 128)
-    assert made.shape == (1, 3, 128, 128)
-    assert made.abs().max() <= 1
-
-
-def test_a_very_wide_picture_warns_of_what_is_left_out() -> None:
-    wide = Image.new("RGB", (10_000, 20), "red")
-    wide.paste("blue", (4990, 0, 5010, 20))
-    with pytest.warns(UserWarning, match="10000 x 20.*20 x 20"):
-        made = as_pictures(wide, 128)
-    middle = made[..., 32:96]  # away from the edge, where Pillow's filter looks beyond the cut
-    assert (middle[:, 2] == 1).all() and (middle[:, 0] == -1).all()
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        as_pictures(Image.new("RGB", (200, 100)), 128)
-
-
-def test_files_and_tensors_of_the_right_size_keep_their_numbers(tmp_path: Path) -> None:
-    pixels = torch.randint(0, 256, (3, 128, 128), dtype=torch.uint8)
-    exact = pixels.float()[None] / 127.5 - 1
-    Image.fromarray(pixels.permute(1, 2, 0).numpy()).save(tmp_path / "a.png")
-    for same in (pixels, exact, exact[0], tmp_path / "a.png", str(tmp_path / "a.png")):
-        assert torch.equal(as_pictures(same, 128), exact)
-    torch.testing.assert_close(as_pictures(exact, 32), torch.nn.functional.avg_pool2d(exact, 4))
-
-
-def test_a_missing_or_damaged_file_is_named(tmp_path: Path) -> None:
-    (tmp_path / "text.png").write_text("no picture")
-    Image.effect_noise((64, 64), 50).save(tmp_path / "whole.png")
-    (tmp_path / "cut.png").write_bytes((tmp_path / "whole.png").read_bytes()[:1000])
-    for name in ("missing.png", "text.png", "cut.png", ""):
-        with pytest.raises(Dalle2EduError, match=name or "read") as caught:
-            open_picture(tmp_path / name)
-        assert "\n" not in str(caught.value)
-    with pytest.raises(Dalle2EduError, match="no pixels"):
-        as_pictures(Image.new("RGB", (0, 5)), 128)
-
-
-def test_a_small_pixel_is_painted_if_any_of_its_large_ones_is() -> None:
-    mask = torch.zeros(1, 1, 8, 8, dtype=torch.bool)
-    mask[..., 3, 5] = True
-    assert cover(mask, 4).nonzero().tolist() == [[0, 0, 1, 2]]
-    assert cover(cover(mask, 4), 8).nonzero()[:, 2:].tolist() == [
-        [2, 4],
-        [2, 5],
-        [3, 4],
-        [3, 5],
-    ]
-
-
-def test_a_mask_may_be_a_pictures_transparency() -> None:
-    assert transparency_mask(Image.new("RGB", (8, 8))) is None
-    picture = Image.new("RGBA", (8, 8), (9, 9, 9, 255))
-    with pytest.raises(Dalle2EduError, match="black everywhere"):
-        as_mask(transparency_mask(picture), 8)
-    picture.putpixel((2, 1), (0, 0, 0, 0))
-    assert as_mask(transparency_mask(picture), 8).nonzero().tolist() == [[0, 0, 1, 2]]
-
-
-@pytest.mark.parametrize(
-    "mask", [torch.ones(3, 8, 8), torch.ones(2, 1, 8, 8), torch.ones(8), torch.ones(0, 0)]
-)
-def test_what_is_no_mask_is_refused(mask: Tensor) -> None:
-    with pytest.raises(Dalle2EduError, match="A mask is one tensor"):
-        as_mask(mask, 8)
