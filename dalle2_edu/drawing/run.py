@@ -7,10 +7,12 @@ prompts."""
 from __future__ import annotations
 
 import operator
+import sys
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
+from pathlib import Path
 from typing import SupportsIndex
 
 import torch
@@ -104,9 +106,7 @@ def checked_prompts(prompts: Sequence[str], tokenizer: Tokenizer) -> list[str]:
                 f"The prompt is too long for {tokenizer.context_length} tokens; cut off:"
                 f" {cut!r}"
             )
-            warnings.warn(
-                message, stacklevel=4
-            )  # the caller's line: above are text_to_image and its no_grad
+            warnings.warn(message, stacklevel=frames_inside())
     return list(prompts)
 
 
@@ -114,17 +114,57 @@ def checked_seeds(
     seed: SupportsIndex | Sequence[int], n: int, of: str = "prompts"
 ) -> list[int]:
     """One seed a picture; `of` is what an error calls the n."""
-    seeds = [
-        operator.index(each)
-        for each in ([seed] * n if isinstance(seed, SupportsIndex) else seed)
-    ]
+    try:
+        several = [seed] * n if isinstance(seed, SupportsIndex) else list(seed)
+        seeds = [operator.index(one) for one in several]
+    except TypeError:
+        raise Dalle2EduError(
+            f"A seed is a whole number, or a list with one for each picture; not {seed!r:.60}."
+        ) from None
     if len(seeds) != n:
         raise Dalle2EduError(f"{n} {of} need one seed, or {n}; there are {len(seeds)}.")
     return seeds
 
 
 def checked_count(name: str, value: SupportsIndex, least: int = 1) -> int:
-    """A whole number of at least `least`; raises Dalle2EduError for less."""
-    if operator.index(value) < least:
-        raise Dalle2EduError(f"{name} must be {least} or more, not {operator.index(value)}.")
+    """A whole number of at least `least`; raises Dalle2EduError for anything else."""
+    if not isinstance(value, SupportsIndex) or operator.index(value) < least:
+        raise Dalle2EduError(
+            f"{name} must be {least} or more, a whole number, not {value!r:.60}."
+        )
     return operator.index(value)
+
+
+def following_seeds(
+    seed: SupportsIndex | Sequence[int], n: int, of: str = "pictures"
+) -> list[int]:
+    """As `checked_seeds`, but one number stands for seed, seed + 1, ...: n pictures of one
+    thing should differ.
+    """
+    seeds = checked_seeds(seed, n, of)
+    if isinstance(seed, SupportsIndex):
+        return [first + i for i, first in enumerate(seeds)]
+    return seeds
+
+
+def checked_device(device: str | torch.device) -> torch.device:
+    """The device, if PyTorch can compute on it here; raises Dalle2EduError if not."""
+    try:
+        return torch.empty(0, device=device).device
+    except (RuntimeError, AssertionError):  # AssertionError: a PyTorch built without CUDA
+        raise Dalle2EduError(
+            f"PyTorch can't use the device {str(device)!r} here; take 'cpu'."
+        ) from None
+
+
+def frames_inside() -> int:
+    """The stacklevel with which a warning points at the line that called this package: how many
+    frames, from the caller of this function up, are the package's own or torch's.
+    """
+    inside = (str(Path(__file__).parents[1]), str(Path(torch.__file__).parent))
+    frame = sys._getframe(1)
+    count = 1
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(inside):
+        frame = frame.f_back
+        count += 1
+    return count

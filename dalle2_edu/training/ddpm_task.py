@@ -20,9 +20,10 @@ from torch import Tensor, nn
 from dalle2_edu.data.stream import Stream
 from dalle2_edu.diffusion.ddpm import Ddpm, DdpmConfig
 from dalle2_edu.diffusion.importance import ImportanceSampler
+from dalle2_edu.diffusion.process import index_timesteps
 from dalle2_edu.errors import Dalle2EduError
 from dalle2_edu.training.loop import TrainConfig
-from dalle2_edu.training.tasks import GRID, index_timesteps, noise_like, shrink, to_float
+from dalle2_edu.training.tasks import GRID, noise_like, shrink, to_float
 
 Objective = Literal["published", "bound"]
 

@@ -31,7 +31,7 @@ from torch import Tensor, nn
 
 from dalle2_edu.data.stream import Stream
 from dalle2_edu.diffusion.guidance import classifier_free
-from dalle2_edu.diffusion.process import GaussianDiffusion
+from dalle2_edu.diffusion.process import GaussianDiffusion, index_timesteps
 from dalle2_edu.drawing.pictures import cover
 from dalle2_edu.drawing.run import Run, SeededNoise
 from dalle2_edu.text2image.inpainting import repaint
@@ -41,7 +41,6 @@ from dalle2_edu.training.tasks import (
     Data,
     DecoderTask,
     UpsamplerTask,
-    index_timesteps,
     noise_like,
     random_crops,
     shrink,
@@ -49,8 +48,8 @@ from dalle2_edu.training.tasks import (
 )
 from dalle2_edu.unclip import upsampler
 from dalle2_edu.unclip.decoder import Decoder
-from dalle2_edu.unclip.edits import inpaint_detail
 from dalle2_edu.unclip.inpaint_networks import InpaintDecoder, InpaintUpsampler
+from dalle2_edu.unclip.inpainting import inpaint_detail
 from dalle2_edu.unclip.upsampler import Upsampler
 
 IMAGE_DROP = 0.5  # how often the decoder must do without z_i
@@ -173,7 +172,12 @@ class InpaintUpsamplerTask(UpsamplerTask):
         hole = fixed_holes(n, side, device)
         low_res = upsampler.reduce(known, upsampler.FACTOR)
         drawn = inpaint_detail(
-            model, low_res, known, hole, Run(list(range(n)), device), steps=10
+            model,
+            upsampler.upsampler_stage(self.model_config),
+            low_res,
+            known,
+            hole,
+            Run(list(range(n)), device),
         )
         return torch.cat([torch.where(hole, torch.zeros_like(known), known), drawn]).cpu()
 

@@ -27,7 +27,7 @@ from dalle2_edu.data.pairs import Pairs
 from dalle2_edu.data.stream import Stream
 from dalle2_edu.data.text import Tokenizer
 from dalle2_edu.diffusion.guidance import classifier_free
-from dalle2_edu.diffusion.process import GaussianDiffusion
+from dalle2_edu.diffusion.process import index_timesteps
 from dalle2_edu.diffusion.samplers import ddim_sample
 from dalle2_edu.drawing.run import SeededNoise
 from dalle2_edu.text2image.clip import Clip, ClipConfig, TextEncoding, contrastive_loss
@@ -46,13 +46,6 @@ GRID = 16  # pictures in a sample grid
 def to_float(images: Tensor) -> Tensor:
     """Stored pictures, uint8 0..255, as the models read them: float in [-1, 1]."""
     return images.float() / 127.5 - 1
-
-
-def index_timesteps(n: int, diffusion: GaussianDiffusion, generator: torch.Generator) -> Tensor:
-    """One step of the process for each of n pictures, all steps equally likely: int64 (n,)."""
-    return torch.randint(
-        diffusion.num_timesteps, (n,), generator=generator, device=generator.device
-    )
 
 
 def noise_like(x: Tensor, generator: torch.Generator) -> Tensor:
@@ -419,7 +412,10 @@ class UpsamplerTask:
         images = shrink(self.images[chosen], self.model_config.unet.image_size)
         low_res = upsampler.reduce(to_float(images).to(device), upsampler.FACTOR)
         drawn = upsampler.upsample(
-            model, self.diffusion.respace(10), low_res, SeededNoise(range(len(chosen)), device)
+            model,
+            upsampler.upsampler_stage(self.model_config),
+            low_res,
+            SeededNoise(range(len(chosen)), device),
         )
         enlarged = F.interpolate(low_res, scale_factor=float(upsampler.FACTOR), mode="nearest")
         return torch.cat([enlarged, drawn]).cpu()
