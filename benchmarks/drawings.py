@@ -12,8 +12,8 @@ import torch
 from timing import DEVICE, ON_GPU
 from torch import Tensor
 
-from dalle2_edu import UnCLIP
-from dalle2_edu.interop.karlo import ClipTokenizer, Karlo, load_karlo
+from dalle2_edu import UnCLIP, load_karlo
+from dalle2_edu.interop.karlo import ClipTokenizer, Karlo
 
 PROMPT = "a rocket over the sea"
 SEED = 7
@@ -40,7 +40,7 @@ def our_work(folder: Path, dtype: torch.dtype = DTYPE) -> Callable[[], Tensor]:
 
 def draw(karlo: UnCLIP) -> Tensor:
     """(1, 3, S, S) in [-1, 1]."""
-    return karlo.text_to_image([PROMPT], SEED, progress=False)
+    return karlo.text_to_image([PROMPT], seed=SEED, progress=False)
 
 
 def their_work(theirs: Any) -> Callable[[], Tensor]:

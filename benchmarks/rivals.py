@@ -236,7 +236,7 @@ def scheduler(stage: str) -> scheduling_unclip.UnCLIPScheduler:
 
 
 def save_karlo(drawing: Drawing, folder: Path) -> None:
-    """A random Karlo in diffusers' folder format, which `UnCLIP.from_karlo` and `TheirKarlo`
+    """A random Karlo in diffusers' folder format, which `load_karlo` and `TheirKarlo`
     read.
     """
     parts = {

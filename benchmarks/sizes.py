@@ -68,7 +68,7 @@ def example(module: nn.Module) -> tuple[Tensor, ...]:
         torch.zeros(1, 3, config.image_size, config.image_size),
         t,
         None,
-        module.read(torch.zeros(1, 256, config.context_dim)),
+        module.project_context(torch.zeros(1, 256, config.context_dim)),
         torch.ones(1, 256, dtype=torch.bool),
     )
 

@@ -20,6 +20,7 @@ from dalle2_edu import cli, zoo
 from dalle2_edu.cli.options import choose
 from dalle2_edu.errors import Dalle2EduError
 from dalle2_edu.recipes import runs
+from dalle2_edu.unclip.latents import Latent
 
 
 def run(monkeypatch, capsys, *arguments: str) -> tuple[int, str, str]:
@@ -159,7 +160,7 @@ class FakePipeline:
         self.asked |= {"domain": domain, "device": device, "own prior": prior}
         return self
 
-    def text_to_image(self, prompts: list[str], **settings: Any) -> Drawn:
+    def stages(self, prompts: list[str], **settings: Any) -> Drawn:
         self.asked |= {"prompts": prompts, **settings}
         red = torch.tensor([1.0, -1.0, -1.0])[None, :, None, None]  # (1, 3, 1, 1)
         return Drawn(red.expand(1, 3, 128, 128))
@@ -220,7 +221,6 @@ def test_draw_hands_on_only_what_was_said(monkeypatch, capsys, fake_pipeline, tm
         "seed": 7,
         "prior_steps": 9,
         "own prior": "ar_prior",
-        "return_stages": True,
     }
 
 
@@ -229,7 +229,7 @@ def test_a_warning_is_one_line_too(monkeypatch, capsys, fake_pipeline, tmp_path)
         warnings.warn("the prompt is too long", stacklevel=2)
         return Drawn(torch.zeros(1, 3, 128, 128))
 
-    monkeypatch.setattr(FakePipeline, "text_to_image", warn)
+    monkeypatch.setattr(FakePipeline, "stages", warn)
     with warnings.catch_warnings():
         warnings.simplefilter("always")
         warnings.showwarning = lambda message, *rest, **_: sys.stderr.write(
@@ -257,22 +257,42 @@ def test_draw_names_a_folder_that_cannot_be_written(
 # --- vary, blend, edit, inpaint ---------------------------------------------------------------
 
 
+class FakeEditor(FakePipeline):
+    """A pipeline whose latents are tiny and whose pictures are red."""
+
+    def invert(self, picture: Any, **settings: Any) -> Latent:
+        self.asked.setdefault("inverted", []).append(settings)
+        place = float(len(self.asked["inverted"]))
+        return Latent(torch.tensor([[place, 1.0]]), torch.full((1, 3, 2, 2), place))
+
+    def words_direction(self, source: str, target: str) -> torch.Tensor:
+        self.asked["words"] = source, target
+        return torch.tensor([[0.0, 1.0]])
+
+    def draw_noise(self, seeds: list[int]) -> torch.Tensor:
+        return torch.full((len(seeds), 3, 2, 2), float(seeds[0]))
+
+    def decode(self, latent: Latent, **settings: Any) -> torch.Tensor:
+        self.asked |= {"latent": latent, **settings}
+        return red_pictures(len(latent.z_i))
+
+
+def red_pictures(n: int) -> torch.Tensor:
+    red = torch.tensor([1.0, -1.0, -1.0])[None, :, None, None]  # (1, 3, 1, 1)
+    return red.expand(n, 3, 128, 128)
+
+
 @pytest.fixture
-def fake_editor(fake_pipeline, monkeypatch, tmp_path) -> FakePipeline:
-    """The fake pipeline's edits give as many red pictures as were asked for; red.png and
-    hole.png lie ready.
-    """
+def fake_editor(fake_pipeline, monkeypatch, tmp_path) -> FakeEditor:
+    from dalle2_edu.unclip import inpainting
 
-    def edited(name: str):
-        def method(self, *given: Any, **settings: Any) -> Tensor:
-            self.asked |= {"edit": name, "given": given, **settings}
-            red = torch.tensor([1.0, -1.0, -1.0])[None, :, None, None]  # (1, 3, 1, 1)
-            return red.expand(settings.get("n") or settings["steps"], 3, 128, 128)
+    fake_pipeline.__class__ = FakeEditor
 
-        return method
+    def inpaint(unclip, *given: Any, **settings: Any) -> torch.Tensor:
+        unclip.asked |= {"given": given, **settings}
+        return red_pictures(settings["n"])
 
-    for name in ("variations", "interpolate", "text_diff", "inpaint"):
-        monkeypatch.setattr(FakePipeline, name, edited(name), raising=False)
+    monkeypatch.setattr(inpainting, "inpaint", inpaint)
 
     def picture_grid(titles, images, path, columns):
         path.write_text(f"{titles} {len(images)}")
@@ -295,42 +315,42 @@ def fake_editor(fake_pipeline, monkeypatch, tmp_path) -> FakePipeline:
             "red_vary",
             2,
             3,
-            {"edit": "variations", "eta": 0.5},
+            {"eta": 0.5, "seed": 0},
         ),
         (
-            "blend red.png hole.png --steps 3 --fix-noise",
+            "blend red.png hole.png --steps 3 --fix-noise --seed 7",
             "red_hole_blend",
             3,
             5,
-            {"fix_noise": True, "steps": 3},
+            {"seed": [7, 7, 7]},
         ),
         (
             "edit red.png dot 火箭 --max-theta 0.3",
             "red_火箭",
             6,
             7,
-            {"edit": "text_diff", "max_theta": 0.3},
+            {"words": ("dot", "火箭"), "seed": [0] * 6},
         ),
         (
             "inpaint hole.png cat --n 1 --seed 4",
             "hole_inpaint",
             1,
             3,
-            {"edit": "inpaint", "seed": 4},
+            {"n": 1, "seed": 4},
         ),
         (
             "inpaint red.png cat --mask hole.png",
             "red_inpaint",
             3,
             5,
-            {"edit": "inpaint", "n": 3, "how": None},
+            {"n": 3, "method": None},
         ),
         (
             "inpaint hole.png cat --n 1 --how replace",
             "hole_inpaint",
             1,
             3,
-            {"edit": "inpaint", "how": "replace"},
+            {"method": "replace"},
         ),
     ],
 )
@@ -351,6 +371,33 @@ def test_an_edit_writes_its_pictures_and_a_sheet(
     assert asked.items() <= fake_editor.asked.items()
 
 
+def test_a_blend_with_one_noise_and_a_text_diff_decode_what_was_asked_for(
+    monkeypatch, capsys, fake_editor
+):
+    words = ["blend", "red.png", "hole.png", "--steps", "3", "--seed", "7", "--device", "cpu"]
+    run(monkeypatch, capsys, *words)
+    assert fake_editor.asked["latent"].x_T[:, 0, 0, 0].tolist() == pytest.approx(
+        [1.0, 1.5, 2.0]
+    )
+    run(monkeypatch, capsys, *words, "--fix-noise")
+    assert fake_editor.asked["latent"].x_T[:, 0, 0, 0].tolist() == [7.0, 7.0, 7.0]
+    words = [
+        "edit",
+        "red.png",
+        "",
+        "dot",
+        "--max-theta",
+        "1",
+        "--steps",
+        "2",
+        "--device",
+        "cpu",
+    ]
+    run(monkeypatch, capsys, *words)
+    z_i = fake_editor.asked["latent"].z_i
+    assert torch.allclose(z_i[1], torch.tensor([0.0, 1.0]), atol=1e-6)  # all the way
+
+
 def test_the_transparent_part_is_what_is_painted(monkeypatch, capsys, fake_editor):
     run(monkeypatch, capsys, "inpaint", "hole.png", "cat", "--device", "cpu")
     _, mask, prompt = fake_editor.asked["given"]
@@ -362,7 +409,7 @@ def test_inpaint_asks_where_if_nothing_says_so(monkeypatch, capsys, fake_editor)
     code, _, err = run(monkeypatch, capsys, "inpaint", "red.png", "cat", "--device", "cpu")
     assert code == 2
     assert "--mask" in err and err.count("\n") == 1
-    assert "edit" not in fake_editor.asked
+    assert "given" not in fake_editor.asked
 
 
 # --- trial ------------------------------------------------------------------------------------

@@ -110,6 +110,9 @@ def main() -> None:
     """Run the command line; a mistake that the reader can mend becomes one line and exit code
     2.
     """
+    # Read when torch is loaded, so set before: threads that wait spin by default, and on a busy
+    # machine they keep the others from working.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     warnings.formatwarning = lambda message, *_: (
         f"dalle2-edu: {message}\n"
     )  # what it says, not where it was said

@@ -66,7 +66,7 @@ def draw(
         out.mkdir(
             parents=True, exist_ok=True
         )  # before the drawing, so that a bad folder costs no time
-    stages = pipeline.text_to_image([prompt], seed=seed, return_stages=True, **settings)
+    stages = pipeline.stages([prompt], seed=seed, **settings)
     save_drawing(stages, out, slug(prompt))
 
 

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
     from dalle2_edu.unclip.pipeline import UnCLIP
 
-How = Literal["finetuned", "replace"]
+# as in `unclip.inpainting`, which would import PyTorch
+Method = Literal["finetuned", "replace"]
 PictureFile = Annotated[
     Path,
     typer.Argument(help="A PNG, JPEG or WebP file of any size; its middle square is used."),
@@ -59,9 +60,12 @@ def vary(
       out/cat_vary_1.png ... out/cat_vary_6.png
       out/cat_vary.png                            all of them on one sheet
     """
+    from dalle2_edu.unclip import edits
+
     image = open_file(picture)
-    pipeline = open_editor(domain, device, out)
-    images = pipeline.variations(image, n=n, eta=eta, seed=seed, decoder_steps=decoder_steps)
+    unclip = open_editor(domain, device, out)
+    latents = edits.variations(unclip.invert(image, decoder_steps=decoder_steps), n=n)
+    images = unclip.decode(latents, eta=eta, seed=seed, decoder_steps=decoder_steps)
     titles = [f"variation {i + 1}" for i in range(n)]
     save_edit(out, f"{slug(picture.stem)}_vary", [image], [picture.name], images, titles)
 
@@ -95,16 +99,18 @@ def blend(
       out/cat_rocket_blend_1.png ... out/cat_rocket_blend_5.png
       out/cat_rocket_blend.png                                    all of them on one sheet
     """
+    from dalle2_edu.unclip import edits
+
     ends = [open_file(first), open_file(second)]
-    pipeline = open_editor(domain, device, out)
-    images = pipeline.interpolate(
-        ends[0],
-        ends[1],
+    unclip = open_editor(domain, device, out)
+    latents = edits.interpolate(
+        unclip.invert(ends[0], decoder_steps=decoder_steps),
+        unclip.invert(ends[1], decoder_steps=decoder_steps),
         steps=steps,
-        fix_noise=fix_noise,
-        seed=seed,
-        decoder_steps=decoder_steps,
+        x_T=unclip.draw_noise([seed]) if fix_noise else None,
     )
+    # one seed for all: the upsamplers' detail should not flicker
+    images = unclip.decode(latents, seed=[seed] * steps, decoder_steps=decoder_steps)
     titles = [f"{i / (steps - 1):.0%} of the way" for i in range(steps)]
     name = f"{slug(first.stem)}_{slug(second.stem)}_blend"
     save_edit(out, name, ends, [first.name, second.name], images, titles)
@@ -140,17 +146,15 @@ def edit(
       out/heart_blue-heart_1.png ... out/heart_blue-heart_6.png
       out/heart_blue-heart.png                                    all of them on one sheet
     """
+    from dalle2_edu.unclip import edits
+
     image = open_file(picture)
-    pipeline = open_editor(domain, device, out, words=target)
-    images = pipeline.text_diff(
-        image,
-        source,
-        target,
-        steps=steps,
-        max_theta=max_theta,
-        seed=seed,
-        decoder_steps=decoder_steps,
-    )
+    unclip = open_editor(domain, device, out, words=target)
+    direction = unclip.words_direction(source, target)
+    latent = unclip.invert(image, decoder_steps=decoder_steps)
+    latents = edits.text_diff(latent, direction, steps=steps, max_theta=max_theta)
+    # one seed for all: the upsamplers' detail should not flicker
+    images = unclip.decode(latents, seed=[seed] * steps, decoder_steps=decoder_steps)
     titles = [f"theta {max_theta * i / (steps - 1):.2f}" for i in range(steps)]
     save_edit(
         out, f"{slug(picture.stem)}_{slug(target)}", [image], [picture.name], images, titles
@@ -204,11 +208,16 @@ def inpaint(
       out/cat_inpaint_1.png ... out/cat_inpaint_3.png
       out/cat_inpaint.png                              all of them on one sheet
     """
-    way = None if how is None else cast(How, choose("way to inpaint", how, get_args(How)))
+    method = None
+    if how is not None:
+        method = cast(Method, choose("way to inpaint", how, get_args(Method)))
+    from dalle2_edu.unclip import inpainting
+
     image = open_file(picture)
     hole = find_mask(picture, image, mask)
-    pipeline = open_editor(domain, device, out, words=prompt)
-    images = pipeline.inpaint(
+    unclip = open_editor(domain, device, out, words=prompt)
+    images = inpainting.inpaint(
+        unclip,
         image,
         hole,
         prompt,
@@ -216,7 +225,7 @@ def inpaint(
         seed=seed,
         guidance_scale=guidance_scale,
         decoder_steps=decoder_steps,
-        how=way,
+        method=method,
     )
     before, titles = [picture.name, "white is painted"], [f"attempt {i + 1}" for i in range(n)]
     save_edit(out, f"{slug(picture.stem)}_inpaint", [image, hole], before, images, titles)

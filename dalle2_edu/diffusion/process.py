@@ -450,6 +450,16 @@ class GaussianDiffusion:
         return self.prior_bpd(x0) + self.vlb_terms(model, x0, noise, clip).sum(dim=1)
 
 
+def index_timesteps(n: int, diffusion: GaussianDiffusion, generator: torch.Generator) -> Tensor:
+    """A random step of the process for each of n pictures, all equally likely: int64 (n,)."""
+    return torch.randint(
+        diffusion.num_timesteps,
+        size=(n,),
+        generator=generator,
+        device=generator.device,
+    )
+
+
 def normal_kl(
     mean1: Tensor, log_variance1: Tensor, mean2: Tensor, log_variance2: Tensor
 ) -> Tensor:

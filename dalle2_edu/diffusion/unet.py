@@ -13,7 +13,7 @@ extra keys and values in the very same attention.
 What can be added from outside: a vector to the timestep embedding (`added_emb`: GLIDE's pooled
 text, unCLIP's image embedding), text tokens to the attention, a class label (`y`), and channels
 to the picture (a low-resolution picture or a mask, concatenated by the caller). The text stays
-the same from step to step, so its keys and values are computed once per picture: `read` makes
+the same from step to step, so its keys and values are computed once per picture: `project_context` makes
 `context_kv` of the tokens, and every pass takes that.
 
 Two tricks of the miniature. With `patch_size` 2 the picture is folded (pixel-unshuffle) from 32
@@ -118,14 +118,16 @@ class UNet(nn.Module):
         self.head = zero_init(conv3x3(widths[0], config.out_channels * folded, config))
         self.attentions = [module for module in self.modules() if isinstance(module, Attention)]
 
-    def read(self, context: Tensor) -> Tensor:
+    def project_context(self, context: Tensor) -> Tensor:
         """Text tokens (B, L, context_dim) -> the keys and values that every attention makes of
         them, side by side: (B, L, 2 * the channels of all attentions).
         """
-        return torch.cat([attention.read(context) for attention in self.attentions], dim=-1)
+        return torch.cat(
+            [attention.project_context(context) for attention in self.attentions], dim=-1
+        )
 
-    def deal(self, context_kv: Tensor | None) -> Iterator[Tensor | None]:
-        """Each attention's own part of what `read` made, in the order in which they come to
+    def split_context(self, context_kv: Tensor | None) -> Iterator[Tensor | None]:
+        """Each attention's own part of what `project_context` made, in the order in which they come to
         run; without a text, None.
 
         One split for all of them: the gradient of a slice is as large as what it was cut from,
@@ -150,7 +152,7 @@ class UNet(nn.Module):
         """One pass: x (B, C_in, H, W), t (B,) -> (B, C_out, H, W).
 
         added_emb (B, 4 * channels) is added to the timestep embedding; context_kv is what
-        `read` made of L text tokens, context_mask (B, L) is True where a token is real; y (B,)
+        `project_context` made of L text tokens, context_mask (B, L) is True where a token is real; y (B,)
         are class labels."""
         emb = self.time_mlp(
             timestep_embedding(t, self.config.channels).to(x.dtype)
@@ -163,7 +165,7 @@ class UNet(nn.Module):
         h = self.stem(F.pixel_unshuffle(x, self.config.patch_size))  # (B, channels, H/p, W/p)
         if self.position is not None:
             h = h + self.position.to(h.dtype)
-        skips, texts = [h], self.deal(context_kv)
+        skips, texts = [h], self.split_context(context_kv)
         for block in self.down:
             h = block(h, emb, texts, context_mask)
             skips.append(h)
@@ -269,7 +271,7 @@ class Attention(nn.Module):
         )
         self.proj = zero_init(nn.Linear(channels, channels))
 
-    def read(self, context: Tensor) -> Tensor:
+    def project_context(self, context: Tensor) -> Tensor:
         """Text tokens (B, L, context_dim) -> their keys and values here, (B, L, 2 *
         channels).
         """
@@ -279,7 +281,7 @@ class Attention(nn.Module):
     def forward(
         self, x: Tensor, context_kv: Tensor | None = None, context_mask: Tensor | None = None
     ) -> Tensor:
-        """x (B, C, H, W), context_kv (B, L, 2C) as `read` makes it, context_mask (B, L) -> (B,
+        """x (B, C, H, W), context_kv (B, L, 2C) as `project_context` makes it, context_mask (B, L) -> (B,
         C, H, W).
         """
         positions = self.norm(x).flatten(2).transpose(1, 2)  # (B, C, H, W) => (B, H*W, C)

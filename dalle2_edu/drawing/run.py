@@ -7,10 +7,12 @@ prompts."""
 from __future__ import annotations
 
 import operator
+import sys
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
+from pathlib import Path
 from typing import SupportsIndex
 
 import torch
@@ -106,14 +108,13 @@ def checked_prompts(prompts: Sequence[str], tokenizer: Tokenizer) -> list[str]:
                 f"The prompt is too long for {tokenizer.context_length} tokens; cut off:"
                 f" {shorten(cut)!r}"
             )
-            # The caller's line: above are text_to_image and its no_grad.
-            warnings.warn(message, stacklevel=4)
+            warnings.warn(message, stacklevel=frames_inside())
         if tokenizer is default_tokenizer() and never_read(prompt):
             message = (
                 f"No word of {shorten(prompt)!r} is in the captions that the models learned from"
                 " (emoji and shapes, in English and Chinese): the picture will not show it."
             )
-            warnings.warn(message, stacklevel=4)
+            warnings.warn(message, stacklevel=frames_inside())
     return read
 
 
@@ -140,3 +141,38 @@ def checked_count(name: str, value: SupportsIndex, least: int = 1) -> int:
             f"{name} must be {least} or more, a whole number, not {value!r:.60}."
         )
     return operator.index(value)
+
+
+def following_seeds(
+    seed: SupportsIndex | Sequence[int], n: int, of: str = "pictures"
+) -> list[int]:
+    """As `checked_seeds`, but one number stands for seed, seed + 1, ...: n pictures of one
+    thing should differ.
+    """
+    seeds = checked_seeds(seed, n, of)
+    if isinstance(seed, SupportsIndex):
+        return [first + i for i, first in enumerate(seeds)]
+    return seeds
+
+
+def checked_device(device: str | torch.device) -> torch.device:
+    """The device, if PyTorch can compute on it here; raises Dalle2EduError if not."""
+    try:
+        return torch.empty(0, device=device).device
+    except (RuntimeError, AssertionError):  # AssertionError: a PyTorch built without CUDA
+        raise Dalle2EduError(
+            f"PyTorch can't use the device {str(device)!r} here; take 'cpu'."
+        ) from None
+
+
+def frames_inside() -> int:
+    """The stacklevel with which a warning points at the line that called this package: how many
+    frames, from the caller of this function up, are the package's own or torch's.
+    """
+    inside = (str(Path(__file__).parents[1]), str(Path(torch.__file__).parent))
+    frame = sys._getframe(1)
+    count = 1
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(inside):
+        frame = frame.f_back
+        count += 1
+    return count

@@ -45,15 +45,16 @@ from dalle2_edu.evaluation.exams import make_exam
 from dalle2_edu.evaluation.intervals import Measure
 from dalle2_edu.evaluation.tables import table
 from dalle2_edu.text2image.inpainting import GREY_LEVEL, seam
+from dalle2_edu.unclip.inpainting import inpaint
 from dalle2_edu.unclip.pipeline import UnCLIP
 
 REPLACED = "replaced"
 TAUGHT = "fine-tuned"
 REAL = "real pictures"
 WAYS: dict[str, dict[str, Any]] = {
-    REPLACED: {"how": "replace", "resamples": 1},
-    "replaced, again": {"how": "replace"},
-    TAUGHT: {"how": "finetuned"},
+    REPLACED: {"method": "replace", "resamples": 1},
+    "replaced, again": {"method": "replace"},
+    TAUGHT: {"method": "finetuned"},
 }
 LESS = f"{TAUGHT}, less {REPLACED}"
 TITLE = "the seam: 100 x ln(painted / real), 0 is as in the real picture"
@@ -79,7 +80,7 @@ def paint_holes(
     each, on the CPU.
 
     images (N, 3, S, S) of the pipeline's size; masks, bool (N, 1, S, S), True where to paint; N
-    prompts. settings are those of `UnCLIP.inpaint`. Raises Dalle2EduError unless there are N of
+    prompts. settings are those of `unclip.inpainting.inpaint`. Raises Dalle2EduError unless there are N of
     each, two or more."""
     if not len(images) == len(masks) == len(prompts) >= 2:
         raise Dalle2EduError(
@@ -88,7 +89,7 @@ def paint_holes(
         )
     painted = {REAL: images}
     for name, way in WAYS.items():
-        if way["how"] == "replace" or unclip.inpaint_decoder is not None:
+        if way["method"] == "replace" or unclip.inpaint_decoder is not None:
             rows = tqdm(
                 zip(images, masks[:, 0], prompts, strict=True),
                 desc=name,
@@ -96,8 +97,14 @@ def paint_holes(
                 unit="picture",
             )
             drawn = [
-                unclip.inpaint(
-                    image, mask, prompt, seed=seed + i, progress=False, **{**settings, **way}
+                inpaint(
+                    unclip,
+                    image,
+                    mask,
+                    prompt,
+                    seed=seed + i,
+                    progress=False,
+                    **{**settings, **way},
                 )
                 for i, (image, mask, prompt) in enumerate(rows)
             ]
@@ -170,7 +177,7 @@ def contest(
     `tables.table`.
 
     n is even, half of the captions are Chinese; out is the picture grid's PNG; unclip replaces
-    the zoo's; settings are those of `UnCLIP.inpaint`. Raises Dalle2EduError for an unknown
+    the zoo's; settings are those of `unclip.inpainting.inpaint`. Raises Dalle2EduError for an unknown
     domain and n below 2 or odd.
     """
     if domain not in DOMAINS:

@@ -137,7 +137,7 @@ def drawn_by(prior: Prior | None = None, scale: float = 1.0) -> Feed:
                 unclip.clip, prior, unclip.decoder, unclip.upsamplers, unclip.tokenizer
             )
         candidates = unclip.draw_embeddings(
-            question.text, question.run, question.prior_steps, guidance_scale=scale
+            question.text, question.run, steps=question.prior_steps, guidance_scale=scale
         )
         return nearest_to_text(candidates, question.text.text_emb)
 
@@ -253,8 +253,14 @@ def draw(
         text = unclip.encode_text([prompts[place] for place in batch])
         true_emb = unclip.clip.encode_image(exam.twins[batch].to(unclip.device))
         z_i = answer.feed(Question(unclip, text, true_emb, run, plan.prior_steps))
-        small = unclip.paint(z_i, text, run, plan.decoder_steps, answer.guidance_scale)
-        large = unclip.enlarge(small, run, plan.upsampler_steps)[-1]
+        small = unclip.paint(
+            z_i,
+            text,
+            run,
+            steps=plan.decoder_steps,
+            guidance_scale=answer.guidance_scale,
+        )
+        large = unclip.enlarge(small, run, steps=plan.upsampler_steps)[-1]
         drawn.append(large.float().cpu())
     return torch.cat(drawn)
 

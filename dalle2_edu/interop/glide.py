@@ -1,8 +1,8 @@
 """GLIDE (filtered), the released one, from a prompt to 256 x 256 pixels, and its inpainting
 twins.
 
-    from dalle2_edu.text2image.glide import Glide
-    glide = Glide.from_released("weights/", dtype=torch.bfloat16, device="cuda")
+    from dalle2_edu import load_glide
+    glide = load_glide("weights/", dtype=torch.bfloat16, device="cuda")
     pictures = glide.text_to_image(["an oil painting of a corgi"])               # (1, 3, 256, 256)
 
 As its authors' notebooks run it (openai/glide-text2im):
@@ -34,7 +34,7 @@ from dalle2_edu.diffusion.schedules import cosine_betas, linear_betas
 from dalle2_edu.drawing.pictures import Picture, as_mask, as_pictures, cover, resize
 from dalle2_edu.drawing.run import Run, checked_prompts, checked_seeds
 from dalle2_edu.errors import Dalle2EduError
-from dalle2_edu.interop.released import GLIDE_FILES, load_glide
+from dalle2_edu.interop.released import GLIDE_FILES, load_glide_network
 from dalle2_edu.interop.weights import Source, find_file
 from dalle2_edu.text2image.glide import Glide
 from dalle2_edu.text2image.inpainting import repaint
@@ -211,7 +211,7 @@ class GlideTokenizer:
         return self.bpe.decode(self.bpe.encode(text.lower()).ids[self.context_length :])
 
 
-def load_pipeline(
+def load_glide(
     source: Source,
     kinds: Sequence[str] = ("base", "upsample"),
     vocabulary: Source | None = None,
@@ -220,12 +220,13 @@ def load_pipeline(
     """GLIDE from a folder with its released files, and GPT-2's `tokenizer.json` beside them (or
     `vocabulary`).
 
-    kinds: which of the four networks; how: as in `released.load_glide`, `config` as a dict of
+    kinds: which of the four networks; how: as in `released.load_glide_network`, `config` as a dict of
     kind -> config."""
     configs = how.pop("config", {})
     path = find_file(vocabulary or Path(source), ["tokenizer.json"], VOCABULARY)
     networks = {
-        kind: load_glide(source, kind, config=configs.get(kind), **how) for kind in kinds
+        kind: load_glide_network(source, kind, config=configs.get(kind), **how)
+        for kind in kinds
     }
     config = next(iter(networks.values())).config
     tokenizer = GlideTokenizer(_byte_pairs(path), config.context_length, config.vocab_size)

@@ -1,9 +1,9 @@
 """One function for each released network: where its file is, in; our module with its weights,
 out.
 
-    from dalle2_edu.interop.released import load_glide
-    base = load_glide("base.pt")                                     # GLIDE (filtered), 385 million numbers
-    upsampler = load_glide("upsample.pt", "upsample", dtype=torch.bfloat16, device="cuda")
+    from dalle2_edu.interop.released import load_glide_network
+    base = load_glide_network("base.pt")                                     # GLIDE (filtered), 385 million numbers
+    upsampler = load_glide_network("upsample.pt", "upsample", dtype=torch.bfloat16, device="cuda")
 
 `source` is a file, a folder that holds it under its released name, or a Hugging Face repository
 ("owner/name") that does. Weights go straight to the wanted type and device (`weights.pour`).
@@ -40,7 +40,7 @@ ADM_FILES = {
 NEW_ORDER = ("64",)  # the one released network whose attention keeps all queries together
 
 
-def load_glide(
+def load_glide_network(
     source: Source = ".", kind: str = "base", config: GlideConfig | None = None, **how: Any
 ) -> Glide:
     """GLIDE (filtered): kind is "base", "upsample", "base-inpaint" or "upsample-inpaint".

@@ -24,7 +24,6 @@ from dalle2_edu.data.pairs import Pairs
 from dalle2_edu.data.sources import is_shards, tar_files
 from dalle2_edu.data.stream import Stream
 from dalle2_edu.data.text import Tokenizer
-from dalle2_edu.diffusion.process import GaussianDiffusion
 from dalle2_edu.errors import Dalle2EduError
 from dalle2_edu.training.processes import processes
 
@@ -177,13 +176,6 @@ def shrink(images: Tensor, size: int) -> Tensor:
     if side % size:
         raise Dalle2EduError(f"Pictures of {side} pixels can't be box-averaged to {size}.")
     return F.avg_pool2d(images.float(), side // size).round().to(torch.uint8)
-
-
-def index_timesteps(n: int, diffusion: GaussianDiffusion, generator: torch.Generator) -> Tensor:
-    """One step of the process for each of n pictures, all steps equally likely: int64 (n,)."""
-    return torch.randint(
-        diffusion.num_timesteps, (n,), generator=generator, device=generator.device
-    )
 
 
 def noise_like(x: Tensor, generator: torch.Generator) -> Tensor:

@@ -19,10 +19,10 @@ from dalle2_edu.data.pairs import Pairs
 from dalle2_edu.data.stream import Stream
 from dalle2_edu.diffusion.ddpm import DDPM, IDDPM, Ddpm, DdpmConfig
 from dalle2_edu.diffusion.importance import ImportanceSampler
+from dalle2_edu.diffusion.process import index_timesteps
 from dalle2_edu.errors import Dalle2EduError
 from dalle2_edu.recipes.data import (
     GRID,
-    index_timesteps,
     noise_like,
     pictures_of,
     shrink,

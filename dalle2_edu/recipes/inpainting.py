@@ -31,10 +31,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dalle2_edu.diffusion.guidance import classifier_free
-from dalle2_edu.diffusion.process import GaussianDiffusion
+from dalle2_edu.diffusion.process import GaussianDiffusion, index_timesteps
 from dalle2_edu.drawing.pictures import cover
 from dalle2_edu.drawing.run import Run, SeededNoise
-from dalle2_edu.recipes.data import LARGE_SIZE, index_timesteps, noise_like, shrink, to_float
+from dalle2_edu.recipes.data import LARGE_SIZE, noise_like, shrink, to_float
 from dalle2_edu.recipes.recipe import Recipe
 from dalle2_edu.recipes.unclip import (
     DECODER_TRAINING,
@@ -46,8 +46,8 @@ from dalle2_edu.recipes.unclip import (
 )
 from dalle2_edu.text2image.inpainting import repaint
 from dalle2_edu.unclip import upsampler
-from dalle2_edu.unclip.edits import inpaint_detail
 from dalle2_edu.unclip.inpaint_networks import InpaintDecoder, InpaintUpsampler
+from dalle2_edu.unclip.inpainting import inpaint_detail
 
 IMAGE_DROP = 0.5  # how often the decoder must do without z_i
 MOVED = 1.0  # standard deviation of what `misdrawn` moves, in pixels
@@ -131,7 +131,7 @@ class InpaintUpsamplerTask(UpsamplerTask):
         hole = fixed_holes(n, self.side, device)
         low_res = upsampler.reduce(known, upsampler.FACTOR)
         run = Run(list(range(n)), device)
-        drawn = inpaint_detail(model, low_res, known, hole, run, steps=10)
+        drawn = inpaint_detail(model, self.stage, low_res, known, hole, run)
         return torch.cat([without(known, hole), drawn]).cpu()
 
 

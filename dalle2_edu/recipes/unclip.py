@@ -23,12 +23,12 @@ from torch import Tensor, nn
 from dalle2_edu.data.pairs import Pairs
 from dalle2_edu.data.stream import Stream
 from dalle2_edu.diffusion.guidance import classifier_free
+from dalle2_edu.diffusion.process import index_timesteps
 from dalle2_edu.diffusion.samplers import ddim_sample
 from dalle2_edu.drawing.run import SeededNoise
 from dalle2_edu.recipes.data import (
     GRID,
     LARGE_SIZE,
-    index_timesteps,
     noise_like,
     pictures_of,
     shrink,
@@ -283,6 +283,7 @@ class UpsamplerTask(Task):
         network = self.network(model)
         super().__init__(name, config, network, len(data), about, stream_of(data))
         shape: Any = network.config
+        self.stage = upsampler.upsampler_stage(shape)
         self.diffusion = upsampler_diffusion(shape)
         self.side = shape.unet.image_size
         self.crop = self.side // 4  # a quarter of the target's width, Table 3
@@ -320,7 +321,7 @@ class UpsamplerTask(Task):
         images = self.chosen(next(model.parameters()).device)
         low_res = upsampler.reduce(images, upsampler.FACTOR)
         noise = SeededNoise(range(len(images)), images.device)
-        drawn = upsampler.upsample(model, self.diffusion.respace(10), low_res, noise)
+        drawn = upsampler.upsample(model, self.stage, low_res, noise)
         enlarged = F.interpolate(low_res, scale_factor=float(upsampler.FACTOR), mode="nearest")
         return torch.cat([enlarged, drawn]).cpu()
 

@@ -26,15 +26,17 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-import open_clip
 import torch
 import torch.nn.functional as F
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from dalle2_edu.errors import Dalle2EduError
+
+if TYPE_CHECKING:
+    import open_clip  # below it is imported where it is used: that takes seconds
 
 
 @dataclass(frozen=True)
@@ -203,6 +205,8 @@ def contrastive_loss(u: Tensor, v: Tensor, scale: Tensor) -> Tensor:
 
 def build_open_clip(config: ClipConfig) -> open_clip.CLIP:
     """open_clip's CLIP class at our size."""
+    import open_clip
+
     vision = open_clip.CLIPVisionCfg(
         layers=config.vision_layers,
         width=config.vision_width,
@@ -230,6 +234,8 @@ def load_open_clip(
     `load_open_clip("ViT-B-32", "my.safetensors")` reads a file. Pickled checkpoints are
     refused. Raises Dalle2EduError for an unknown name, tag or file, and for weights that can't
     be fetched or don't fit."""
+    import open_clip
+
     if name not in open_clip.list_models():
         raise Dalle2EduError(
             f"open_clip knows no model {name!r}; open_clip.list_models() lists them, e.g."
@@ -260,6 +266,8 @@ def weights_file(name: str, pretrained: str) -> str:
 
     Raises Dalle2EduError if it is neither.
     """
+    import open_clip
+
     if Path(pretrained).is_file():
         return pretrained
     if pretrained not in open_clip.list_pretrained_tags_by_model(name):
@@ -272,6 +280,8 @@ def wrap_open_clip(model: Any) -> Clip:
 
     Raises Dalle2EduError for one whose text does not end in the largest token id (SigLIP's and
     others'): `encode_text` could not tell its real tokens from padding."""
+    import open_clip
+
     pool = getattr(model, "text_pool_type", None) or getattr(
         getattr(model, "text", None), "pool_type", None
     )

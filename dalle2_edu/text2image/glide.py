@@ -15,8 +15,6 @@ Chapter 13 uses this file.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -59,15 +57,6 @@ class Glide(nn.Module):
         self.text = GlideText(config)
         self.unet = UNet(config.unet)
 
-    @staticmethod
-    def from_released(source: str | Path, **how: Any) -> Any:
-        """The released GLIDE, ready to draw: see `interop.glide.load_pipeline`."""
-        from dalle2_edu.interop.glide import (
-            load_pipeline,
-        )  # here, since interop knows the models and not they it
-
-        return load_pipeline(source, **how)
-
     def forward(
         self,
         x_t: Tensor,
@@ -89,7 +78,7 @@ class Glide(nn.Module):
     def read(self, tokens: Tensor, mask: Tensor) -> dict[str, Tensor]:
         """What the U-Net is told of B texts: `denoise`'s conditioning."""
         pooled, context = self.text(tokens, mask)
-        return {"added_emb": pooled, "context_kv": self.unet.read(context)}
+        return {"added_emb": pooled, "context_kv": self.unet.project_context(context)}
 
     def denoise(
         self,

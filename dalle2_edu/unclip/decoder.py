@@ -138,4 +138,8 @@ class Decoder(nn.Module):
         mask = torch.cat(
             [text_mask.new_ones(len(text_mask), IMAGE_TOKENS), text_mask], dim=1
         )  # (B, 4 + L)
-        return {"added_emb": added, "context_kv": self.unet.read(context), "context_mask": mask}
+        return {
+            "added_emb": added,
+            "context_kv": self.unet.project_context(context),
+            "context_mask": mask,
+        }

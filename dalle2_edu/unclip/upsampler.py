@@ -34,12 +34,12 @@ from typing import Literal
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchvision.transforms.v2.functional import gaussian_blur
 
 from dalle2_edu.diffusion.process import GaussianDiffusion
 from dalle2_edu.diffusion.samplers import Callback, Noise, ddim_sample
 from dalle2_edu.diffusion.schedules import cosine_betas, linear_betas
 from dalle2_edu.diffusion.unet import UNet, UNetConfig
+from dalle2_edu.unclip.stage import Stage
 
 # brings the detail's standard deviation near a picture's, for which the schedules were made
 DETAIL_SCALE = 4.0
@@ -110,26 +110,30 @@ def from_detail(detail: Tensor, low_res: Tensor) -> Tensor:
     return (enlarge(low_res, detail.shape[-1]) + detail / DETAIL_SCALE).clamp(-1, 1)
 
 
+def upsampler_stage(config: UpsamplerConfig) -> Stage:
+    """How a miniature upsampler is sampled: 10 steps of DDIM over the detail (Table 3: DDIM)."""
+    return Stage(upsampler_diffusion(config), ddim_sample, steps=10, clip=DETAIL_CLIP)
+
+
 def upsample(
     upsampler: Callable[[Tensor, Tensor, Tensor], Tensor],
-    diffusion: GaussianDiffusion,
+    stage: Stage,
     low_res: Tensor,
     noise: Noise,
+    *,
     callback: Callback | None = None,
     progress: str | None = None,
 ) -> Tensor:
-    """One stage of the cascade by DDIM, as in Table 3: (B, 3, S, S) -> (B, 3, FACTOR S, FACTOR
-    S) in [-1, 1].
+    """One stage of the cascade: (B, 3, S, S) -> (B, 3, FACTOR S, FACTOR S) in [-1, 1].
 
-    diffusion is the (respaced) process; noise, callback and progress are those of
-    `samplers.ddim_sample`."""
+    stage says how to sample: `upsampler_stage`. noise(shape), callback(step, detail, predicted
+    detail) and progress are those of the samplers."""
     batch, channels, side = low_res.shape[:3]
-    detail = ddim_sample(
+    shape = (batch, channels, FACTOR * side, FACTOR * side)
+    detail = stage.sample(
         lambda x_t, t: upsampler(x_t, t, low_res),
-        diffusion,
-        noise((batch, channels, FACTOR * side, FACTOR * side)),
+        noise(shape).to(low_res.dtype),
         noise,
-        clip=DETAIL_CLIP,
         callback=callback,
         progress=progress,
     )
@@ -149,7 +153,7 @@ def blur_condition(low_res: Tensor, generator: torch.Generator) -> Tensor:
 
     On half only: at sampling nobody blurs the condition, so the network must know both.
     """
-    blurred = gaussian_blur(low_res, [3, 3], [0.6, 0.6])
+    blurred = blur(low_res, kernel=3, sigma=0.6)
     chosen = (
         torch.rand(len(low_res), 1, 1, 1, generator=generator, device=generator.device) < 0.5
     )
@@ -172,6 +176,14 @@ def bsr_condition(low_res: Tensor, generator: torch.Generator) -> Tensor:
     return torch.lerp(low_res, damaged, share).clamp(-1, 1)
 
 
+def blur(x: Tensor, kernel: int, sigma: float) -> Tensor:
+    """A Gaussian blur of pictures (B, C, H, W); the kernel is so many pixels wide."""
+    # imported here: torchvision takes seconds, and only training blurs
+    from torchvision.transforms.v2.functional import gaussian_blur
+
+    return gaussian_blur(x, [kernel, kernel], [sigma, sigma])
+
+
 def _uniform(low: float, high: float, generator: torch.Generator) -> float:
     return (
         low + (high - low) * torch.rand((), generator=generator, device=generator.device).item()
@@ -180,7 +192,7 @@ def _uniform(low: float, high: float, generator: torch.Generator) -> float:
 
 def _random_blur(x: Tensor, generator: torch.Generator) -> Tensor:
     sigma = _uniform(0.2, 1.2, generator)
-    return gaussian_blur(x, [5, 5], [sigma, sigma])
+    return blur(x, kernel=5, sigma=sigma)
 
 
 def _random_resize(x: Tensor, generator: torch.Generator) -> Tensor:

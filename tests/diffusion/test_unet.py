@@ -42,7 +42,7 @@ def inputs() -> dict[str, Tensor]:
 def passed(net: UNet, inputs: dict[str, Tensor]) -> Tensor:
     """One pass, the tokens read first."""
     rest = {name: tensor for name, tensor in inputs.items() if name != "context"}
-    return net(**rest, context_kv=net.read(inputs["context"]))
+    return net(**rest, context_kv=net.project_context(inputs["context"]))
 
 
 def test_adm_64_has_the_released_networks_parameters() -> None:
@@ -92,15 +92,15 @@ def test_every_attention_has_its_own_keys(inputs: dict[str, Tensor]) -> None:
     passed(net, inputs)
     assert ran == net.attentions  # they are dealt out in the order in which they run
     for attention, own in zip(
-        net.attentions, net.deal(net.read(inputs["context"])), strict=True
+        net.attentions, net.split_context(net.project_context(inputs["context"])), strict=True
     ):
-        assert torch.equal(own, attention.read(inputs["context"]))
+        assert torch.equal(own, attention.project_context(inputs["context"]))
 
 
 @torch.no_grad()
 def test_it_exports_without_a_branch_on_data(inputs: dict[str, Tensor]) -> None:
     net = awake(UNet(TINY))
-    inputs["context_kv"] = net.read(inputs.pop("context"))
+    inputs["context_kv"] = net.project_context(inputs.pop("context"))
     exported = torch.export.export(net, (), inputs).module()
     other = {**inputs, "x": -inputs["x"], "context_mask": ~inputs["context_mask"]}
     torch.testing.assert_close(exported(**other), net(**other))

@@ -23,7 +23,7 @@ from dalle2_edu.evaluation.seams import (
 )
 from dalle2_edu.text2image.inpainting import GREY_LEVEL
 
-FEW = {"prior_steps": 2, "decoder_steps": 3, "jump": 1, "resamples": 2}
+FEW = {"prior_steps": 2, "decoder_steps": 7, "resamples": 2}
 
 
 def halves(n: int) -> torch.Tensor:

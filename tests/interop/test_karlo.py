@@ -23,12 +23,15 @@ from transformers import (
     CLIPVisionModelWithProjection,
 )
 
-from dalle2_edu import UnCLIP
+from dalle2_edu import load_karlo
 from dalle2_edu.diffusion.samplers import ancestral_sample
 from dalle2_edu.errors import Dalle2EduError
 from dalle2_edu.interop import keys
-from dalle2_edu.interop.karlo import OWN_FILES, Karlo, KarloConfig
+from dalle2_edu.interop.karlo import Karlo
+from dalle2_edu.interop.karlo_files import KARLO_FILES, KarloConfig
 from dalle2_edu.unclip.decoder import DecoderConfig
+from dalle2_edu.unclip.inpainting import inpaint
+from dalle2_edu.unclip.latents import Latent
 from dalle2_edu.unclip.prior import PriorConfig
 from dalle2_edu.unclip.upsampler import UpsamplerConfig
 
@@ -135,7 +138,7 @@ def folder(parts: dict[str, torch.nn.Module], tmp_path_factory: pytest.TempPathF
 
 @pytest.fixture(scope="module")
 def karlo(folder: Path) -> Karlo:
-    return UnCLIP.from_karlo(folder, progress=False)
+    return load_karlo(folder, progress=False)
 
 
 def scheduler(prediction: str, variance: str, clip: float) -> scheduling_unclip.UnCLIPScheduler:
@@ -251,11 +254,12 @@ def test_each_step_is_theirs(karlo, monkeypatch, stage, steps, their, tolerance)
     """Their betas are float32: facts measured on the released schedule allow 1.1e-3 (prior) and
     5e-4 a step.
     """
-    process = {
-        "prior": karlo.prior_process,
-        "decoder": karlo.decoder_process,
-        "upsampler": karlo.upsampler_process,
+    stages = {
+        "prior": karlo.prior_stage,
+        "decoder": karlo.decoder_stage,
+        "upsampler": karlo.upsampler_stages[0],
     }
+    assert stages[stage].steps == steps and stages[stage].clip == their[2]
     text = prompt(karlo)
     z, small = torch.randn(2, DIM), torch.rand(2, 3, 8, 8)
     models = {
@@ -264,7 +268,7 @@ def test_each_step_is_theirs(karlo, monkeypatch, stage, steps, their, tolerance)
         "upsampler": lambda x, t: karlo.upsamplers[0](x, t, small),
     }
     shape = {"prior": (2, DIM), "decoder": (2, 3, 8, 8), "upsampler": (2, 3, 16, 16)}[stage]
-    walk = Walk(models[stage], process[stage].respace(steps), shape)
+    walk = Walk(models[stage], stages[stage].process, shape)
     theirs = scheduler(*their)
     theirs.set_timesteps(steps)
     times = theirs.timesteps.tolist()
@@ -286,10 +290,12 @@ def test_text_to_image_and_variations(karlo):
     assert pictures.shape == (2, 3, 16, 16) and pictures.abs().max() <= 1
     assert seen == ["prior"] * 2 + ["decoder"] * 3 + ["upsampler_16"] * 2
     assert torch.allclose(karlo.text_to_image(["a dog"], **how), pictures[1:], atol=1e-5)
-    others = karlo.variations(
-        pictures[:1], n=3, decoder_steps=2, upsampler_steps=2, progress=False
-    )
+    latent = Latent(karlo.embed(pictures[:1]).expand(3, -1), karlo.draw_noise(range(3)))
+    few = {"decoder_steps": 2, "upsampler_steps": 2, "progress": False}
+    others = karlo.decode(latent, eta=None, guidance_scale=8.0, **few)
     assert others.shape == (3, 3, 16, 16)
+    with pytest.raises(Dalle2EduError, match="not detail"):
+        inpaint(karlo, pictures[:1], torch.ones(16, 16), "a cat")
 
 
 # --- Karlo's own checkpoints ------------------------------------------------------------------
@@ -319,26 +325,26 @@ def own(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, KarloConfig]:
     dim, length = prior["clip_dim"], prior["text_ctx"]
     torch.save(
         {"state_dict": {f"model.{k}": v for k, v in prior_weights.items()}},
-        path / OWN_FILES["prior"],
+        path / KARLO_FILES["prior"],
     )
     torch.save(
         {"state_dict": {f"model.{k}": v for k, v in decoder_weights.items()}},
-        path / OWN_FILES["decoder"],
+        path / KARLO_FILES["decoder"],
     )
     twice = {
         f"model_{w}.{k}": v
         for w in ("first_steps", "last_step")
         for k, v in upsampler_weights.items()
     }
-    torch.save({"state_dict": twice}, path / OWN_FILES["upsampler"])
-    torch.save((torch.zeros(dim), torch.ones(dim)), path / OWN_FILES["stats"])
+    torch.save({"state_dict": twice}, path / KARLO_FILES["upsampler"])
+    torch.save((torch.zeros(dim), torch.ones(dim)), path / KARLO_FILES["stats"])
     vision = open_clip.CLIPVisionCfg(1, 64, 64, patch_size=8, image_size=16)
     text = open_clip.CLIPTextCfg(
         context_length=length, vocab_size=WORDS, width=dim, heads=1, layers=1
     )
     torch.save(
         open_clip.CLIP(dim, vision, text, quick_gelu=True).state_dict(),
-        path / OWN_FILES["clip"],
+        path / KARLO_FILES["clip"],
     )
     sizes = KarloConfig(
         PriorConfig(dim, dim, length, prior["xf_width"], prior["xf_layers"], prior["xf_heads"]),
@@ -354,7 +360,7 @@ def own(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, KarloConfig]:
 
 @torch.no_grad()
 def test_own_checkpoints_answer_as_the_golden_files_do(own):
-    karlo = UnCLIP.from_karlo(own[0], config=own[1], progress=False)
+    karlo = load_karlo(own[0], config=own[1], progress=False)
     _, _, x = golden("karlo_prior")
     inputs = [x[f"input.{name}"] for name in ("z_t", "t", "text_emb", "text_enc", "mask")]
     assert (karlo.prior(*inputs) - x["output.model_out"]).abs().max() < 1e-4
@@ -362,7 +368,7 @@ def test_own_checkpoints_answer_as_the_golden_files_do(own):
     inputs = [x[f"input.{name}"] for name in ("x", "t", "low_res")]
     for network in (karlo.upsamplers[0], karlo.last):
         assert (network(*inputs) - x["output.model_out"]).abs().max() < 1e-4
-    assert karlo.prior_clip == 10
+    assert karlo.prior_stage.clip == 10
     pictures = karlo.text_to_image(
         ["a cat"], prior_steps=2, decoder_steps=2, upsampler_steps=2, progress=False
     )
@@ -374,7 +380,7 @@ def test_own_checkpoints_answer_as_the_golden_files_do(own):
 
 def test_a_folder_that_is_not_there():
     with pytest.raises(Dalle2EduError, match="no folder .*To get Karlo by hand"):
-        UnCLIP.from_karlo("/nowhere/karlo")
+        load_karlo("/nowhere/karlo")
 
 
 def copied(folder: Path, to: Path) -> Path:
@@ -387,14 +393,14 @@ def test_a_missing_part_is_named(folder, tmp_path):
     with pytest.raises(
         Dalle2EduError, match=r"no diffusion_pytorch_model\.safetensors .* in .*decoder"
     ):
-        UnCLIP.from_karlo(broken, progress=False)
+        load_karlo(broken, progress=False)
 
 
 def test_a_file_that_was_cut_off_is_named(folder, tmp_path):
     file = copied(folder, tmp_path) / "prior" / "diffusion_pytorch_model.safetensors"
     file.write_bytes(file.read_bytes()[:5000])
     with pytest.raises(Dalle2EduError, match="prior.*cut off"):
-        UnCLIP.from_karlo(file.parent.parent, progress=False)
+        load_karlo(file.parent.parent, progress=False)
 
 
 def test_another_network_is_named_with_key_and_shapes(folder, tmp_path):
@@ -406,4 +412,4 @@ def test_another_network_is_named_with_key_and_shapes(folder, tmp_path):
         Dalle2EduError,
         match=r"'unet.stem.weight' should be \[32, 6, 3, 3\] but is \[48, 6, 3, 3\]",
     ):
-        UnCLIP.from_karlo(file.parent.parent, progress=False)
+        load_karlo(file.parent.parent, progress=False)

@@ -12,11 +12,17 @@ from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, models, pre_tokenizers
 from torch import Tensor
 
+from dalle2_edu import load_glide
 from dalle2_edu.baselines.dvae import DvaeConfig
 from dalle2_edu.errors import Dalle2EduError
 from dalle2_edu.interop import keys, weights
-from dalle2_edu.interop.released import load_adm, load_adm_classifier, load_dvae, load_glide
-from dalle2_edu.text2image.glide import Glide, GlideConfig
+from dalle2_edu.interop.released import (
+    load_adm,
+    load_adm_classifier,
+    load_dvae,
+    load_glide_network,
+)
+from dalle2_edu.text2image.glide import GlideConfig
 
 GOLDEN = Path(__file__).parent.parent / "golden"
 
@@ -69,18 +75,18 @@ CONFIGS = {"base": "glide_base", "upsample": "glide_upsampler", "base-inpaint": 
 
 @torch.no_grad()
 def test_a_file_answers_as_the_golden_vector_does(folder):
-    net = load_glide(folder, "base", config=glide_config("glide_base"))
+    net = load_glide_network(folder, "base", config=glide_config("glide_base"))
     _, _, x = golden("glide_base")
     out = net(x["input.x"], x["input.t"], x["input.tokens"], x["input.mask"])
     assert (out - x["output.model_out"]).abs().max() < 1e-4
-    half = load_glide(
+    half = load_glide_network(
         folder / "base.pt", "base", config=glide_config("glide_base"), dtype=torch.bfloat16
     )
     assert {p.dtype for p in half.parameters()} == {torch.bfloat16}
 
 
 def test_glide_draws_and_inpaints(folder):
-    pipeline = Glide.from_released(
+    pipeline = load_glide(
         folder,
         kinds=tuple(CONFIGS),
         config={kind: glide_config(name) for kind, name in CONFIGS.items()},
@@ -104,7 +110,7 @@ def test_glide_draws_and_inpaints(folder):
 
 def test_glide_draws_in_half_precision(folder):
     configs = {kind: glide_config(CONFIGS[kind]) for kind in ("base", "upsample")}
-    pipeline = Glide.from_released(folder, config=configs, dtype=torch.bfloat16)
+    pipeline = load_glide(folder, config=configs, dtype=torch.bfloat16)
     pictures = pipeline.text_to_image(["a cube"], steps=2, upsampler_steps=2, progress=False)
     assert pictures.dtype == torch.bfloat16 and bool(pictures.isfinite().all())
 
@@ -129,7 +135,7 @@ def test_adm_and_dvae_files(tmp_path):
 
 def test_a_missing_file_comes_with_the_command_that_gets_it(tmp_path):
     with pytest.raises(Dalle2EduError, match=r"no base\.pt .*curl -LO https://.*/base\.pt"):
-        load_glide(tmp_path)
+        load_glide_network(tmp_path)
 
 
 def test_no_network_is_one_clear_line(monkeypatch):
@@ -141,14 +147,14 @@ def test_no_network_is_one_clear_line(monkeypatch):
         Dalle2EduError,
         match=r"someone/glide could not be fetched \(Connection refused\).*by hand: curl",
     ):
-        load_glide("someone/glide")
+        load_glide_network("someone/glide")
 
 
 def test_a_file_that_was_cut_off(folder):
     file = folder / "base.pt"
     file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
     with pytest.raises(Dalle2EduError, match=r"base\.pt can't be read: it was cut off"):
-        load_glide(file, config=glide_config("glide_base"))
+        load_glide_network(file, config=glide_config("glide_base"))
 
 
 def test_another_architecture(folder):
@@ -156,7 +162,9 @@ def test_another_architecture(folder):
         Dalle2EduError,
         match=r"'unet.stem.weight' should be \[32, 6, 3, 3\] but is \[32, 3, 3, 3\]",
     ):
-        load_glide(folder / "base.pt", "upsample", config=glide_config("glide_upsampler"))
+        load_glide_network(
+            folder / "base.pt", "upsample", config=glide_config("glide_upsampler")
+        )
 
 
 def test_a_tensor_too_few_and_one_too_many(folder):
@@ -167,7 +175,7 @@ def test_a_tensor_too_few_and_one_too_many(folder):
         Dalle2EduError,
         match=r"1 of its \d+ tensors are not there, the first 'unet.head.bias' \[6\]",
     ):
-        load_glide(folder, config=glide_config("glide_base"))
+        load_glide_network(folder, config=glide_config("glide_base"))
     torch.save(
         {**official, "transformer.resblocks.7.ln_1.weight": torch.ones(32)}, folder / "base.pt"
     )
@@ -175,7 +183,7 @@ def test_a_tensor_too_few_and_one_too_many(folder):
         Dalle2EduError,
         match=r"no place for 'text\.transformer\.blocks\.7\.norm1\.weight' \[32\]",
     ):
-        load_glide(folder, config=glide_config("glide_base"))
+        load_glide_network(folder, config=glide_config("glide_base"))
 
 
 def test_too_little_memory_is_said_before_anything_is_allocated(folder, monkeypatch):
@@ -183,4 +191,4 @@ def test_too_little_memory_is_said_before_anything_is_allocated(folder, monkeypa
     with pytest.raises(
         Dalle2EduError, match=r"base\.pt needs 0\.0 GiB on cpu and 0\.0 GiB are free"
     ):
-        load_glide(folder, config=glide_config("glide_base"))
+        load_glide_network(folder, config=glide_config("glide_base"))

@@ -57,7 +57,7 @@ class Painter(nn.Module):
             self.rows(images.permute(0, 2, 1, 3).flatten(2)), None
         )  # (B, S, 8)
         t = torch.zeros(len(images), dtype=torch.int64)
-        return self.unet(images, t, context_kv=self.unet.read(context)).mean(
+        return self.unet(images, t, context_kv=self.unet.project_context(context)).mean(
             dim=(2, 3)
         )  # (B, 3)
 

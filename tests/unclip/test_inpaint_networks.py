@@ -16,6 +16,7 @@ from dalle2_edu.errors import Dalle2EduError
 from dalle2_edu.text2image.inpainting import seam
 from dalle2_edu.unclip.decoder import Decoder
 from dalle2_edu.unclip.inpaint_networks import InpaintDecoder, InpaintUpsampler
+from dalle2_edu.unclip.inpainting import inpaint
 from dalle2_edu.unclip.pipeline import UnCLIP
 from dalle2_edu.unclip.upsampler import Upsampler
 
@@ -110,37 +111,38 @@ def test_upsamplers_that_were_taught_are_used_where_there_are_some(unclip: UnCLI
     picture, mask = torch.rand(1, 3, 128, 128) * 2 - 1, torch.zeros(128, 128, dtype=torch.bool)
     mask[30:77, 41:90] = True
     all_taught, replaced = (
-        unclip.inpaint(picture, mask, "a cat", how=how, **FEW)
-        for how in ("finetuned", "replace")
+        inpaint(unclip, picture, mask, "a cat", method=method, **FEW)
+        for method in ("finetuned", "replace")
     )
     plain = copy(unclip)
     plain.inpaint_upsamplers = unclip.inpaint_upsamplers[
         1:
     ]  # the first size is drawn by the plain one
-    fewer = plain.inpaint(picture, mask, "a cat", **FEW)
+    fewer = inpaint(plain, picture, mask, "a cat", **FEW)
     assert not torch.equal(fewer, all_taught)
     assert torch.equal(fewer[..., ~mask], picture[..., ~mask])
-    assert torch.equal(plain.inpaint(picture, mask, "a cat", how="replace", **FEW), replaced)
+    again = inpaint(plain, picture, mask, "a cat", method="replace", **FEW)
+    assert torch.equal(again, replaced)
 
 
 def test_unclip_inpaints_with_it_where_there_is_one(unclip: UnCLIP) -> None:
     picture, mask = torch.rand(1, 3, 128, 128) * 2 - 1, torch.zeros(128, 128, dtype=torch.bool)
     mask[30:77, 41:90] = True
     painted, taught, replaced = (
-        unclip.inpaint(picture, mask, "a cat", n=2, how=how, **FEW)
-        for how in (None, "finetuned", "replace")
+        inpaint(unclip, picture, mask, "a cat", n=2, method=method, **FEW)
+        for method in (None, "finetuned", "replace")
     )
     assert torch.equal(painted, taught) and not torch.equal(painted, replaced)
     assert torch.equal(painted[:, :, ~mask], picture.expand(2, -1, -1, -1)[:, :, ~mask])
     assert not torch.equal(painted[0], painted[1])
     assert seam(painted, mask).ratio.isfinite().all()
     erased = torch.where(mask, torch.zeros_like(picture), picture)
-    assert torch.equal(unclip.inpaint(erased, mask, "a cat", n=2, **FEW), painted)
+    assert torch.equal(inpaint(unclip, erased, mask, "a cat", n=2, **FEW), painted)
 
 
 def test_what_is_not_there_is_said_in_one_line() -> None:
     pipeline, white = tiny_models.pipeline(), torch.ones(128, 128)
-    for how, said in (("finetuned", "emoji-inpaint"), ("guessed", "replace or finetuned")):
+    for method, said in (("finetuned", "emoji-inpaint"), ("guessed", "replace or finetuned")):
         with pytest.raises(Dalle2EduError, match=said) as caught:
-            pipeline.inpaint(torch.zeros(3, 128, 128), white, "a cat", how=how, **FEW)  # type: ignore[arg-type]
+            inpaint(pipeline, torch.zeros(3, 128, 128), white, "a cat", method=method, **FEW)
         assert "\n" not in str(caught.value)

@@ -18,7 +18,7 @@ from dalle2_edu import zoo
 from dalle2_edu.data.domains import pick_domain
 from dalle2_edu.errors import Dalle2EduError
 from dalle2_edu.text2image.clip import Clip, without_padding
-from dalle2_edu.unclip.pipeline import UnCLIP
+from dalle2_edu.unclip.pipeline import Stages, UnCLIP
 from dalle2_edu.unclip.prior import DiffusionPrior, nearest_to_text
 
 STEPS = {"prior_steps": 3, "decoder_steps": 3, "upsampler_steps": 2}
@@ -36,6 +36,10 @@ def unclip() -> UnCLIP:
 
 def draw(unclip: UnCLIP, prompts: list[str], **settings: Any) -> Any:
     return unclip.text_to_image(prompts, **{**STEPS, "progress": False, **settings})
+
+
+def stages_of(unclip: UnCLIP, prompts: list[str], **settings: Any) -> Stages:
+    return unclip.stages(prompts, **{**STEPS, "progress": False, **settings})
 
 
 def furthest(a: Tensor, b: Tensor) -> float:
@@ -59,15 +63,15 @@ def test_one_seed_is_for_all_pictures(unclip: UnCLIP) -> None:
 
 
 def test_more_steps_in_one_stage_leave_the_noise_of_the_others(unclip: UnCLIP) -> None:
-    few = draw(unclip, ["rocket"], return_stages=True)
-    more = draw(unclip, ["rocket"], return_stages=True, upsampler_steps=4)
+    few = stages_of(unclip, ["rocket"])
+    more = stages_of(unclip, ["rocket"], upsampler_steps=4)
     assert torch.equal(few.candidates, more.candidates)
     assert torch.equal(few.pictures[0], more.pictures[0])
     assert not torch.equal(few.images, more.images)
 
 
 def test_stages_hold_everything_between(unclip: UnCLIP) -> None:
-    stages = draw(unclip, ["rocket", "火箭"], return_stages=True)
+    stages = stages_of(unclip, ["rocket", "火箭"])
     assert stages.prompts == ["rocket", "火箭"]
     assert ["".join(pieces) for pieces in stages.pieces] == stages.prompts
     assert stages.candidates.shape == (2, 2, tiny_models.DIM)
@@ -81,8 +85,7 @@ def test_stages_hold_everything_between(unclip: UnCLIP) -> None:
 
 def test_guidance_changes_the_decoder_alone(unclip: UnCLIP) -> None:
     plain, guided = (
-        draw(unclip, ["rocket"], return_stages=True, guidance_scale=scale)
-        for scale in (1.0, 4.0)
+        stages_of(unclip, ["rocket"], guidance_scale=scale) for scale in (1.0, 4.0)
     )
     assert torch.equal(plain.image_emb, guided.image_emb)
     assert furthest(plain.pictures[0], guided.pictures[0]) > 1e-3
@@ -107,10 +110,9 @@ def test_callback_sees_every_step_of_every_stage(unclip: UnCLIP) -> None:
 
 def test_the_last_guess_of_each_stage_is_its_result(unclip: UnCLIP) -> None:
     last: dict[str, Tensor] = {}
-    stages = draw(
+    stages = stages_of(
         unclip,
         ["rocket"],
-        return_stages=True,
         callback=lambda stage, _, guess: last.update({stage: guess}),
     )
     prior = unclip.prior.unstandardise(
@@ -134,10 +136,13 @@ def test_progress_can_be_turned_off(unclip: UnCLIP, capfd: pytest.CaptureFixture
 @pytest.mark.parametrize(
     ("prompts", "seed", "said"),
     [
-        ([], 0, "empty"),
+        ([], 0, "prompt"),
         (["rocket", " \t"], 0, "empty"),
         ("rocket", 0, "list"),
         (["rocket", "cat"], [1, 2, 3], "2 prompts"),
+        (["rocket"], None, "A seed is a whole number.*None"),
+        (["rocket"], 1.5, "A seed is a whole number.*1.5"),
+        (["rocket"], [1.5], "A seed is a whole number"),
     ],
 )
 def test_what_cannot_be_drawn_is_refused(
@@ -145,6 +150,25 @@ def test_what_cannot_be_drawn_is_refused(
 ) -> None:
     with pytest.raises(Dalle2EduError, match=said):
         draw(unclip, prompts, seed=seed)
+
+
+@pytest.mark.parametrize("name", ["prior_steps", "decoder_steps", "upsampler_steps"])
+@pytest.mark.parametrize("steps", [0, -3, 1001, 2.5, True])
+def test_steps_that_there_cannot_be_are_refused_by_their_name(
+    unclip: UnCLIP, name: str, steps: Any
+) -> None:
+    with pytest.raises(Dalle2EduError, match=f"{name} must be .* from 1 to 1000"):
+        draw(unclip, ["rocket"], **{name: steps})
+
+
+def test_guidance_that_is_no_number_is_refused(unclip: UnCLIP) -> None:
+    with pytest.raises(Dalle2EduError, match="finite"):
+        draw(unclip, ["rocket"], guidance_scale=float("nan"))
+
+
+def test_a_device_that_is_not_there_is_refused() -> None:
+    with pytest.raises(Dalle2EduError, match="device 'cuda:99'"):
+        UnCLIP.from_zoo("emoji", device="cuda:99")
 
 
 def test_unknown_domain_lists_the_known_ones() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -40,15 +41,14 @@ def test_the_answer_is_the_texts_alone_and_standardised() -> None:
 def test_a_rival_stands_in_for_the_diffusion_prior(rival: Any) -> None:
     unclip = tiny_models.pipeline()
     unclip.prior = rival()
-    stages = unclip.text_to_image(["rocket", "rocket"], seed=[1, 2], return_stages=True, **FEW)
+    stages = unclip.stages(["rocket", "rocket"], seed=[1, 2], **FEW)
     assert stages.candidates.shape == (2, 1, tiny_models.DIM)
     assert stages.images.shape == (2, 3, 128, 128)
     assert torch.equal(stages.image_emb[0], stages.image_emb[1]) == (
         rival is regression
     )  # a regression draws nothing
-    guided = unclip.text_to_image(
-        ["rocket"], seed=1, prior_guidance=30.0, return_stages=True, **FEW
-    )
+    unclip.prior_stage = replace(unclip.prior_stage, guidance_scale=30.0)
+    guided = unclip.stages(["rocket"], seed=1, **FEW)
     assert not torch.allclose(guided.image_emb, stages.image_emb[:1])
     with pytest.raises(Dalle2EduError, match="Only the diffusion prior"):
         unclip.analytic_prior(torch.zeros(1, tiny_models.DIM), ["a cat"])
@@ -56,12 +56,11 @@ def test_a_rival_stands_in_for_the_diffusion_prior(rival: Any) -> None:
 
 def test_the_diffusion_prior_can_be_guided() -> None:
     unclip = tiny_models.pipeline()
-    plain, same, guided = (
-        unclip.text_to_image(
-            ["rocket"], prior_guidance=scale, return_stages=True, **FEW
-        ).candidates
-        for scale in (1.0, 1 + 1e-9, 5.0)
-    )
+    drawn = []
+    for scale in (1.0, 1 + 1e-9, 5.0):
+        unclip.prior_stage = replace(unclip.prior_stage, guidance_scale=scale)
+        drawn.append(unclip.stages(["rocket"], **FEW).candidates)
+    plain, same, guided = drawn
     torch.testing.assert_close(same, plain, rtol=0, atol=1e-4)
     assert not torch.allclose(guided, plain, atol=1e-3)
 

@@ -23,6 +23,7 @@ from dalle2_edu.unclip.upsampler import (
     to_detail,
     upsample,
     upsampler_diffusion,
+    upsampler_stage,
 )
 
 
@@ -96,10 +97,10 @@ def test_detail_is_what_the_small_picture_lacks() -> None:
 def test_a_stage_doubles_the_picture_and_stays_in_range() -> None:
     upsampler = awake(Upsampler(upsampler_config(64)))
     low_res, seen = torch.rand(2, 3, 16, 16) * 2 - 1, []
-    diffusion = upsampler_diffusion(upsampler.config).respace(3)
+    stage = upsampler_stage(upsampler.config).changed(steps=3)
     noise = SeededNoise([1, 2])
     drawn = upsample(
-        upsampler, diffusion, low_res, noise, callback=lambda step, *_: seen.append(step)
+        upsampler, stage, low_res, noise, callback=lambda step, *_: seen.append(step)
     )
     assert drawn.shape == (2, 3, 32, 32)
     assert drawn.abs().max() <= 1
