@@ -228,6 +228,7 @@ def _read_weights(file: Path, expected: str) -> dict[str, Tensor]:
             f"The weights {file} are not those of their card: SHA-256 is {found}, the card says"
             f" {expected}. Restore the file, or publish it again."
         )
+    _loaded[f"{file.parent.name}/{file.stem}"] = found
     try:
         return tensors_from_bytes(content)
     except SafetensorError as error:
@@ -257,6 +258,16 @@ def _check_fit(module: nn.Module, tensors: dict[str, Tensor], file: Path) -> Non
 
 def _shape(shapes: dict[str, tuple[int, ...]], name: str) -> str:
     return str(shapes[name]) if name in shapes else "absent"
+
+
+_loaded: dict[str, str] = {}  # "emoji/prior" -> SHA-256, of this process
+
+
+def loaded() -> dict[str, str]:
+    """The parts loaded so far, "emoji/prior" -> SHA-256: a notebook's page keeps it, so that a
+    page that shows weights of yesterday is found out.
+    """
+    return dict(sorted(_loaded.items()))
 
 
 # --- one CLIP for all -------------------------------------------------------------------------
