@@ -28,7 +28,7 @@ $(foreach name,$(call typed,PROMPT) $(call typed,LANGUAGE) DOMAIN SEED OUT TIER 
   $(eval $(call hand_over,$(name))))
 
 .DEFAULT_GOAL := help
-.PHONY: help book slides draw test bench style-report lab notebooks sync handouts zoo clean
+.PHONY: help book slides draw test bench style-report lab notebooks notebooks-stale sync handouts zoo clean
 
 help:  ## what you can type
 	@echo 'make book                   build the book in both languages, show it on http://localhost:8000/'
@@ -41,6 +41,7 @@ help:  ## what you can type
 	@echo 'make style-report           how the package reads, in numbers: comments, lengths, density'
 	@echo 'make lab                    open the notebooks in JupyterLab'
 	@echo 'make notebooks              run the chapters and store what they show: CHAPTER=07 LANGUAGE=en|zh TIER=cpu'
+	@echo 'make notebooks-stale        which stored chapters were run with an older package'
 	@echo 'make sync                   carry code between the English and the Chinese notebooks, name stale translations'
 	@echo '                            also: CHAPTER=07  FROM=en|zh  CONFIRM=07_ddpm:cell'
 	@echo 'make handouts               the chapters without solutions and outputs, into out/en and out/zh'
@@ -86,6 +87,10 @@ lab: $(VENV)/.installed-book
 
 notebooks: $(VENV)/.installed-book
 	@$(BIN)/python book/tools/run.py --tier "$$TYPED_TIER" --chapter "$$TYPED_CHAPTER" --language "$$TYPED_LANGUAGE"
+
+# Runs nothing: names the pages whose package or weights have changed since.
+notebooks-stale: $(VENV)/.installed-book
+	@$(BIN)/python book/tools/run.py --stale --chapter '$(CHAPTER)' --language '$(LANGUAGE_GIVEN)'
 
 sync: $(VENV)/.installed-book
 	@$(BIN)/python book/tools/sync.py --chapter "$$TYPED_CHAPTER" --confirm "$$TYPED_CONFIRM" \

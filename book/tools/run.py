@@ -3,17 +3,23 @@ and draw.
 
     make notebooks                                    # every chapter, both languages, cpu tier (minutes each)
     make notebooks CHAPTER=07 LANGUAGE=zh TIER=gpu
+    make notebooks-stale                              # which pages were run with another package
 
 A notebook that ran well gets its outputs and a stamp, `metadata.dalle2_edu.run`: tier, device,
-minutes, versions, commit of the code that ran, date, and a digest of the code cells, so that
-outputs of yesterday's code are found out. A notebook that raised an error, grew over 1 MB or
-printed a path of this machine keeps the file it had, and one line says why."""
+minutes, versions, commit of the code that ran, date, the number of claims that held, a digest
+of the code cells, the hashes of the zoo's weights that were loaded and digests of the package's
+files that were imported. Outputs of other code cells or of weights that have left the zoo fail a
+test; outputs of an older package are listed by `make notebooks-stale`.
+
+A notebook that raised an error, grew over 1 MB or printed a path of this machine keeps the file
+it had, and one line says why."""
 
 from __future__ import annotations
 
 import argparse
 import base64
 import datetime
+import hashlib
 import io
 import json
 import os
@@ -42,6 +48,7 @@ from twins import (
     write,
 )
 
+from dalle2_edu import zoo
 from dalle2_edu.errors import Dalle2EduError
 
 TIERS = ("smoke", "cpu", "gpu")
@@ -55,7 +62,7 @@ KERNELSPEC = {"display_name": "Python 3", "language": "python", "name": "python3
 # Runs after the last cell, in the same kernel, and is not stored: what the chapter really ran
 # on.
 PROBE = """
-import importlib.metadata, json, os, platform
+import hashlib, importlib.metadata, json, os, pathlib, platform, sys
 device = getattr(globals().get("ch"), "device", "cpu")
 if str(device).startswith("cuda"):
     import torch
@@ -63,7 +70,19 @@ if str(device).startswith("cuda"):
 else:
     name = f"{device}, {os.cpu_count()} cores"
 versions = {package: importlib.metadata.version(package) for package in ("torch", "dalle2_edu")}
-print(json.dumps({"device": name, "versions": {"python": platform.python_version(), **versions}}))
+zoo = sys.modules.get("dalle2_edu.zoo")
+files = {
+    name: pathlib.Path(module.__file__).read_bytes()
+    for name, module in sorted(sys.modules.items())
+    if name.split(".")[0] == "dalle2_edu" and getattr(module, "__file__", None)
+}
+print(json.dumps({
+    "device": name,
+    "versions": {"python": platform.python_version(), **versions},
+    "claims": len(getattr(globals().get("ch"), "claims", [])),
+    "zoo": {part: found[:16] for part, found in zoo.loaded().items()} if zoo else {},
+    "package": {name: hashlib.sha256(text).hexdigest()[:16] for name, text in files.items()},
+}))
 """
 
 
@@ -170,6 +189,49 @@ def code_digest(notebook: NotebookNode) -> str:
     return digest(
         "\n\u0000".join(cell.source for cell in notebook.cells if cell.cell_type == "code")
     )
+
+
+# --- what a stamp is worth today ---------------------------------------------------------------
+
+
+def other_weights(stamp: dict[str, Any]) -> list[str]:
+    """Parts that a page shows and that are not, or no longer, in the zoo."""
+    in_zoo = {
+        f"{domain}/{part}": card.sha256[:16] for (domain, part), card in zoo.cards().items()
+    }
+    return [part for part, found in stamp.get("zoo", {}).items() if in_zoo.get(part) != found]
+
+
+def other_modules(stamp: dict[str, Any]) -> list[str]:
+    """Modules of the package that changed since the page was run."""
+    return [
+        name for name, found in stamp.get("package", {}).items() if module_digest(name) != found
+    ]
+
+
+def module_digest(name: str) -> str:
+    """The first 16 hexadecimal digits of a module's SHA-256; "" if it is gone."""
+    place = ROOT.joinpath(*name.split("."))
+    for file in (place.with_suffix(".py"), place / "__init__.py"):
+        if file.exists():
+            return hashlib.sha256(file.read_bytes()).hexdigest()[:16]
+    return ""
+
+
+def stale(folder: Path, language: Language, name: str) -> str:
+    """One line about a page that an older package made; "" if it is up to date."""
+    stamp = read(path_of(folder, language, name)).metadata.get("dalle2_edu", {}).get("run", {})
+    if not stamp.get("package"):
+        return f"{language}/{name}: no run is stored that says what it imported"
+    weights, changed = other_weights(stamp), other_modules(stamp)
+    parts = [f"other weights: {', '.join(weights)}"] if weights else []
+    parts += [f"changed since: {_some(changed)}"] if changed else []
+    return f"{language}/{name}, run on {stamp['date']}: {'; '.join(parts)}" if parts else ""
+
+
+def _some(names: list[str], most: int = 6) -> str:
+    rest = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + rest
 
 
 # --- what is stored ---------------------------------------------------------------------------
@@ -334,6 +396,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--chapter", default="", help="07 or 07_ddpm; all chapters if left out")
     parser.add_argument("--language", default="", help="en or zh; both if left out")
     parser.add_argument("--tier", default="cpu", help="smoke, cpu or gpu")
+    parser.add_argument(
+        "--stale", action="store_true", help="run nothing; list the pages of an older package"
+    )
     parser.add_argument("--folder", type=Path, default=NOTEBOOKS, help=argparse.SUPPRESS)
     given = parser.parse_args(arguments)
     try:
@@ -356,6 +421,15 @@ def main(arguments: list[str] | None = None) -> int:
         for language in LANGUAGES
         if given.language in ("", language)
     ]
+    if given.stale:
+        lines = [
+            line for name, language in jobs if (line := stale(given.folder, language, name))
+        ]
+        print(
+            "\n".join(lines)
+            or "Every page was run with the package and the weights as they are."
+        )
+        return 0
     failed = [job for job in jobs if not _job(given.folder, *job, given.tier)]
     return 1 if failed else 0
 

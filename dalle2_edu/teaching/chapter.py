@@ -3,18 +3,23 @@
 The tier (environment variable `DALLE2_EDU_TIER`) says how much computing a reader can spend:
 "smoke" takes seconds and only shows that the code runs, "cpu" (the default) minutes on two
 cores, "gpu" needs a GPU. A chapter takes its numbers by tier: `ch.pick(smoke=2, cpu=300,
-gpu=3000)`."""
+gpu=3000)`.
 
+A sentence of the text that reads a number or a figure is held to it by the cell that measured
+it: `ch.claim("hides-read", 300 < ratio < 500)`. The name is the id of the text cell."""
+
+import json
 import os
 import random
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
 
 import numpy as np
 import torch
+from torch import Tensor
 
 import dalle2_edu
 from dalle2_edu.errors import Dalle2EduError
@@ -36,6 +41,8 @@ class Chapter:
     tier: str
     language: str
     device: torch.device
+    # every claim so far: the text cell's id, and whether all its conditions held
+    claims: list[tuple[str, bool]] = field(default_factory=list, compare=False)
 
     def pick(self, smoke: T, cpu: T, gpu: T | None = None) -> T:
         """The tier's value; a chapter that gains nothing from a GPU leaves `gpu` out and gets
@@ -43,6 +50,87 @@ class Chapter:
         """
         by_tier = {"smoke": smoke, "cpu": cpu, "gpu": cpu if gpu is None else gpu}
         return by_tier[self.tier]
+
+    def claim(self, cell_id: str, *conditions: bool | np.bool_ | Tensor) -> None:
+        """Holds the text cell `cell_id` to what this cell measured.
+
+        conditions: what must be true for the text to be right; a bool, a NumPy bool or a tensor
+        with one truth value each. At the smoke tier a claim is only counted: few steps show
+        nothing. Raises Dalle2EduError where a condition is something else, and at the cpu and
+        gpu tiers where one is false."""
+        held = [truth(condition, cell_id) for condition in conditions]
+        if not held:
+            raise Dalle2EduError(
+                words(
+                    f'claim("{cell_id}") has no condition: say what must be true',
+                    f'claim("{cell_id}") 没有条件：请写明什么必须成立',
+                )
+            )
+        self.claims.append((cell_id, all(held)))
+        if self.tier != "smoke" and not all(held):
+            raise Dalle2EduError(broken_claim(cell_id, held, self))
+
+
+# --- Claims -----------------------------------------------------------------------------------
+
+
+def truth(condition: Any, cell_id: str) -> bool:
+    """A condition as a bool; raises Dalle2EduError for what is no single truth value.
+
+    A plain number is refused: `claim("x", ratio)` would hold for every ratio but 0."""
+    if isinstance(condition, bool | np.bool_):
+        return bool(condition)
+    if isinstance(condition, Tensor) and condition.ndim == 0 and condition.dtype == torch.bool:
+        return bool(condition)
+    shape = getattr(condition, "shape", None)
+    shown = type(condition).__name__ + (f" {tuple(shape)}" if shape is not None else "")
+    raise Dalle2EduError(
+        words(
+            f'claim("{cell_id}") takes single truth values, not a {shown}: compare, and use'
+            " .all() or .any() for many values",
+            f'claim("{cell_id}") 的条件必须是单个真值，而这里是 {shown}：请写成比较式，'
+            "多个值请用 .all() 或 .any()",
+        )
+    )
+
+
+def broken_claim(cell_id: str, held: list[bool], here: Chapter) -> str:
+    """One line: which sentence, which of its conditions, what to do."""
+    place = held.index(False) + 1
+    start = first_words(text_of(cell_id, here)) or cell_id
+    return words(
+        f'the text says more than this run shows: cell "{cell_id}" ("{start}"), condition'
+        f" {place} of {len(held)} is false. Mend the experiment or the sentence.",
+        f"正文说的超出了这次运行的结果：单元“{cell_id}”（“{start}”），"
+        f"{len(held)} 个条件中的第 {place} 个不成立。请改正实验或改正这句话。",
+    )
+
+
+def text_of(cell_id: str, here: Chapter) -> str:
+    """The text cell of this id in the reader's notebook; "" where the notebook isn't found."""
+    folder = PACKAGE.parent / "notebooks" / here.language
+    for path in folder.glob(f"{here.number}_*.ipynb"):
+        for cell in cells_of(path):
+            if cell.get("id") == cell_id:
+                return "".join(cell.get("source", ""))
+    return ""
+
+
+def cells_of(path: Path) -> Iterator[dict[str, Any]]:
+    """The cells of a notebook; none of a file that can't be read (it is being saved, say)."""
+    try:
+        yield from json.loads(path.read_text(encoding="utf-8"))["cells"]
+    except (OSError, ValueError, KeyError):
+        return
+
+
+def first_words(text: str, most: int = 60) -> str:
+    """The beginning of a text in one line."""
+    line = " ".join(text.split())
+    return line if len(line) <= most else line[:most].rstrip() + " …"
+
+
+# --- Where we are -----------------------------------------------------------------------------
 
 
 def chapter(number: str, seed: int = 0) -> Chapter:

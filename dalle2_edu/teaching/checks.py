@@ -13,7 +13,7 @@ make, each with its diagnosis. A chapter's exercises are the names in
 
 `check` runs the answer on every case and prints one of: right; not answered yet; what is wrong.
 An answer that equals a known mistake's on all cases gets that mistake's diagnosis. Whatever a
-student's function does, `check` does not raise. Random numbers are seeded alike for answer and
+student's function does or returns, `check` does not raise. Random numbers are seeded alike for answer and
 reference, so a function that draws noise can be checked too."""
 
 from __future__ import annotations
@@ -33,6 +33,9 @@ from dalle2_edu.errors import Dalle2EduError
 from dalle2_edu.teaching.words import Words, words
 
 EXERCISES = "dalle2_edu.teaching.exercises"
+# `exit()` and a KeyboardInterrupt raised by the student's own code are no errors to Python
+STOPS = (Exception, SystemExit, KeyboardInterrupt)
+ZERO = 1e-6  # what counts as 0 where exactly 0 is expected
 Case = tuple[Any, ...]
 
 
@@ -48,8 +51,8 @@ class Mistake:
 class Exercise:
     """A task with its reference solution, the cases to try, known mistakes, and a hint.
 
-    tolerance: how far a number may be off, relative to the largest expected one (and absolute
-    below 1)."""
+    tolerance: how far a number may be off, relative to the largest expected one of its tensor.
+    Where only zeros are expected, 1e-6 in absolute numbers."""
 
     reference: Callable[..., Any]
     cases: Callable[[], Sequence[Case]]
@@ -102,13 +105,32 @@ def verdict(exercise: Exercise, answer: Any) -> str:
     for seed, case in enumerate(cases):
         try:
             given.append(run(answer, case, seed))
-        except Exception as error:  # whatever a student's code raises is told, not raised
+        except STOPS as error:  # whatever a student's code raises is told, not raised
             return broken(error, case)
     if unanswered(given, expected):
-        return words("Not answered yet.", "还没有作答。")
+        return words(
+            "○ Your turn: write your answer in place of the `...`, then run this cell again.",
+            "○ 轮到你了：把 `...` 换成你的答案，再运行本单元。",
+        )
+    try:
+        return judged(exercise, answer, cases, given, expected)
+    except STOPS as error:  # an object that can't even be compared: its == or __str__ fails
+        return broken(error, ())
+
+
+def judged(
+    exercise: Exercise,
+    answer: Any,
+    cases: Sequence[Case],
+    given: Sequence[Any],
+    expected: Sequence[Any],
+) -> str:
+    """The verdict on values that came back."""
     for case, got, wanted in zip(cases, given, expected, strict=True):
-        if said := difference(got, wanted, exercise.tolerance):
-            return f"✗ {known_mistake(exercise, cases, given) or hinted(said, exercise)}{for_case(case)}"
+        said = difference(got, wanted, exercise.tolerance)
+        if said is not None:
+            told = known_mistake(exercise, cases, given) or hinted(said, exercise)
+            return f"✗ {told}{for_case(case)}"
     return right(answer, cases)
 
 
@@ -137,19 +159,27 @@ def unanswered(given: Sequence[Any], expected: Sequence[Any]) -> bool:
     return all(blank) and not all(value is None for value in expected)
 
 
-def broken(error: Exception, case: Case) -> str:
+def broken(error: BaseException, case: Case) -> str:
     """What to say of an answer that stopped with an error."""
-    message = " ".join(str(error).split())[:300]
+    message = message_of(error)
     if "ellipsis" in message:  # the stub's `...` was used as if it were a number
         return words(
-            "Not answered yet: there is still a `...` in it.",
-            "还没有作答完：里面还留着 `...`。",
+            "○ Your turn: there is still a `...` in it.",
+            "○ 轮到你了：里面还留着 `...`。",
         )
     kind = type(error).__name__
     said = words(
         f"Your function stopped with {kind}: {message}", f"你的函数抛出异常 {kind}：{message}"
     )
     return f"✗ {said}{for_case(case)}"
+
+
+def message_of(error: BaseException) -> str:
+    """An error's message in one line of at most 300 letters; "" if it can't tell its own."""
+    try:
+        return " ".join(str(error).split())[:300]
+    except STOPS:
+        return ""
 
 
 def right(answer: Any, cases: Sequence[Case]) -> str:
@@ -169,8 +199,11 @@ def right(answer: Any, cases: Sequence[Case]) -> str:
 def changes_arguments(answer: Callable[..., Any], case: Case) -> bool:
     """Whether the arguments are others after the call."""
     used = fresh(case)
-    with torch.random.fork_rng(devices=[]):
-        answer(*used)
+    try:
+        with torch.random.fork_rng(devices=[]):
+            answer(*used)
+    except STOPS:  # right once, broken when called again: it counts its calls, say
+        return True
     return difference(plain(used), plain(case), 0.0) is not None
 
 
@@ -194,9 +227,7 @@ def known_mistake(
     for mistake in exercise.mistakes:
         try:
             wrong = [run(mistake.wrong, case, seed) for seed, case in enumerate(cases)]
-        except (
-            Exception
-        ):  # a mistake that stops on some case is not this one: the answer did not
+        except STOPS:  # a mistake that stops on some case is not this one: the answer did not
             continue
         if all(
             difference(a, b, exercise.tolerance) is None
@@ -225,11 +256,14 @@ def for_case(case: Case) -> str:
 def brief(value: Any) -> str:
     """A value in a few letters: small ones as they are, large tensors by their shape."""
     if isinstance(value, Tensor):
-        if value.numel() > 6:
+        if value.numel() > 6 or value.is_meta:
             return f"tensor{tuple(value.shape)}"
         value = value.tolist()
         value = round(value, 4) if isinstance(value, float) else value
-    text = repr(value)
+    try:
+        text = " ".join(repr(value).split())
+    except STOPS:  # a number of over 4,300 digits, an object whose repr fails
+        text = a_kind(value).strip()
     return text if len(text) <= 60 else text[:57] + "..."
 
 
@@ -254,9 +288,11 @@ def difference(given: Any, expected: Any, tolerance: float) -> str | None:
                 f"返回了 {len(given)} 项，应为 {len(expected)} 项。",
             )
         return in_parts(dict(enumerate(given)), dict(enumerate(expected)), tolerance)
-    if is_numeric(expected) and is_numeric(given):
-        return in_numbers(torch.as_tensor(given), torch.as_tensor(expected), tolerance)
-    if type(given) is not type(expected):
+    if is_numeric(expected):
+        numbers = as_numbers(given)
+        if numbers is not None:
+            return in_numbers(numbers, torch.as_tensor(expected), tolerance)
+    if type(given) is not type(expected) or is_numeric(expected):
         return words(
             f"This is {a_kind(given)}; {a_kind(expected)} is wanted.",
             f"返回的是{a_kind(given)}，应为{a_kind(expected)}。",
@@ -290,13 +326,34 @@ def is_numeric(value: Any) -> bool:
     return isinstance(value, bool | int | float | complex | Tensor | np.ndarray | np.generic)
 
 
+def as_numbers(value: Any) -> Tensor | None:
+    """A number or array as a tensor; None for what holds no numbers that can be looked at.
+
+    Arrays of objects, texts and dates are none, nor is a tensor on PyTorch's "meta" device,
+    which has a shape and no values, nor an integer beyond a float's range."""
+    if not is_numeric(value) or (isinstance(value, Tensor) and value.is_meta):
+        return None
+    try:
+        numbers = torch.as_tensor(value)
+        numbers = numbers.dequantize() if numbers.is_quantized else numbers
+        return numbers.to_dense() if numbers.layout != torch.strided else numbers
+    except (TypeError, ValueError, OverflowError, RuntimeError):
+        return None
+
+
 def a_kind(value: Any) -> str:
     """What a value is, with its article."""
     if value is None:
         return words("nothing (None)", "空值（None）")
-    if is_numeric(value):
+    if isinstance(value, Tensor) and value.is_meta:
+        return words("a tensor without values (device meta)", "没有数值的张量（meta 设备）")
+    if as_numbers(value) is not None:
         return words("a number or tensor", "数或张量")
+    if isinstance(value, int):
+        return words("a whole number beyond all bounds", "大得无法比较的整数")
     name = type(value).__name__
+    if isinstance(value, np.ndarray):
+        name = f"{name} of {value.dtype}"
     return words(f"{'an' if name[0] in 'aeiou' else 'a'} {name}", f" {name} ")
 
 
@@ -324,14 +381,21 @@ def in_numbers(given: Tensor, expected: Tensor, tolerance: float) -> str | None:
             f"These are {kinds[0]} ({given.dtype}); {kinds[1]} ({expected.dtype}) are wanted.",  # fmt: skip
             f"这些是{kinds[0]}（{given.dtype}），应为{kinds[1]}（{expected.dtype}）。",
         )
-    given, expected = given.detach().cpu().double(), expected.detach().cpu().double()
+    precise = torch.complex128 if expected.is_complex() or given.is_complex() else torch.float64
+    given, expected = (each.detach().cpu().to(precise) for each in (given, expected))
     off = (given - expected).abs()
-    allowed = tolerance * max(
-        1.0,
-        float(expected[expected.isfinite()].abs().max()) if expected.isfinite().any() else 1.0,
-    )
-    same = (off <= allowed) | (given == expected) | (given.isnan() & expected.isnan())
+    same = (off <= allowed(expected, tolerance)) | (given == expected)
+    same |= given.isnan() & expected.isnan()
     return None if bool(same.all()) else in_values(given, expected, off.masked_fill(same, 0))
+
+
+def allowed(expected: Tensor, tolerance: float) -> float:
+    """How far a value may be off: a share of the largest expected one, so that an answer that
+    is tiny everywhere has to be right as well.
+    """
+    finite = expected[expected.isfinite()]
+    largest = float(finite.abs().max()) if finite.numel() else 0.0
+    return tolerance * largest if largest > 0 else min(tolerance, ZERO)
 
 
 def in_values(given: Tensor, expected: Tensor, off: Tensor) -> str:
@@ -345,7 +409,8 @@ def in_values(given: Tensor, expected: Tensor, off: Tensor) -> str:
     place = int(off.flatten().nan_to_num(nan=torch.inf).argmax())
     index = [int(i) for i in np.unravel_index(place, given.shape)]
     where = words(f" at {index}", f"（位置 {index}）") if given.ndim else ""
-    a, b = f"{float(given.flatten()[place]):.6g}", f"{float(expected.flatten()[place]):.6g}"
+    a = f"{given.flatten()[place].item():.6g}"
+    b = f"{expected.flatten()[place].item():.6g}"
     return pattern(given, expected) + words(
         f"{a} came back{where}, {b} is right.", f"得到 {a}{where}，应为 {b}。"
     )
@@ -355,7 +420,7 @@ def pattern(given: Tensor, expected: Tensor) -> str:
     """A sentence if all values are off by one sign, one factor or one difference; ""
     otherwise.
     """
-    if given.numel() < 2:
+    if given.numel() < 2 or given.is_complex() or expected.is_complex():
         return ""
     scale = float(expected.abs().max()) or 1.0
     if bool(((given + expected).abs() <= 1e-4 * scale).all()):

@@ -229,6 +229,7 @@ def _read_weights(file: Path, expected: str) -> dict[str, Tensor]:
             f"The weights {file} are not those of their card: SHA-256 is {found}, the card says"
             f" {expected}. Restore the file, or publish it again."
         )
+    _loaded[f"{file.parent.name}/{file.stem}"] = found
     try:
         return tensors_from_bytes(content)
     except SafetensorError as error:
@@ -332,6 +333,16 @@ def _kind(tensor: Tensor) -> str:
 
 def _shape(tensors: Mapping[str, Tensor], name: str) -> str:
     return str(tuple(tensors[name].shape)) if name in tensors else "absent"
+
+
+_loaded: dict[str, str] = {}  # "emoji/prior" -> SHA-256, of this process
+
+
+def loaded() -> dict[str, str]:
+    """The parts loaded so far, "emoji/prior" -> SHA-256: a notebook's page keeps it, so that a
+    page that shows weights of yesterday is found out.
+    """
+    return dict(sorted(_loaded.items()))
 
 
 # --- one CLIP for all -------------------------------------------------------------------------

@@ -54,13 +54,22 @@ def test_the_outputs_are_of_a_whole_run_of_this_code(
     notebook = load(language, name)
     stamp = notebook.metadata.get("dalle2_edu", {}).get("run", {})
     assert stamp.get("tier") in ("cpu", "gpu"), RUN_IT.format(name)
-    assert {"device", "minutes", "versions", "commit", "date"} <= stamp.keys()
+    assert {"device", "minutes", "versions", "commit", "date", "zoo", "package"} <= stamp.keys()
     assert set(stamp["versions"]) == {"python", "torch", "dalle2_edu"}
     assert stamp["code"] == run.code_digest(notebook), (
         f"the code changed since the outputs were stored; {RUN_IT.format(name)}"
     )
     counts = [cell.execution_count for cell in code_cells(notebook)]
     assert counts == list(range(1, len(counts) + 1)), RUN_IT.format(name)
+
+
+@each_notebook
+def test_the_outputs_show_weights_that_are_in_the_zoo(
+    language: twins.Language, name: str
+) -> None:
+    """New weights, old pictures: such a page tells of a model that nobody can load."""
+    stamp = load(language, name).metadata.get("dalle2_edu", {}).get("run", {})
+    assert run.other_weights(stamp) == [], RUN_IT.format(name)
 
 
 @each_notebook

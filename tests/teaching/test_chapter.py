@@ -1,6 +1,9 @@
 """A chapter's first line, and its lines for readers whose machine is not as it should be."""
 
+import json
+
 import matplotlib as mpl
+import numpy as np
 import pytest
 import torch
 
@@ -77,3 +80,63 @@ def test_a_missing_font_is_told_in_one_line(tmp_path, monkeypatch, capsys):
     chapter("07")
     said = capsys.readouterr().out.splitlines()
     assert len(said) == 2 and "gone.otf is missing" in said[0] and "install" in said[0]
+
+
+# --- Claims -----------------------------------------------------------------------------------
+
+
+def at_tier(tier, monkeypatch):
+    monkeypatch.setenv("DALLE2_EDU_TIER", tier)
+    return chapter("07")
+
+
+@pytest.mark.parametrize("yes", [True, np.bool_(True), torch.tensor(True)])
+def test_a_claim_that_holds_says_nothing(yes, monkeypatch, capsys):
+    here = at_tier("cpu", monkeypatch)
+    capsys.readouterr()
+    here.claim("walk-read", yes, 1 < 2)
+    assert here.claims == [("walk-read", True)]
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("no", [False, np.bool_(False), torch.tensor(False)])
+@pytest.mark.parametrize(
+    ("lang", "said"), [("en", "condition 2 of 2 is false"), ("zh", "第 2 个不成立")]
+)
+def test_a_claim_that_fails_names_its_sentence(no, lang, said, monkeypatch):
+    monkeypatch.setenv("DALLE2_EDU_LANG", lang)
+    here = at_tier("cpu", monkeypatch)
+    [path] = (PACKAGE.parent / "notebooks" / lang).glob("07_*.ipynb")
+    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    [text] = [cell["source"] for cell in cells if cell["id"] == "walk-read"]
+    with pytest.raises(Dalle2EduError, match=said) as error:
+        here.claim("walk-read", True, no)
+    assert "walk-read" in str(error.value) and "\n" not in str(error.value)
+    assert "".join(text)[:20] in str(error.value)
+    assert here.claims == [("walk-read", False)]
+
+
+def test_at_the_smoke_tier_a_claim_is_counted_only(monkeypatch):
+    here = at_tier("smoke", monkeypatch)
+    here.claim("walk-read", False)
+    here.claim("walk-read", True)
+    assert here.claims == [("walk-read", False), ("walk-read", True)]
+
+
+@pytest.mark.parametrize(
+    "what", [1, 0.5, None, "yes", torch.tensor(0.5), torch.tensor([True]), np.array([True, False])]
+)
+def test_a_claim_takes_truth_values_only(what, monkeypatch):
+    here = at_tier("smoke", monkeypatch)
+    with pytest.raises(Dalle2EduError, match="truth value") as error:
+        here.claim("walk-read", True, what)
+    assert "\n" not in str(error.value) and here.claims == []
+    with pytest.raises(Dalle2EduError, match="no condition"):
+        here.claim("walk-read")
+
+
+def test_a_claim_outside_the_repository_names_the_cell(tmp_path, monkeypatch):
+    monkeypatch.setattr("dalle2_edu.teaching.chapter.PACKAGE", tmp_path / "dalle2_edu")
+    here = at_tier("cpu", monkeypatch)
+    with pytest.raises(Dalle2EduError, match="walk-read"):
+        here.claim("walk-read", False)

@@ -3,6 +3,7 @@
 import sys
 from types import ModuleType
 
+import numpy as np
 import pytest
 import torch
 
@@ -50,7 +51,7 @@ def test_double_precision_is_right():
 
 @pytest.mark.parametrize("stub", [lambda x: None, lambda x: ..., lambda x: ... * x])
 def test_not_answered_yet(stub, lang):
-    assert said(stub).startswith({"en": "Not answered yet", "zh": "还没有作答"}[lang])
+    assert said(stub).startswith({"en": "○ Your turn", "zh": "○ 轮到你了"}[lang])
 
 
 def test_a_known_mistake_gets_its_diagnosis(lang):
@@ -107,6 +108,71 @@ def test_what_differs_is_told_with_the_hint(answer, en, zh, lang):
     text = said(answer)
     assert {"en": en, "zh": zh}[lang] in text and text.startswith("✗")
     assert {"en": "Hint: divide by 2.", "zh": "提示：除以 2。"}[lang] in text
+
+
+class UnspeakableError(Exception):
+    def __str__(self):
+        raise RuntimeError("an error that can't tell its own message")
+
+
+class Touchy:
+    def __eq__(self, other):
+        raise ValueError("don't compare me")
+
+
+def raises(error):
+    def answer(x):
+        raise error
+
+    return answer
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        lambda x: np.array([object(), None, 1], dtype=object),
+        lambda x: np.array(["a", "b", "c"]),
+        lambda x: np.array(["2026-01-01"] * 3, dtype="datetime64[D]"),
+        lambda x: 10**400,
+        lambda x: torch.empty(3, device="meta"),
+        lambda x: torch.eye(3).to_sparse(),
+        lambda x: torch.view_as_complex(torch.ones(3, 2)),
+        lambda x: Touchy(),
+        raises(UnspeakableError()),
+        raises(SystemExit(1)),
+        raises(KeyboardInterrupt()),
+    ],
+)
+def test_whatever_comes_back_it_does_not_raise(answer):
+    assert said(answer).startswith("✗")
+
+
+def test_strange_objects_where_a_text_is_wanted():
+    text = Exercise(reference=lambda: "a", cases=lambda: [()])
+    for strange in (Touchy(), np.array([object()], dtype=object), 10**400, ["a"]):
+        assert said(strange, text).startswith("✗")
+
+
+def test_an_answer_that_stops_when_it_is_called_again():
+    calls = []
+
+    def once(x):
+        calls.append(x)
+        if len(calls) > 2:
+            raise SystemExit
+        return x / 2
+
+    assert said(once).startswith("✓")
+
+
+def test_small_numbers_have_to_be_right_too():
+    """Values of 1e-4 must not hide under an absolute tolerance."""
+    small = Exercise(reference=lambda: torch.tensor([2e-4, 5e-4]), cases=lambda: [()])
+    assert said(torch.tensor([2e-4, 5e-4 * (1 + 1e-5)]), small).startswith("✓")
+    assert said(torch.tensor([2e-4, 4.9e-4]), small).startswith("✗")
+    nothing = Exercise(reference=lambda: torch.zeros(2), cases=lambda: [()])
+    assert said(torch.full((2,), 1e-8), nothing).startswith("✓")
+    assert said(torch.full((2,), 1e-5), nothing).startswith("✗")
 
 
 def test_changing_the_arguments_in_place_is_told(lang):

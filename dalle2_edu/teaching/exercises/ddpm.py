@@ -481,6 +481,12 @@ def _variance_for_deviation(
     return _step_with(betas[t - 1] if t > 1 else betas.new_zeros(()), x_t, eps, betas, t, z)
 
 
+def _small_variance(x_t: Tensor, eps: Tensor, betas: Tensor, t: int, z: Tensor) -> Tensor:
+    abar, abar_before = _abars(betas)[0], _abars(betas)[1]
+    tilde = betas * (1 - abar_before) / (1 - abar)
+    return _step_with(tilde[t - 1].sqrt(), x_t, eps, betas, t, z)
+
+
 def _all_noise_away(x_t: Tensor, eps: Tensor, betas: Tensor, t: int, z: Tensor) -> Tensor:
     abar, beta = _abars(betas)[0][t - 1], betas[t - 1]
     return (x_t - (1 - abar).sqrt() * eps) / (1 - beta).sqrt() + (
@@ -518,6 +524,16 @@ ancestral_step = Exercise(
                     " B of the clinic."
                 ),
                 zh="z 乘上了方差，应当乘标准差：这正是诊室里的病人 B。",
+            ),
+        ),
+        Mistake(
+            _small_variance,
+            Words(
+                en=(
+                    "That is sigma_t^2 = beta_tilde_t, the other of the two usual choices. This"
+                    " exercise asks for beta_t."
+                ),
+                zh="这是 sigma_t^2 = beta_tilde_t，两种常用取法中的另一种。本题要的是 beta_t。",
             ),
         ),
         Mistake(

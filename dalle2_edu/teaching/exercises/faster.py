@@ -210,13 +210,23 @@ between = Exercise(
             Words(
                 en=(
                     "The ends are right, but between them you mix the variances themselves. Mix"
-                    " their logarithms: near the clean picture beta is many times beta_tilde,"
-                    " and the log scale gives every size its share."
+                    " their logarithms: on short chains beta is many times beta_tilde at the"
+                    " first steps, and the log scale gives every size its share."
                 ),
                 zh=(
                     "两端是对的，但中间你混合的是方差本身。应当混合它们的对数："
-                    "靠近干净图片时 beta 是 beta_tilde 的许多倍，取对数才能照顾到各个量级。"
+                    "步数少时，最初几步的 beta 是 beta_tilde 的许多倍，取对数才能照顾到各个量级。"
                 ),
+            ),
+        ),
+        Mistake(
+            lambda raw, beta, beta_tilde: _between(raw.clamp(-1, 1), beta, beta_tilde),
+            Words(
+                en=(
+                    "Right between the bounds, but you cut v off at 0 and 1. Nothing stops the"
+                    " network there: v may leave [0, 1]."
+                ),
+                zh="两界之间是对的，但你把 v 截断在 0 和 1 了。网络并不受此限制：v 可以超出 [0, 1]。",
             ),
         ),
         Mistake(
@@ -271,6 +281,21 @@ sigma = Exercise(
                     " roots."
                 ),
                 zh="eta 缩放的是标准差，不是方差：它在根号外面。",
+            ),
+        ),
+        Mistake(
+            lambda eta, abar, abar_prev: (
+                eta * math.sqrt((1 - abar_prev) / (1 - abar)) * math.sqrt(1 - abar)
+            ),
+            Words(
+                en=(
+                    "The second root wants the step's own beta, 1 - abar / abar_prev. 1 - abar"
+                    " is the noise of all steps so far."
+                ),
+                zh=(
+                    "第二个根号里应当是这一步自己的 beta，即 1 - abar / abar_prev；"
+                    "1 - abar 是至今所有步的噪声。"
+                ),
             ),
         ),
         Mistake(
@@ -471,6 +496,15 @@ def _whole_step(
     return dpm_move(x, (1 + 1 / r) * x0 - 1 / r * before, abar, abar_next)
 
 
+def _exact_line(
+    x: Tensor, x0: Tensor, before: Tensor, abar_before: float, abar: float, abar_next: float
+) -> Tensor:
+    h = _lambda(abar_next) - _lambda(abar)
+    slope = (x0 - before) / (_lambda(abar) - _lambda(abar_before))
+    # the mean of u over 0 .. h, weighted with e^(u - h): (h - 1 + e^-h) / (1 - e^-h)
+    return dpm_move(x, x0 + slope * (h / -math.expm1(-h) - 1), abar, abar_next)
+
+
 def _backwards(
     x: Tensor, x0: Tensor, before: Tensor, abar_before: float, abar: float, abar_next: float
 ) -> Tensor:
@@ -500,6 +534,19 @@ two_m = Exercise(
                     " step before you."
                 ),
                 zh="r 写反了：它是刚走完的那一步的长度，除以将要走的这一步的长度。",
+            ),
+        ),
+        Mistake(
+            _exact_line,
+            Words(
+                en=(
+                    "You integrate the line exactly, and that is of order 2 as well. But"
+                    " DPM-Solver++ (2M) takes the line's value halfway instead: 1 / (2r)."
+                ),
+                zh=(
+                    "你对直线做了精确积分，这同样是二阶方法；不过 DPM-Solver++（2M）"
+                    "取的是中点处的值：系数是 1 / (2r)。"
+                ),
             ),
         ),
         Mistake(

@@ -88,6 +88,11 @@ def _one_too_few(variances: Tensor, error: float) -> int:
     return _rank(variances, error) - 1
 
 
+def _at_most(variances: Tensor, error: float) -> int:
+    kept = torch.cat([variances.new_zeros(1), variances.cumsum(0)])
+    return int(((1 - kept / kept[-1]) <= error).double().argmax())
+
+
 def _each_alone(variances: Tensor, error: float) -> int:
     return int((variances / variances.sum() >= error).sum())
 
@@ -98,6 +103,7 @@ rank = Exercise(
         (0.8 ** torch.arange(40, dtype=torch.float64), 0.01),
         (torch.tensor([5.0, 3.0, 1.5, 0.4, 0.09, 0.01], dtype=torch.float64), 0.06),
         (1 / torch.arange(1, 30, dtype=torch.float64) ** 2, 0.1),
+        (torch.tensor([4.0, 2.0, 1.0, 1.0], dtype=torch.float64), 0.25),  # two lose just 1/4
     ],
     mistakes=[
         Mistake(
@@ -105,6 +111,13 @@ rank = Exercise(
             Words(
                 en="One too few: a place in a list counts from 0, a number of axes from 1.",
                 zh="少了一个：列表的位置从 0 数起，轴的个数从 1 数起。",
+            ),
+        ),
+        Mistake(
+            _at_most,
+            Words(
+                en="Right, unless the loss is exactly the share: it has to be LESS than that.",
+                zh="只有损失恰好等于这个份额时不对：要求的是小于它。",
             ),
         ),
         Mistake(
@@ -341,6 +354,12 @@ def _farther(candidates: Tensor, text_emb: Tensor) -> Tensor:
     return nearest_to_text(candidates, -text_emb)
 
 
+def _by_cosine(candidates: Tensor, text_emb: Tensor) -> Tensor:
+    lengths = candidates.norm(dim=2, keepdim=True)  # (B, n, 1)
+    best = torch.einsum("bnd,bd->bn", candidates / lengths, text_emb).argmax(dim=1)
+    return candidates[torch.arange(len(best)), best]
+
+
 def _longest(candidates: Tensor, text_emb: Tensor) -> Tensor:
     best = candidates.norm(dim=2).argmax(dim=1)
     return candidates[torch.arange(len(best)), best]
@@ -351,6 +370,11 @@ nearer = Exercise(
     cases=lambda: [
         (_normal(5, 2, 8, seed=2), _normal(5, 8, seed=3)),
         (_normal(3, 4, 6, seed=4), _normal(3, 6, seed=5)),
+        # candidates of very different lengths: the cosine would choose others
+        (
+            _normal(6, 3, 8, seed=6) * torch.tensor([0.2, 1.0, 5.0])[:, None],
+            _normal(6, 8, seed=7),
+        ),
     ],
     mistakes=[
         Mistake(
@@ -368,6 +392,16 @@ nearer = Exercise(
             Words(
                 en="Those are the farther ones: argmin?",
                 zh="选成远的那个了：是不是用了 argmin？",
+            ),
+        ),
+        Mistake(
+            _by_cosine,
+            Words(
+                en=(
+                    "You compare directions alone (the cosine). Asked for is the dot product:"
+                    " a longer candidate counts for more."
+                ),
+                zh="你只比较了方向（余弦）。要的是内积：更长的候选，得分也更高。",
             ),
         ),
         Mistake(

@@ -569,11 +569,23 @@ def _rank(similarities: Tensor) -> Tensor:
 
 rank = Exercise(
     reference=_rank,
-    cases=lambda: [(_numbers(6, 6, seed=22),), (_numbers(10, 10, seed=23),), (torch.eye(4),)],
+    cases=lambda: [
+        (_numbers(6, 6, seed=22),),
+        (_numbers(10, 10, seed=23),),
+        (torch.eye(4),),
+        (torch.tensor([[0.5, 0.5, 0.1], [0.2, 0.9, 0.9], [0.3, 0.1, 0.3]]),),  # ties
+    ],
     mistakes=[
         Mistake(
             lambda similarities: (similarities > similarities.diag()[:, None]).sum(dim=1),
             Words(en="The best rank is 1, not 0.", zh="最好的名次是 1，不是 0。"),
+        ),
+        Mistake(
+            lambda similarities: (similarities >= similarities.diag()[:, None]).sum(dim=1),
+            Words(
+                en="Right, except for ties: a caption with the same score doesn't beat it.",
+                zh="除了同分都对：得分相同不算超过它。",
+            ),
         ),
         Mistake(
             lambda similarities: 1 + (similarities < similarities.diag()[:, None]).sum(dim=1),
@@ -598,7 +610,7 @@ rank = Exercise(
         ),
     ],
     hint=Words(
-        en="Count in each row how many captions beat the diagonal's, and add 1.",
-        zh="在每一行里数有多少句的得分高于对角线上的那个，再加 1。",
+        en="Count in each row how many captions beat the diagonal's (a tie doesn't), and add 1.",
+        zh="在每一行里数有多少句的得分高于对角线上的那个（同分不算），再加 1。",
     ),
 )

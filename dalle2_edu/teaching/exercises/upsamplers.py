@@ -193,7 +193,7 @@ def _corner(luck: float, side: int, crop: int, step: int) -> int:
 corner = Exercise(
     reference=_corner,
     cases=lambda: (
-        [(luck, 64, 16, 2) for luck in (0.0, 0.2, 0.5, 0.999)]
+        [(luck, 64, 16, 2) for luck in (0.0, 0.03, 0.2, 0.5, 0.97, 0.999)]
         + [(0.999, 128, 32, 4), (0.7, 16, 16, 2)]
     ),
     mistakes=[
@@ -219,6 +219,16 @@ corner = Exercise(
                     "最后一个位置永远抽不到：0、step、……、side - crop 的个数比间隔数多 1。"
                     "照你的写法，右边和下边的边缘永远学不到。"
                 ),
+            ),
+        ),
+        Mistake(
+            lambda luck, side, crop, step: round(luck * (side - crop) / step) * step,
+            Words(
+                en=(
+                    "Rounding gives the first and the last place only half a share each: the"
+                    " edges would be learned half as often."
+                ),
+                zh="四舍五入使第一个和最后一个位置只占半份：边缘被学到的机会少了一半。",
             ),
         ),
         Mistake(
