@@ -45,7 +45,9 @@ def test_a_reading_is_known_by_its_id(cell_id: str) -> None:
     assert readings(text(cell_id, "Look at the curve.")) == [cell_id]
 
 
-@pytest.mark.parametrize("said", ["It falls to 0.31.", "In 62% of the pictures.", "降到了 .31。"])
+@pytest.mark.parametrize(
+    "said", ["It falls to 0.31.", "In 62% of the pictures.", "降到了 .31。"]
+)
 def test_a_reading_is_known_by_a_number_below_an_output(said: str) -> None:
     assert readings(FIGURE, text("below", said)) == ["below"]
     assert readings(text("first", "A title."), text("below", said)) == []

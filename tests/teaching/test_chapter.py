@@ -124,7 +124,8 @@ def test_at_the_smoke_tier_a_claim_is_counted_only(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "what", [1, 0.5, None, "yes", torch.tensor(0.5), torch.tensor([True]), np.array([True, False])]
+    "what",
+    [1, 0.5, None, "yes", torch.tensor(0.5), torch.tensor([True]), np.array([True, False])],
 )
 def test_a_claim_takes_truth_values_only(what, monkeypatch):
     here = at_tier("smoke", monkeypatch)
