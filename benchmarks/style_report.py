@@ -141,7 +141,9 @@ def is_pair(node: ast.stmt) -> bool:
 
 
 def count_folder(folder: Path, skip: str = "") -> Count:
-    """Count all Python files below a folder (or one file), but those below a folder named `skip`."""
+    """Count all Python files below a folder (or one file), but those below a folder named
+    `skip`.
+    """
     paths = [folder] if folder.is_file() else sorted(folder.rglob("*.py"))
     total = Count()
     for path in paths:

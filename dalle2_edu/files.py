@@ -1,9 +1,8 @@
 """Reading and writing small files: text, JSON, and whole-or-nothing writes.
 
-Whatever comes from outside is read in one place for each kind of thing, so that each mistake has
-one clear line: text and JSON here, pictures in `data/pictures.py`, samples and tables in
-`data/samples.py`, weights in `interop/weights.py`.
-"""
+Whatever comes from outside is read in one place for each kind of thing, so that each mistake
+has one clear line: text and JSON here, pictures in `data/pictures.py`, samples and tables in
+`data/samples.py`, weights in `interop/weights.py`."""
 
 from __future__ import annotations
 

@@ -10,7 +10,8 @@ don't support the text stops. A reading is
   headings and references to equations and sections.
 
 The English text decides, for both languages. What no number can check (how a figure is to be
-read, an answer that is an argument) is listed with its reason in `tests/notebooks/unclaimed.py`."""
+read, an answer that is an argument) is listed with its reason in
+`tests/notebooks/unclaimed.py`."""
 
 from __future__ import annotations
 
@@ -80,7 +81,9 @@ def shows_something(cell: NotebookNode | None) -> bool:
 
 
 def states_a_number(text: str, chapter: str) -> bool:
-    """Whether plain prose has a decimal or a percentage in it; "7.4" in chapter 7 is a section."""
+    """Whether plain prose has a decimal or a percentage in it; "7.4" in chapter 7 is a
+    section.
+    """
     lines = [line for line in text.splitlines() if not re.match(r"\s*(#|\||!\[)", line)]
     prose = SECTION.sub(" ", NOT_PROSE.sub(" ", "\n".join(lines)))
     own = rf"(?<![\d.]){int(chapter)}\.\d+"

@@ -8,8 +8,8 @@ and draw.
 A notebook that ran well gets its outputs and a stamp, `metadata.dalle2_edu.run`: tier, device,
 minutes, versions, commit of the code that ran, date, the number of claims that held, a digest
 of the code cells, the hashes of the zoo's weights that were loaded and digests of the package's
-files that were imported. Outputs of other code cells or of weights that have left the zoo fail a
-test; outputs of an older package are listed by `make notebooks-stale`.
+files that were imported. Outputs of other code cells or of weights that have left the zoo fail
+a test; outputs of an older package are listed by `make notebooks-stale`.
 
 A notebook that raised an error, grew over 1 MB or printed a path of this machine keeps the file
 it had, and one line says why."""
@@ -191,7 +191,7 @@ def code_digest(notebook: NotebookNode) -> str:
     )
 
 
-# --- what a stamp is worth today ---------------------------------------------------------------
+# --- what a stamp is worth today --------------------------------------------------------------
 
 
 def other_weights(stamp: dict[str, Any]) -> list[str]:

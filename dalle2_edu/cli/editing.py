@@ -195,12 +195,11 @@ def inpaint(
     """Paint a part of a picture anew; every other pixel stays as it is.
 
     Mark the part by making it transparent, in PICTURE itself or in a copy of it that is the
-    mask, as for DALL·E 2's own API; or give a mask without transparency, white where to paint. A
-    mask that has both, white and transparent parts, is refused. A decoder that was
-    taught to inpaint is shown the known part. Any other has it put in place at each step,
-    noised as much as the step; the walk goes back up and down again a few times, so that old
-    and new come to fit (RePaint). "As it is" speaks of the picture at the size that is drawn,
-    128 x 128.
+    mask, as for DALL·E 2's own API; or give a mask without transparency, white where to paint.
+    A mask that has both, white and transparent parts, is refused. A decoder that was taught to
+    inpaint is shown the known part. Any other has it put in place at each step, noised as much
+    as the step; the walk goes back up and down again a few times, so that old and new come to
+    fit (RePaint). "As it is" speaks of the picture at the size that is drawn, 128 x 128.
 
     \b
     Example:

@@ -47,7 +47,9 @@ MixedPrecision = Annotated[
 
 
 def finite(value: float | None) -> float | None:
-    """A number that was typed; "nan" and "inf" are numbers to Python, and draw a black picture."""
+    """A number that was typed; "nan" and "inf" are numbers to Python, and draw a black
+    picture.
+    """
     if value is not None and not math.isfinite(value):
         raise Dalle2EduError(f"{value} is no number to compute with: give one such as 2.")
     return value

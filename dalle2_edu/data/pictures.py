@@ -1,8 +1,8 @@
 """Picture files: bytes of any format and mode become square tensors.
 
 Everything that brings a picture comes through here: shards, folders, the command line and
-notebooks. `open_image` reads it, `to_rgb` turns it upright and makes it RGB, `to_square` cuts the
-middle square out and resizes it.
+notebooks. `open_image` reads it, `to_rgb` turns it upright and makes it RGB, `to_square` cuts
+the middle square out and resizes it.
 
 Chapter 02 uses this file.
 """
@@ -23,9 +23,8 @@ PICTURES = ("jpg", "jpeg", "png", "webp")  # the kinds of files that are taken f
 def open_image(source: bytes | Path) -> Image.Image:
     """A picture, read to its last byte and turned the way its camera was held.
 
-    Raises ValueError, with the reason, for what is no picture; FileNotFoundError for a file that
-    is not there.
-    """
+    Raises ValueError, with the reason, for what is no picture; FileNotFoundError for a file
+    that is not there."""
     try:
         with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
             image.load()  # Pillow reads the pixels late; here is where errors are told

@@ -84,7 +84,9 @@ def visible(text: str) -> str:
 
 
 def name_emoji(text: str) -> str:
-    """The text with each emoji as its name: in Chinese where the text has Chinese characters."""
+    """The text with each emoji as its name: in Chinese where the text has Chinese
+    characters.
+    """
     if text.isascii():
         return text
     import emoji  # here, as most prompts have none
@@ -133,5 +135,7 @@ def words_of(text: str) -> list[str]:
 
 
 def never_read(prompt: str) -> bool:
-    """Whether no word of a prompt stands in any caption; "a", "the", 的 and the like don't count."""
+    """Whether no word of a prompt stands in any caption; "a", "the", 的 and the like don't
+    count.
+    """
     return known_words().isdisjoint(set(words_of(prompt)) - COMMON)

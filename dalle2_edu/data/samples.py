@@ -1,15 +1,16 @@
 """Samples: a picture's bytes and its captions, out of tar shards and out of folders.
 
-**A tar shard** is a plain tar file. Files that share a name and differ in the extension make one
-sample: that is the WebDataset format, in which the LAION sets come, and the emoji of this package.
+**A tar shard** is a plain tar file. Files that share a name and differ in the extension make
+one sample: that is the WebDataset format, in which the LAION sets come, and the emoji of this
+package.
 
     000017.webp   the picture
     000017.json   what is known about it, the captions among it
     000017.txt    or the captions alone, one on each line
 
 The captions are found, in this order, in the JSON's `captions` (a list), `caption`, `text` or
-`title` (a string), or in the `.txt`. A name goes up to its first dot, as in WebDataset. Where that
-would give two pictures one name (22.05.png and 22.06.png), it goes up to the last dot.
+`title` (a string), or in the `.txt`. A name goes up to its first dot, as in WebDataset. Where
+that would give two pictures one name (22.05.png and 22.06.png), it goes up to the last dot.
 
 **A folder** holds pictures, in subfolders too, and their captions in one of these ways:
 
@@ -72,7 +73,9 @@ def clean(captions: Any) -> list[str]:
 
 
 def captions_in(fields: Any) -> list[str]:
-    """The captions of one record, under whichever of the usual names they stand; [] for none."""
+    """The captions of one record, under whichever of the usual names they stand; [] for
+    none.
+    """
     if not isinstance(fields, dict):
         return []
     for field in CAPTION_FIELDS:
@@ -87,8 +90,8 @@ def captions_of_text(text: str) -> list[str]:
 
 
 def captions_of_files(record: bytes | None, text: bytes | None) -> list[str]:
-    """The captions in a sample's JSON, or else in its text file; raises ValueError for text that
-    can't be read.
+    """The captions in a sample's JSON, or else in its text file; raises ValueError for text
+    that can't be read.
     """
     if record is not None:
         try:
@@ -187,7 +190,8 @@ def sample_places(url: str, path: Path) -> list[SamplePlaces]:
 
 
 def grouped(members: dict[str, Place]) -> dict[str, dict[str, Place]]:
-    """The files of a tar by the sample's name and the kind: {"000017": {"webp": ..., "json": ...}}.
+    """The files of a tar by the sample's name and the kind: {"000017": {"webp": ..., "json":
+    ...}}.
 
     Of 7.png and 7.mask.png the first is the picture of sample 7. Two files of one kind, neither
     of them exact, are two samples, named up to the last dot.
@@ -332,8 +336,8 @@ def csv_rows(text: str, suffix: str) -> Iterator[tuple[int, Row]]:
 class Columns:
     """Which columns of a table hold the file's name and the captions.
 
-    captions None: all but the file's. Cells to the right of the `named` columns are captions too.
-    """
+    captions None: all but the file's. Cells to the right of the `named` columns are captions
+    too."""
 
     file: int
     captions: Sequence[int] | None

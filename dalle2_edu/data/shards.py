@@ -1,7 +1,7 @@
 """Shards and folders as `Pairs`: pictures with captions, all of them in memory.
 
-What the formats are stands in `samples`, where shards may lie in `sources`. A data set that does
-not fit into memory is read by `stream`.
+What the formats are stands in `samples`, where shards may lie in `sources`. A data set that
+does not fit into memory is read by `stream`.
 
 Not everything on the web is a picture that can be read. A bad one is named in a warning, left
 out and counted; more than one in a hundred means that something is wrong with the set, and
@@ -59,7 +59,9 @@ def samples_from(source: str | os.PathLike[str]) -> Iterator[Sample]:
 
 
 def usable(sample: Sample, size: int) -> Tensor:
-    """A sample's picture, uint8 (3, size, size); raises ValueError for one that can't be used."""
+    """A sample's picture, uint8 (3, size, size); raises ValueError for one that can't be
+    used.
+    """
     if sample.wrong:
         raise ValueError(sample.wrong)
     if not sample.captions:

@@ -2,9 +2,9 @@
 
     train-000.tar   train-*.tar   train-{000..099}.tar   a folder of tars   https://...   s3://...
 
-A local name is a file and nothing else, whatever its letters are: it is never read as an address
-or as a command. An address over http(s) is fetched by Python itself, any other kind by the library
-fsspec, which says what to install for it.
+A local name is a file and nothing else, whatever its letters are: it is never read as an
+address or as a command. An address over http(s) is fetched by Python itself, any other kind by
+the library fsspec, which says what to install for it.
 
 Chapter 24 uses this file.
 """

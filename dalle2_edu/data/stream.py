@@ -84,7 +84,9 @@ def count_samples(
 
 
 def known_counts(notes: Path | None) -> dict[str, int]:
-    """What was counted before; raises Dalle2EduError, naming the file, for one that was altered."""
+    """What was counted before; raises Dalle2EduError, naming the file, for one that was
+    altered.
+    """
     if notes is None or not notes.is_file():
         return {}
     counts = read_json(notes)

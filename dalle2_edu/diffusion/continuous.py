@@ -1,8 +1,8 @@
 r"""Continuous time: the score, the flow of probability, EDM and flow matching.
 
-DDPM walks T steps. Let T grow and the steps shrink, and the walk becomes a differential equation.
-Then one sees what the methods of later papers share: each is a straight line through a picture
-and a noise, and they differ in the coordinates only.
+DDPM walks T steps. Let T grow and the steps shrink, and the walk becomes a differential
+equation. Then one sees what the methods of later papers share: each is a straight line through
+a picture and a noise, and they differ in the coordinates only.
 
     x = alpha x_0 + sigma eps        one noisy picture, in four papers:
 
@@ -10,8 +10,8 @@ and a noise, and they differ in the coordinates only.
     EDM            alpha = 1                 variance exploding           EDM (2206.00364), section 2
     flow matching  alpha = 1 - sigma         a straight line in time      2210.02747, 2209.03003
 
-What a network learns is in all of them the mean of the clean pictures that x could be, E[x_0 | x];
-everything else follows from it:
+What a network learns is in all of them the mean of the clean pictures that x could be, E[x_0 |
+x]; everything else follows from it:
 
     eps   = (x - alpha E[x_0 | x]) / sigma                            the noise
     score = -eps / sigma = grad log p(x)                              Tweedie's formula
@@ -34,7 +34,8 @@ from torch import Tensor
 
 from dalle2_edu.errors import Dalle2EduError
 
-# E[x_0 | x]: noisy pictures (B, ...) and their noise level sigma (B,) -> clean pictures (B, ...)
+# E[x_0 | x]: noisy pictures (B, ...) and their noise level sigma (B,) -> clean pictures (B,
+# ...)
 CleanGuess = Callable[[Tensor, Tensor], Tensor]
 
 
@@ -97,10 +98,9 @@ class Preconditioning:
 
         E[x_0 | x] = c_skip x + c_out F(c_in x)                            EDM, Eq. 7 and Table 1
 
-    sigma_data is the standard deviation of the pictures. At small sigma nearly all of the answer
-    is x itself and F corrects a little; at large sigma F draws the picture. The prediction v
-    does the same for DDPM's coordinates.
-    """
+    sigma_data is the standard deviation of the pictures. At small sigma nearly all of the
+    answer is x itself and F corrects a little; at large sigma F draws the picture. The
+    prediction v does the same for DDPM's coordinates."""
 
     sigma_data: float = 0.5
 
@@ -155,7 +155,8 @@ def _slope(clean: CleanGuess, x: Tensor, sigma: float) -> Tensor:
 
 
 def flow_pair(x0: Tensor, eps: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-    """A training example of flow matching: the point on the line at times t (B,), and its speed.
+    """A training example of flow matching: the point on the line at times t (B,), and its
+    speed.
 
     The loss is the mean squared error of the network's answer at (point, t) to the speed;
     rectified flow (2209.03003), Eq. 1.

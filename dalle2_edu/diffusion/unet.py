@@ -13,8 +13,8 @@ extra keys and values in the very same attention.
 What can be added from outside: a vector to the timestep embedding (`added_emb`: GLIDE's pooled
 text, unCLIP's image embedding), text tokens to the attention, a class label (`y`), and channels
 to the picture (a low-resolution picture or a mask, concatenated by the caller). The text stays
-the same from step to step, so its keys and values are computed once per picture: `project_context` makes
-`context_kv` of the tokens, and every pass takes that.
+the same from step to step, so its keys and values are computed once per picture:
+`project_context` makes `context_kv` of the tokens, and every pass takes that.
 
 Two tricks of the miniature. With `patch_size` 2 the picture is folded (pixel-unshuffle) from 32
 x 32 x 3 to 16 x 16 x 12 before the first convolution and unfolded after the last one. With
@@ -127,8 +127,8 @@ class UNet(nn.Module):
         )
 
     def split_context(self, context_kv: Tensor | None) -> Iterator[Tensor | None]:
-        """Each attention's own part of what `project_context` made, in the order in which they come to
-        run; without a text, None.
+        """Each attention's own part of what `project_context` made, in the order in which they
+        come to run; without a text, None.
 
         One split for all of them: the gradient of a slice is as large as what it was cut from,
         and mostly zeros."""
@@ -152,8 +152,8 @@ class UNet(nn.Module):
         """One pass: x (B, C_in, H, W), t (B,) -> (B, C_out, H, W).
 
         added_emb (B, 4 * channels) is added to the timestep embedding; context_kv is what
-        `project_context` made of L text tokens, context_mask (B, L) is True where a token is real; y (B,)
-        are class labels."""
+        `project_context` made of L text tokens, context_mask (B, L) is True where a token is
+        real; y (B,) are class labels."""
         emb = self.time_mlp(
             timestep_embedding(t, self.config.channels).to(x.dtype)
         )  # (B, 4 * channels)
@@ -281,8 +281,8 @@ class Attention(nn.Module):
     def forward(
         self, x: Tensor, context_kv: Tensor | None = None, context_mask: Tensor | None = None
     ) -> Tensor:
-        """x (B, C, H, W), context_kv (B, L, 2C) as `project_context` makes it, context_mask (B, L) -> (B,
-        C, H, W).
+        """x (B, C, H, W), context_kv (B, L, 2C) as `project_context` makes it, context_mask (B,
+        L) -> (B, C, H, W).
         """
         positions = self.norm(x).flatten(2).transpose(1, 2)  # (B, C, H, W) => (B, H*W, C)
         q, k, v = (

@@ -113,7 +113,9 @@ def opened_picture(image: Picture) -> Image.Image | Tensor:
 
 
 def of_array(array: np.ndarray) -> Image.Image | Tensor:
-    """An array as Matplotlib shows it, (H, W, 3), as an image; of a tensor's shape as a tensor."""
+    """An array as Matplotlib shows it, (H, W, 3), as an image; of a tensor's shape as a
+    tensor.
+    """
     if array.dtype.kind not in "buif":
         raise Dalle2EduError(f"An array of {array.dtype} is no picture: {KINDS}.")
     shown = array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (1, 3, 4))
@@ -192,11 +194,10 @@ def resize(images: Tensor, side: int) -> Tensor:
 def as_mask(mask: Picture, side: int) -> Tensor:
     """A mask as bool (1, 1, side, side), True where to paint anew.
 
-    mask: as the top of this file says; a tensor is (H, W), (1, H, W) or (1, 1, H, W). A pixel of
-    the result is True if any of those that it stands for is: better a little more is painted
+    mask: as the top of this file says; a tensor is (H, W), (1, H, W) or (1, 1, H, W). A pixel
+    of the result is True if any of those that it stands for is: better a little more is painted
     than an edge of what was to go stays. Raises Dalle2EduError for another shape, a mask with
-    nothing to paint in the square that is used, and one that could be read in two ways.
-    """
+    nothing to paint in the square that is used, and one that could be read in two ways."""
     wanted = _mask_tensor(mask)  # bool (1, 1, H, W)
     if not bool(wanted.any()):
         raise Dalle2EduError(

@@ -94,9 +94,8 @@ class Run:
 def checked_prompts(prompts: Sequence[str], tokenizer: Tokenizer) -> list[str]:
     """The prompts, each as `data.prompts.read_prompt` reads it.
 
-    Raises Dalle2EduError for none, a bare string and an empty one. Warns about what does not fit
-    into the context, and about a prompt of which the shipped models know no word.
-    """
+    Raises Dalle2EduError for none, a bare string and an empty one. Warns about what does not
+    fit into the context, and about a prompt of which the shipped models know no word."""
     if isinstance(prompts, str):
         raise Dalle2EduError(f"Give a list of prompts, [{prompts!r:.60}], not a single string.")
     read = [required_prompt(prompt) for prompt in prompts]

@@ -37,9 +37,8 @@ Tokenize = Callable[[Sequence[str]], Tensor]  # B texts -> int64 (B, context_len
 @torch.no_grad()
 def embed_images(clip: Clip, images: Tensor, batch_size: int = 64) -> Tensor:
     """Image embeddings of length 1, (B, D), of images (B, 3, S, S) in [-1, 1]."""
-    return torch.cat(
-        [clip.encode_image(part).float() for part in images.split(batch_size)]
-    )  # (B, D)
+    parts = [clip.encode_image(part).float() for part in images.split(batch_size)]
+    return torch.cat(parts)
 
 
 @torch.no_grad()
@@ -51,27 +50,27 @@ def embed_texts(
     batch_size: int = 64,
 ) -> Tensor:
     """Text embeddings of length 1, (B, D), of B captions."""
-    tokens = tokenize(list(texts)).to(device)
-    return torch.cat(
-        [clip.encode_text(part).text_emb.float() for part in tokens.split(batch_size)]
-    )  # (B, D)
+    tokens = tokenize(list(texts)).to(device)  # (B, context_length)
+    parts = [clip.encode_text(part).text_emb.float() for part in tokens.split(batch_size)]
+    return torch.cat(parts)
 
 
 def clip_score(image_emb: Tensor, text_emb: Tensor) -> Tensor:
-    """CLIP score of each pair, (B,) in [0, 100], of embeddings of length 1, (B, D) and (B,
-    D).
-    """
-    return 100 * (image_emb * text_emb).sum(dim=-1).clamp(min=0)
+    """CLIP score of each pair, (B,) in [0, 100]; both embeddings (B, D) have length 1."""
+    cosine = (image_emb * text_emb).sum(dim=-1)  # (B,)
+    return 100 * cosine.clamp(min=0)
 
 
 def retrieval_ranks(image_emb: Tensor, right_emb: Tensor, wrong_emb: Tensor) -> Tensor:
     """Rank of the right caption, int64 (B,), 1 is best; a tie counts against it.
 
     image_emb (B, D) and right_emb (B, D) belong together row by row; wrong_emb (B, K, D) holds
-    K distractors a picture."""
-    right = (image_emb * right_emb).sum(dim=-1, keepdim=True)  # (B, 1) cosines
-    wrong = (wrong_emb * image_emb[:, None]).sum(dim=-1)  # (B, K, D) * (B, 1, D) -> (B, K)
-    return 1 + (wrong >= right).sum(dim=-1)
+    K wrong captions for each picture.
+    """
+    right = (image_emb * right_emb).sum(dim=-1)  # cosines, (B,)
+    wrong = (image_emb[:, None] * wrong_emb).sum(dim=-1)  # (B, 1, D) * (B, K, D) -> (B, K)
+    at_least_as_near = wrong >= right[:, None]  # (B, K)
+    return 1 + at_least_as_near.sum(dim=-1)
 
 
 def choose_distractors(
@@ -87,30 +86,29 @@ def choose_distractors(
     any language. Item j may distract from item i only if the two share no caption at all, as
     the tokenizer spells it: an emoji called "boat" and another with the alias "boat" are both
     right. No two distractors of one item have the same name. The choice depends on the seed
-    alone. Raises Dalle2EduError when an item has fewer than `count` distractors."""
+    alone. Raises Dalle2EduError when an item has fewer than `count` distractors.
+    """
     generator = torch.Generator().manual_seed(seed)
-    said = [
-        {normalize(text) for text in (name, *texts)}
-        for name, texts in zip(names, captions, strict=True)
-    ]
+    spelt = []  # everything that may be said of each item
+    for name, texts in zip(names, captions, strict=True):
+        spelt.append({normalize(text) for text in (name, *texts)})
     rows = []
     for item in chosen:
         order = torch.randperm(len(names), generator=generator).tolist()
-        rows.append(_first_wrong(item, order, names, said, count))
+        rows.append(_first_wrong(item, order, names, spelt, count))
     return torch.tensor(rows, dtype=torch.int64).reshape(len(rows), count)
 
 
 def _first_wrong(
-    item: int, order: list[int], names: Sequence[str], said: list[set[str]], count: int
+    item: int, order: list[int], names: Sequence[str], spelt: list[set[str]], count: int
 ) -> list[int]:
     """The first `count` items in `order` whose names are wrong for `item` and differ from one
     another.
     """
-    wrong: dict[str, int] = {}
+    wrong: dict[str, int] = {}  # name -> item
     for other in order:
-        if (
-            not said[other] & said[item]
-        ):  # an item shares its captions with itself, so it is left out as well
+        # An item shares its captions with itself, so it is left out as well.
+        if not spelt[other] & spelt[item]:
             wrong.setdefault(normalize(names[other]), other)
         if len(wrong) == count:
             return list(wrong.values())

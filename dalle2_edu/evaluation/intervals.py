@@ -4,7 +4,8 @@ The idea: a hundred pictures are a sample. Had you drawn other prompts or anothe
 might have been 88 or 95. A model is better than another only if the difference is larger than
 that.
 
-    Wilson (1927):  (p + z^2/2n  +-  z sqrt(p(1-p)/n + z^2/4n^2)) / (1 + z^2/n)      share p of n, z = 1.96
+    Wilson (1927):  (p + z^2/2n  +-  z sqrt(p(1-p)/n + z^2/4n^2)) / (1 + z^2/n)
+    for a share p of n, z = 1.96
 
 The paper (2204.06125, appendix B) uses the plain p +- z sqrt(p(1-p)/n) with n = 1,000. With 100
 right out of 100 that one says "100% +- 0", which nobody should believe; Wilson says [96.3%,
@@ -38,16 +39,22 @@ def share(right: Tensor) -> Measure:
     """Share of True in bool (n,), in per cent, with Wilson's interval."""
     n = len(right)
     p = float(right.double().mean())
-    centre = (p + Z_95**2 / (2 * n)) / (1 + Z_95**2 / n)
-    half = Z_95 * (p * (1 - p) / n + Z_95**2 / (4 * n**2)) ** 0.5 / (1 + Z_95**2 / n)
-    return Measure(100 * p, 100 * max(0.0, centre - half), 100 * min(1.0, centre + half), n)
+    shrink = 1 + Z_95**2 / n  # the common denominator: 1 + z^2/n
+    centre = (p + Z_95**2 / (2 * n)) / shrink  # pulled from p towards one half
+    variance = p * (1 - p) / n + Z_95**2 / (4 * n**2)  # not 0 even where all are right
+    half = Z_95 * variance**0.5 / shrink
+    low = max(0.0, centre - half)
+    high = min(1.0, centre + half)
+    return Measure(value=100 * p, low=100 * low, high=100 * high, n=n)
 
 
 def mean(values: Tensor) -> Measure:
     """Mean of (n,), n >= 2, with the normal interval."""
-    centre = float(values.double().mean())
-    half = Z_95 * float(values.double().std()) / len(values) ** 0.5
-    return Measure(centre, centre - half, centre + half, len(values))
+    values = values.double()
+    centre = float(values.mean())
+    error = float(values.std()) / len(values) ** 0.5  # the standard error of the mean
+    half = Z_95 * error
+    return Measure(value=centre, low=centre - half, high=centre + half, n=len(values))
 
 
 def median(values: Tensor, draws: int = 1000, seed: int = 0) -> Measure:
@@ -55,8 +62,10 @@ def median(values: Tensor, draws: int = 1000, seed: int = 0) -> Measure:
     it.
     """
     values = values.double()
+    n = len(values)
     generator = torch.Generator().manual_seed(seed)
-    index = torch.randint(len(values), (draws, len(values)), generator=generator)
+    index = torch.randint(n, (draws, n), generator=generator)  # drawn again, with replacement
     medians = values[index].quantile(0.5, dim=1)  # (draws, n) -> (draws,)
-    low, high = medians.quantile(0.025).item(), medians.quantile(0.975).item()
-    return Measure(float(values.quantile(0.5)), low, high, len(values))
+    low = medians.quantile(0.025).item()
+    high = medians.quantile(0.975).item()
+    return Measure(value=float(values.quantile(0.5)), low=low, high=high, n=n)

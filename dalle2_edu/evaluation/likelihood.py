@@ -5,11 +5,11 @@ The idea: a model that gives a picture the probability p(x) can be turned into a
 needs -log2 p(x) bits for it. A diffusion model does not say p(x), but it bounds it from below,
 so we count the bits that are enough:
 
-    bits/dim = (L_0 + L_1 + ... + L_(T-1) + L_T) / (dimensions ln 2)      improved DDPM (2102.09672), Section 3
+    bits/dim = (L_0 + L_1 + ... + L_(T-1) + L_T) / (dimensions ln 2)
 
-with dimensions = channels x height x width. Eight bits per dimension is what the bytes take
-unwritten; a model must stay below. Likelihood and looks are different things: most bits pay for
-the last, invisible levels of noise.
+(improved DDPM, 2102.09672, section 3) with dimensions = channels x height x width. Eight bits
+per dimension is what the bytes take unwritten; a model must stay below. Likelihood and looks
+are different things: most bits pay for the last, invisible levels of noise.
 
 Each picture has noise of its own, by its place in the set: the result does not depend on the
 batch size.
@@ -56,21 +56,29 @@ def likelihood(
     model(x_t, t) lives on the device of its choice, CPU pictures are moved by the caller. A
     respaced process gives the cost of the shorter chain. clip as in
     `GaussianDiffusion.predict_start`. Raises Dalle2EduError for fewer than two pictures or
-    pictures that aren't bytes: of floats no finite number of bits is enough."""
+    pictures that aren't bytes: of floats no finite number of bits is enough.
+    """
     if images.dtype != torch.uint8 or len(images) < 2:
         raise Dalle2EduError(
             "Bits are counted of two or more pictures made of bytes (uint8), not of"
             f" {len(images)} in {images.dtype}."
         )
-    priors, terms = [], []
+    priors = []
+    terms = []
     for places in torch.arange(len(images)).split(batch_size):
-        x0 = images[places].float() / 127.5 - 1
-        noise = SeededNoise(
-            [seed * 1_000_003 + place for place in places.tolist()], images.device
-        )
-        priors.append(diffusion.prior_bpd(x0))  # (B,)
-        terms.append(diffusion.vlb_terms(model, x0, noise, clip))  # (B, T)
-    prior, term = torch.cat(priors), torch.cat(terms)
-    bits = prior + term.sum(dim=1)  # (N,)
+        x0 = images[places].float() / 127.5 - 1  # bytes 0..255 => [-1, 1]
+        # Each picture's noise depends on its own place: not on the batch that it is in.
+        seeds = [seed * 1_000_003 + place for place in places.tolist()]
+        noise = SeededNoise(seeds, images.device)
+        priors.append(diffusion.prior_bpd(x0))  # L_T of each picture, (B,)
+        terms.append(diffusion.vlb_terms(model, x0, noise, clip))  # L_0 ... L_(T-1), (B, T)
+    prior = torch.cat(priors)  # (N,)
+    term = torch.cat(terms)  # (N, T)
+    bits = prior + term.sum(dim=1)  # the whole bound, (N,)
     error = bits.std() / len(bits) ** 0.5
-    return Likelihood(bits.mean().item(), error.item(), prior.mean().item(), term)
+    return Likelihood(
+        bits_per_dim=bits.mean().item(),
+        error=error.item(),
+        prior=prior.mean().item(),
+        terms=term,
+    )

@@ -19,6 +19,7 @@ Chapter 20 uses this file; chapter 21 asks it about attribute binding.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -48,29 +49,28 @@ class Oracle(nn.Module):
     def __init__(self, config: OracleConfig = OracleConfig()):
         super().__init__()
         self.config = config
-        first, *rest = config.channels
+        channels = config.channels
         # Folding 2 x 2 pixels into channels loses nothing and skips the costly full resolution.
         stages: list[nn.Module] = [
-            nn.PixelUnshuffle(2),
-            _layer(12, first),
-            _layer(first, first),
+            nn.PixelUnshuffle(2),  # (B, 3, 64, 64) => (B, 12, 32, 32)
+            _layer(12, channels[0]),
+            _layer(channels[0], channels[0]),
         ]
-        for narrow, wide in zip(config.channels, rest, strict=False):
-            # Half the size each time, 32x32 => 16x16 => 8x8 => 4x4
-            stages += [_layer(narrow, wide, stride=2), _layer(wide, wide)]
+        for narrow, wide in pairwise(channels):
+            stages.append(_layer(narrow, wide, stride=2))  # 32x32 => 16x16 => 8x8 => 4x4
+            stages.append(_layer(wide, wide))
         self.features = nn.Sequential(*stages)
-        side = config.image_size // 2 ** len(config.channels)
-        # Flattened rather than averaged: the answer to "where?" is in the position of a
-        # feature.
-        flat = config.channels[-1] * side**2
+        # Flattened rather than averaged: "where?" is answered by the place of a feature.
+        side = config.image_size // 2 ** len(channels)
+        flat = channels[-1] * side**2
         self.join = nn.Sequential(nn.Flatten(), nn.Linear(flat, config.width), nn.ReLU())
-        self.heads = nn.ModuleDict(
-            {name: nn.Linear(config.width, len(FACTORS[name])) for name in FACTORS}
-        )
+        heads = {name: nn.Linear(config.width, len(FACTORS[name])) for name in FACTORS}
+        self.heads = nn.ModuleDict(heads)
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         x = F.interpolate(images, size=self.config.image_size, mode="area")  # any size => 64x64
-        x = self.features(x.to(memory_format=torch.channels_last))  # (B, 96, 4, 4)
+        x = x.to(memory_format=torch.channels_last)  # faster on a CPU; the numbers are the same
+        x = self.features(x)  # (B, 96, 4, 4)
         x = self.join(x)  # (B, width)
         return {name: head(x) for name, head in self.heads.items()}
 
@@ -80,23 +80,29 @@ class Oracle(nn.Module):
 
     @torch.no_grad()
     def predict(self, images: Tensor, batch_size: int = 250) -> dict[str, Tensor]:
-        """The likeliest value of every factor, factor name -> int64 (B,), an index into
-        FACTORS[name].
+        """The likeliest value of every factor: factor name -> int64 (B,), an index into
+        FACTORS.
         """
         parts = [self(part) for part in images.split(batch_size)]
-        return {
-            name: torch.cat([part[name].argmax(dim=1) for part in parts]) for name in FACTORS
-        }
+        found = {}
+        for name in FACTORS:
+            answers = [part[name].argmax(dim=1) for part in parts]  # (batch,) each
+            found[name] = torch.cat(answers)
+        return found
 
 
 def oracle_loss(logits: dict[str, Tensor], scenes: Scenes) -> Tensor:
-    """The masked cross-entropy of this lesson's head, a scalar; logits (B, values) a factor."""
+    """The cross-entropy over all factors, a scalar; logits: factor name -> (B, values).
+
+    Where a factor has no meaning, a second shape in a scene of one say, it is not asked for.
+    """
     meaningful = applicable(scenes)
     total = torch.zeros((), device=scenes.device)
     for name, answer in logits.items():
-        each = F.cross_entropy(answer, scenes.factors[name], reduction="none")  # (B,)
-        mask = meaningful[name].to(each.dtype)
-        total = total + (each * mask).sum() / mask.sum().clamp(min=1)
+        losses = F.cross_entropy(answer, scenes.factors[name], reduction="none")  # (B,)
+        mask = meaningful[name].to(losses.dtype)  # 1 where the question makes sense
+        asked = mask.sum().clamp(min=1)  # a batch may have no scene of the kind
+        total = total + (losses * mask).sum() / asked
     return total
 
 
@@ -116,18 +122,24 @@ def marks(predicted: dict[str, Tensor], scenes: Scenes) -> dict[str, Tensor]:
 
     A factor without a meaning in a scene counts neither for it nor against it. A factor that
     has a meaning in no scene is left out. `scenes` is what the prompts asked for; `predicted`
-    comes from `Oracle.predict`."""
+    comes from `Oracle.predict`.
+    """
     meaningful = applicable(scenes)
-    right = {name: predicted[name] == scenes.factors[name] for name in FACTORS}
-    found = {name: right[name][meaningful[name]] for name in FACTORS if meaningful[name].any()}
-    fine = torch.stack([right[name] | ~meaningful[name] for name in FACTORS])  # (factors, B)
-    return {**found, ALL_RIGHT: fine.all(dim=0)}
+    found = {}
+    nothing_wrong = []  # for each factor: right, or not asked for, (B,)
+    for name in FACTORS:
+        right = predicted[name] == scenes.factors[name]  # (B,)
+        asked = meaningful[name]
+        if asked.any():
+            found[name] = right[asked]
+        nothing_wrong.append(right | ~asked)
+    found[ALL_RIGHT] = torch.stack(nothing_wrong).all(dim=0)  # (factors, B) -> (B,)
+    return found
 
 
 def accuracy(predicted: dict[str, Tensor], scenes: Scenes) -> dict[str, float]:
     """Share of right answers of each factor, among the scenes where it has a meaning, and of
     `ALL_RIGHT`.
     """
-    return {
-        name: float(right.float().mean()) for name, right in marks(predicted, scenes).items()
-    }
+    right = marks(predicted, scenes)
+    return {name: float(answers.float().mean()) for name, answers in right.items()}

@@ -1,4 +1,5 @@
-"""The report: what `dalle2-edu evaluate <domain>` measures and prints, and what the cards quote.
+"""The report: what `dalle2-edu evaluate <domain>` measures and prints, and what the cards
+quote.
 
 The idea: draw prompts that nobody picked by hand, let the whole pipeline draw them, and ask
 judges that took no part in its training. Every number has a real picture's number beside it,
@@ -11,8 +12,8 @@ because a judge errs too:
 Half of the prompts are English and half Chinese. One seed decides everything: prompts, noise,
 distractors. The default of 200 pictures (100 seen and 100 held-out compositions of shapes; 100
 English and 100 Chinese emoji) is what 2 cores draw in about 5 minutes at 1.5 s a picture. The
-paper's verdicts come from 1,000 comparisons each (2204.06125, Table 1 and appendix B). With 100,
-read the intervals and not the decimals.
+paper's verdicts come from 1,000 comparisons each (2204.06125, Table 1 and appendix B). With
+100, read the intervals and not the decimals.
 
 Chapter 20 uses this file.
 """
@@ -76,7 +77,8 @@ def evaluate(
     pipeline: UnCLIP | None = None,
     judges: Judges | None = None,
 ) -> dict[str, Any]:
-    """Measure a domain's pipeline; return JSON values: the plan, and `tables` (see `tables.py`).
+    """Measure a domain's pipeline; return JSON values: the plan, and `tables` (see
+    `tables.py`).
 
     pipeline and judges replace the shipped ones. The same seed gives the same numbers, whatever
     the batch size. Raises Dalle2EduError for an unknown domain and more emoji than there are.
@@ -90,7 +92,9 @@ def evaluate(
 
 
 def draw(pipeline: UnCLIP, prompts: Sequence[str], plan: ReportPlan) -> Tensor:
-    """The pipeline's pictures of B prompts, (B, 3, 128, 128); picture i has seed plan.seed + i."""
+    """The pipeline's pictures of B prompts, (B, 3, 128, 128); picture i has seed plan.seed +
+    i.
+    """
     guidance: dict[str, Any] = {}
     if plan.guidance_scale is not None:
         guidance["guidance_scale"] = plan.guidance_scale
@@ -107,7 +111,9 @@ def draw(pipeline: UnCLIP, prompts: Sequence[str], plan: ReportPlan) -> Tensor:
 
 
 def evaluate_shapes(pipeline: UnCLIP, judges: Judges, plan: ReportPlan) -> list[dict[str, Any]]:
-    """Attributes right on seen and held-out compositions, beside real renders; then closeness."""
+    """Attributes right on seen and held-out compositions, beside real renders; then
+    closeness.
+    """
     half = plan.pictures // 2
     seen = exams.sample_split("seen", half, plan.seed)
     held_out = exams.sample_split("held_out", half, plan.seed)
@@ -132,7 +138,9 @@ def evaluate_shapes(pipeline: UnCLIP, judges: Judges, plan: ReportPlan) -> list[
 
 
 def by_language(right: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Adds a row for each language's half of the prompts, in the order of `bilingual_captions`."""
+    """Adds a row for each language's half of the prompts, in the order of
+    `bilingual_captions`.
+    """
     half = len(right[ALL_RIGHT]) // 2
     english = right[ALL_RIGHT][:half]
     chinese = right[ALL_RIGHT][half:]

@@ -1,7 +1,7 @@
 """Which way to inpaint leaves the smaller seam?
 
-The idea: paint the same holes three ways and measure how much neighbouring pixels differ, across
-the hole's edge and inside what was painted (`text2image.inpainting.seam`).
+The idea: paint the same holes three ways and measure how much neighbouring pixels differ,
+across the hole's edge and inside what was painted (`text2image.inpainting.seam`).
 
     replaced           the known pixels are put in place at each step, and nothing makes the two
                        parts agree
@@ -14,15 +14,16 @@ around the hole, and every way can hit it. Then with *another* picture's: paint 
 the cat. That is what one inpaints for, and there embedding and surroundings pull in two
 directions.
 
-Two numbers, since one would mislead: the ratio of edge to inside falls when the edge gets milder,
-and just as well when the fill gets rougher. Each is compared with the real picture at the same
-place:
+Two numbers, since one would mislead: the ratio of edge to inside falls when the edge gets
+milder, and just as well when the fill gets rougher. Each is compared with the real picture at
+the same place:
 
     edge      100 ln(difference across the edge, painted / real)      0: as steep as in the picture
     inside    100 ln(difference inside the hole, painted / real)      0: as rough as the picture
 
-so N stands for a factor e^(N/100). The mean of logarithms is taken, since a factor of 2 is as far
-from 1 as one of 1/2. Holes differ more than ways do, so the last row compares ways hole by hole.
+so N stands for a factor e^(N/100). The mean of logarithms is taken, since a factor of 2 is as
+far from 1 as one of 1/2. Holes differ more than ways do, so the last row compares ways hole by
+hole.
 
 Chapter 17 uses this file.
 """
@@ -80,8 +81,8 @@ def paint_holes(
     each, on the CPU.
 
     images (N, 3, S, S) of the pipeline's size; masks, bool (N, 1, S, S), True where to paint; N
-    prompts. settings are those of `unclip.inpainting.inpaint`. Raises Dalle2EduError unless there are N of
-    each, two or more."""
+    prompts. settings are those of `unclip.inpainting.inpaint`. Raises Dalle2EduError unless
+    there are N of each, two or more."""
     if not len(images) == len(masks) == len(prompts) >= 2:
         raise Dalle2EduError(
             f"{len(images)} pictures, {len(masks)} masks, {len(prompts)} prompts: not two or"
@@ -177,9 +178,8 @@ def contest(
     `tables.table`.
 
     n is even, half of the captions are Chinese; out is the picture grid's PNG; unclip replaces
-    the zoo's; settings are those of `unclip.inpainting.inpaint`. Raises Dalle2EduError for an unknown
-    domain and n below 2 or odd.
-    """
+    the zoo's; settings are those of `unclip.inpainting.inpaint`. Raises Dalle2EduError for an
+    unknown domain and n below 2 or odd."""
     if domain not in DOMAINS:
         raise Dalle2EduError(f"Unknown domain {domain!r}; choose one of: {', '.join(DOMAINS)}.")
     if n < 2 or n % 2:
@@ -204,7 +204,9 @@ def contest(
 
 
 def seam_table(found: Mapping[str, Mapping[str, Mapping[str, Measure]]]) -> dict[str, Any]:
-    """Caption -> way -> number -> measure as a table: a row for each way, two columns a caption."""
+    """Caption -> way -> number -> measure as a table: a row for each way, two columns a
+    caption.
+    """
     columns = [f"{number}, {caption}" for caption in found for number in (EDGE, INSIDE)]
     ways = next(iter(found.values()))
     rows = {}

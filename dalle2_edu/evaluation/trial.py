@@ -128,7 +128,9 @@ def true_embedding(question: Question) -> Tensor:
 
 
 def drawn_by(prior: Prior | None = None, scale: float = 1.0) -> Feed:
-    """The embeddings that a prior draws, guided by `scale`; None is the pipeline's own prior."""
+    """The embeddings that a prior draws, guided by `scale`; None is the pipeline's own
+    prior.
+    """
 
     def feed(question: Question) -> Tensor:
         unclip = question.unclip
@@ -341,11 +343,10 @@ def trial(
 ) -> dict[str, Any]:
     """Hold the trial and return it as JSON values; see `format_trial`.
 
-    sweep adds guidance on prior and decoder; out is the picture grid's PNG. pipeline, judges and
-    rivals (the other priors by part, or why there is none) replace the zoo's. A row whose
+    sweep adds guidance on prior and decoder; out is the picture grid's PNG. pipeline, judges
+    and rivals (the other priors by part, or why there is none) replace the zoo's. A row whose
     weights are missing is in the table, empty, and under "missing" with the reason. Raises
-    Dalle2EduError for an unknown domain and too many captions.
-    """
+    Dalle2EduError for an unknown domain and too many captions."""
     if domain not in DOMAINS:
         raise Dalle2EduError(f"Unknown domain {domain!r}; choose one of: {', '.join(DOMAINS)}.")
     judges = judges or load_judges(domain, device)

@@ -220,8 +220,8 @@ def load_glide(
     """GLIDE from a folder with its released files, and GPT-2's `tokenizer.json` beside them (or
     `vocabulary`).
 
-    kinds: which of the four networks; how: as in `released.load_glide_network`, `config` as a dict of
-    kind -> config."""
+    kinds: which of the four networks; how: as in `released.load_glide_network`, `config` as a
+    dict of kind -> config."""
     configs = how.pop("config", {})
     path = find_file(vocabulary or Path(source), ["tokenizer.json"], VOCABULARY)
     networks = {

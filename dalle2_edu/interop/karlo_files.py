@@ -6,8 +6,8 @@
 diffusers keeps the noise schedule in single precision, Karlo and we in double: one step then
 differs by up to 1e-3 (prior) and 5e-4 (decoder, upsampler).
 
-Weights go straight to the wanted type and device (`weights.pour`), after every key and shape was
-compared: no half-loaded pipeline is ever returned.
+Weights go straight to the wanted type and device (`weights.pour`), after every key and shape
+was compared: no half-loaded pipeline is ever returned.
 
 Chapter 24 uses this file.
 """

@@ -1,14 +1,14 @@
 """PyTorch's own weight files, read without ever running them.
 
-A `.pt`, `.ckpt` or `.pkl` file is a pickle, and a pickle is a small program: "call this function
-with these arguments, and set these attributes". Python's own reader does as it is told, whoever
-wrote the file. This one knows a dozen harmless instructions, those that rebuild tensors and plain
-containers. Every other name in the file becomes a *stand-in*: an object that keeps what it is
-given and does nothing. So a file may say `os.system("...")`, and gets a stand-in called
-`os.system` with one argument.
+A `.pt`, `.ckpt` or `.pkl` file is a pickle, and a pickle is a small program: "call this
+function with these arguments, and set these attributes". Python's own reader does as it is
+told, whoever wrote the file. This one knows a dozen harmless instructions, those that rebuild
+tensors and plain containers. Every other name in the file becomes a *stand-in*: an object that
+keeps what it is given and does nothing. So a file may say `os.system("...")`, and gets a
+stand-in called `os.system` with one argument.
 
-A pickled module is then a tree of stand-ins that hold the tensors: `tensors_in` walks over it and
-gives them the names that `module.state_dict()` would.
+A pickled module is then a tree of stand-ins that hold the tensors: `tensors_in` walks over it
+and gives them the names that `module.state_dict()` would.
 
 Three layouts are read:
 
@@ -302,9 +302,8 @@ def _bytes_left(file: BinaryIO) -> int:
 def tensors_in(found: Any) -> dict[str, Tensor]:
     """The tensors of what `load_inert` gave, named as `state_dict()` names them.
 
-    A pickled module's parameters and buffers, a TorchScript module's attributes, and the entries
-    of dicts. Raises ValueError where there are none.
-    """
+    A pickled module's parameters and buffers, a TorchScript module's attributes, and the
+    entries of dicts. Raises ValueError where there are none."""
     tensors: dict[str, Tensor] = {}
     visited = 0
     waiting = [(found, "", 0)]

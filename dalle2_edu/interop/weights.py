@@ -132,10 +132,9 @@ WRAPPERS = (
 def open_weights(path: Path) -> Mapping[str, Any]:
     """A file's tensors, mapped into memory: safetensors, or a file of PyTorch's.
 
-    A checkpoint with other entries beside its tensors is given as it is, a pickled module as its
-    tensors. Nothing in the file is ever run. Raises Dalle2EduError, naming the file, for one that
-    was cut off, is empty, is a git-lfs pointer or holds no named tensors.
-    """
+    A checkpoint with other entries beside its tensors is given as it is, a pickled module as
+    its tensors. Nothing in the file is ever run. Raises Dalle2EduError, naming the file, for
+    one that was cut off, is empty, is a git-lfs pointer or holds no named tensors."""
     found = open_object(path)
     try:
         return found if isinstance(found, MappedTensors) else unwrapped(named(found))

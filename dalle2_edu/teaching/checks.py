@@ -13,8 +13,8 @@ make, each with its diagnosis. A chapter's exercises are the names in
 
 `check` runs the answer on every case and prints one of: right; not answered yet; what is wrong.
 An answer that equals a known mistake's on all cases gets that mistake's diagnosis. Whatever a
-student's function does or returns, `check` does not raise. Random numbers are seeded alike for answer and
-reference, so a function that draws noise can be checked too."""
+student's function does or returns, `check` does not raise. Random numbers are seeded alike for
+answer and reference, so a function that draws noise can be checked too."""
 
 from __future__ import annotations
 
@@ -378,7 +378,8 @@ def in_numbers(given: Tensor, expected: Tensor, tolerance: float) -> str | None:
     kinds = number_kind(given), number_kind(expected)
     if kinds[0] != kinds[1] and (given.ndim or torch.bool in (given.dtype, expected.dtype)):
         return words(
-            f"These are {kinds[0]} ({given.dtype}); {kinds[1]} ({expected.dtype}) are wanted.",  # fmt: skip
+            # fmt: skip
+            f"These are {kinds[0]} ({given.dtype}); {kinds[1]} ({expected.dtype}) are wanted.",
             f"这些是{kinds[0]}（{given.dtype}），应为{kinds[1]}（{expected.dtype}）。",
         )
     precise = torch.complex128 if expected.is_complex() or given.is_complex() else torch.float64

@@ -55,8 +55,8 @@ from dalle2_edu.training.task import COOLDOWN, Task, TrainConfig
 
 # --- is it the same run? ----------------------------------------------------------------------
 
-# What may differ when a run goes on: how often it saves and samples never matters. The precision
-# changes bits and no meaning; a run may come to a machine that has no bf16.
+# What may differ when a run goes on: how often it saves and samples never matters. The
+# precision changes bits and no meaning; a run may come to a machine that has no bf16.
 FREE = ("config.save_every", "config.sample_every", "config.mixed_precision")
 
 

@@ -78,8 +78,8 @@ def text_diff(
 
     `UnCLIP.words_direction` makes z_d. theta rises evenly from 0, the picture itself, to
     max_theta; the paper ends between 0.25 and 0.5, and at 1 nothing of the picture's own
-    meaning would be left. Raises Dalle2EduError for max_theta outside (0, 1], fewer than 2 steps
-    and several pictures."""
+    meaning would be left. Raises Dalle2EduError for max_theta outside (0, 1], fewer than 2
+    steps and several pictures."""
     check_single(latent)
     if not 0 < max_theta <= 1:
         raise Dalle2EduError(

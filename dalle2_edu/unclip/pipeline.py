@@ -363,8 +363,8 @@ class UnCLIP:
         )
 
     def clip_scores(self, images: Tensor, text_emb: Tensor) -> Tensor:
-        """How near CLIP finds each picture (B, 3, S, S) to its text's embedding (B, D): cosines,
-        (B,).
+        """How near CLIP finds each picture (B, 3, S, S) to its text's embedding (B, D):
+        cosines, (B,).
         """
         return torch.einsum("bd,bd->b", self.clip.encode_image(images), text_emb)
 
@@ -408,11 +408,11 @@ class UnCLIP:
         CLIP's embedding, and DDIM walked backwards through the decoder given that embedding.
 
         Decode it with the same decoder_steps and guidance_scale: more steps give the picture
-        back more exactly. The walk clips its predictions just as sampling does: both must follow
-        the same curve, and with clipping that curve is the straighter one (measured on four
-        emoji, 250 steps: PSNR 49 to 53 dB clipped, 41 to 53 not). The latent is that of the
-        decoder's 32 x 32 picture; detail comes from the upsamplers. Raises Dalle2EduError for
-        what is no picture."""
+        back more exactly. The walk clips its predictions just as sampling does: both must
+        follow the same curve, and with clipping that curve is the straighter one (measured on
+        four emoji, 250 steps: PSNR 49 to 53 dB clipped, 41 to 53 not). The latent is that of
+        the decoder's 32 x 32 picture; detail comes from the upsamplers. Raises Dalle2EduError
+        for what is no picture."""
         pictures = self._as_pictures(picture)
         stage = self.decoder_stage.changed(
             steps=decoder_steps, guidance_scale=guidance_scale, name="decoder_steps"
@@ -484,7 +484,9 @@ class UnCLIP:
         return self.enlarge(small, run, steps=upsampler_steps)
 
     def _as_pictures(self, picture: Picture) -> Tensor:
-        """Any picture, or a batch as a tensor => (B, 3, S, S) of the pipeline's size and type."""
+        """Any picture, or a batch as a tensor => (B, 3, S, S) of the pipeline's size and
+        type.
+        """
         return as_pictures(picture, self.image_size).to(self.device, self.dtype)
 
     def _check_latent(self, latent: Latent) -> None:
@@ -553,7 +555,9 @@ class UnCLIP:
 
 
 def best_places(scores: Tensor, best_of: int) -> list[int]:
-    """Scores (B * best_of,), one prompt's after the other: where each prompt's largest stands."""
+    """Scores (B * best_of,), one prompt's after the other: where each prompt's largest
+    stands.
+    """
     groups = scores.reshape(-1, best_of)  # (B, best_of)
     starts = torch.arange(len(groups), device=scores.device) * best_of  # (B,)
     return (starts + groups.argmax(dim=1)).tolist()

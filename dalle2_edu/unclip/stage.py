@@ -1,10 +1,10 @@
 """A stage: how one network of the pipeline is sampled.
 
-A network alone does not say how to draw with it. It learned to undo the noise of one process, in
-so many steps, and sampling it takes more choices: which sampler walks back, in how many steps,
-where its predictions are bounded, and how strongly they are guided. A `Stage` holds these values
-for one network, so that a pipeline is networks and values, and another system, Karlo, is other
-networks and other values:
+A network alone does not say how to draw with it. It learned to undo the noise of one process,
+in so many steps, and sampling it takes more choices: which sampler walks back, in how many
+steps, where its predictions are bounded, and how strongly they are guided. A `Stage` holds
+these values for one network, so that a pipeline is networks and values, and another system,
+Karlo, is other networks and other values:
 
                  process                     sampler      steps   clip   guidance
     prior        1000 cosine, x_0            ancestral    25      5      1

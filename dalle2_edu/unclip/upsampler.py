@@ -111,7 +111,9 @@ def from_detail(detail: Tensor, low_res: Tensor) -> Tensor:
 
 
 def upsampler_stage(config: UpsamplerConfig) -> Stage:
-    """How a miniature upsampler is sampled: 10 steps of DDIM over the detail (Table 3: DDIM)."""
+    """How a miniature upsampler is sampled: 10 steps of DDIM over the detail (Table 3:
+    DDIM).
+    """
     return Stage(upsampler_diffusion(config), ddim_sample, steps=10, clip=DETAIL_CLIP)
 
 

@@ -26,10 +26,9 @@ part in 2048, which no picture shows, and arithmetic on a CPU is faster and safe
 A card also names the model's class ("dalle2_edu.unclip.prior:DiffusionPrior"), so the zoo needs
 no list of what lives in it. Only this package's own networks are ever built from a card.
 
-A folder of your own keeps your weights apart from the book's: `dalle2-edu --zoo FOLDER ...`, the
-environment variable `DALLE2_EDU_ZOO`, or `with zoo.at(folder): ...` in Python. Chapter 01 loads
-from the zoo; chapter 08 shows how a run is published into it.
-"""
+A folder of your own keeps your weights apart from the book's: `dalle2-edu --zoo FOLDER ...`,
+the environment variable `DALLE2_EDU_ZOO`, or `with zoo.at(folder): ...` in Python. Chapter 01
+loads from the zoo; chapter 08 shows how a run is published into it."""
 
 from __future__ import annotations
 

@@ -197,7 +197,9 @@ def test_the_share_of_bad_ones_is_told_whatever_batch_comes_last(tmp_path: Path)
 def test_a_file_name_is_never_a_command(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """WebDataset runs what follows "pipe:" in a shell; a downloaded folder may hold such names."""
+    """WebDataset runs what follows "pipe:" in a shell; a downloaded folder may hold such
+    names.
+    """
     monkeypatch.chdir(tmp_path)
     name = "pipe:touch ran;#.tar"
     shards.write(tmp_path / name, torch.stack([colour("red")]), [["red"]])

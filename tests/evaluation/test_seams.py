@@ -61,7 +61,8 @@ def test_ways_are_compared_hole_by_hole_and_with_the_real_picture() -> None:
     found = compare_seams(painted, halves(3))
     assert found["replaced"][EDGE].value == pytest.approx(100 * math.log(4), abs=1e-2)
     assert found["replaced"][INSIDE].value == pytest.approx(0, abs=1e-3)
-    # Each edge is half as steep, the fill twice as rough: the holes differ, the ways always alike.
+    # Each edge is half as steep, the fill twice as rough: the holes differ, the ways always
+    # alike.
     less = found[LESS]
     assert less[EDGE].value == pytest.approx(100 * math.log(0.5), abs=1e-2)
     assert less[INSIDE].value == pytest.approx(100 * math.log(2), abs=1e-2)

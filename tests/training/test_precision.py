@@ -1,4 +1,6 @@
-"""Precision "auto": the faster one, kept by a run that goes on, unless the machine is another."""
+"""Precision "auto": the faster one, kept by a run that goes on, unless the machine is
+another.
+"""
 
 from __future__ import annotations
 
