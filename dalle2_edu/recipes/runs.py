@@ -149,9 +149,8 @@ def so_far(out: Path, resume: bool) -> dict[str, Any]:
     if not isinstance(config, dict) or not isinstance(metadata, dict):
         return {}
     begun = {"steps": config.get("steps"), **metadata}
-    return {key: begun.get(key) for key in ("steps", "data") if begun.get(key)} | {
-        "start": str(begun.get("start") or "")
-    }
+    kinds = {"steps": int, "data": str, "start": str}
+    return {name: begun[name] for name in kinds if isinstance(begun.get(name), kinds[name])}
 
 
 def clip_hash(training: Training) -> str:
