@@ -1,8 +1,9 @@
-"""Configs are frozen dataclasses of plain values, so that a model can be rebuilt from the JSON
-beside its weights.
+"""Configs are frozen dataclasses of plain values, so that a model can be rebuilt from
+the JSON beside its weights.
 
-`asdict` turns a config into JSON; `from_dict` is its inverse: it rebuilds nested configs, turns
-JSON's lists back into tuples, and refuses a value of another type than the field's."""
+`asdict` turns a config into JSON; `from_dict` is its inverse: it rebuilds nested
+configs, turns JSON's lists back into tuples, and refuses a value of another type than
+the field's."""
 
 from __future__ import annotations
 
@@ -16,12 +17,11 @@ Config = TypeVar("Config")
 
 
 def from_dict(config_class: type[Config], values: dict[str, Any]) -> Config:
-    """Rebuild a config of `config_class` from the dict that `dataclasses.asdict` made (or JSON
-    made of it).
+    """Rebuild a config of `config_class` from the dict that `dataclasses.asdict` made
+    (or JSON made of it).
 
-    Raises Dalle2EduError for a field that the class does not have, or a value that is none for
-    its field.
-    """
+    Raises Dalle2EduError for a field that the class does not have, or a value that is
+    none for its field. """
     name = config_class.__name__
     if not isinstance(values, dict):
         raise Dalle2EduError(f"{name} can't be made from {values!r:.60}.")

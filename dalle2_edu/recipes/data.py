@@ -3,8 +3,8 @@
     domain_pairs   the pictures of a domain, as many as the tier keeps in memory
     read_own       a folder of pictures, shards, or embeddings that were computed before
 
-Every task takes its batches apart in the same few ways; those stand here too: 8-bit pictures
-to floats, one caption of several, a step of the process, noise.
+Every task takes its batches apart in the same few ways; those stand here too: 8-bit
+pictures to floats, one caption of several, a step of the process, noise.
 
 Chapters 08, 12, 15, 16 and 17 train with these data."""
 
@@ -42,13 +42,12 @@ LICENCES = {"emoji": NOTO, "shapes": RENDERED, "shared": f"{RENDERED}; {NOTO}"}
 Own = Pairs | Stream | Path | None  # the reader's data; a path: a folder of embeddings
 
 
-# --- a domain's pictures ----------------------------------------------------------------------
+# --- a domain's pictures --------------------------------------------------------------
 
 
 def domain_pairs(domain: str, tier: str, size: int) -> Pairs:
-    """The pictures and captions of a domain at `size`, as many as the tier keeps. "shared" is
-    both domains together.
-    """
+    """The pictures and captions of a domain at `size`, as many as the tier keeps.
+    "shared" is both domains together."""
     scenes = (SCENES if size <= CLIP_SIZE else LARGE_SCENES)[tier]
     if domain == "shapes":
         return shapes.pairs(scenes, size)
@@ -62,9 +61,8 @@ def domain_pairs(domain: str, tier: str, size: int) -> Pairs:
 
 
 def single_objects(domain: str, tier: str, size: int) -> Tensor:
-    """The pictures of the unconditional models: one large plain object at 16 pixels, uint8 (N,
-    3, 16, 16).
-    """
+    """The pictures of the unconditional models: one large plain object at 16 pixels,
+    uint8 (N, 3, 16, 16)."""
     images, _ = shapes.single_objects(SCENES[tier], 16)
     return images
 
@@ -72,8 +70,8 @@ def single_objects(domain: str, tier: str, size: int) -> Tensor:
 def evened(drawn: Pairs) -> Pairs:
     """The emoji, with all but the skin-tone variants three times.
 
-    Half of the set are variants of a few hundred people and hands; without this a rocket would
-    be seen once while a waving hand is seen six times."""
+    Half of the set are variants of a few hundred people and hands; without this a
+    rocket would be seen once while a waving hand is seen six times."""
     toned = torch.tensor(["skin tone" in captions[0] for captions in drawn.captions])  # (N,)
     return mix([(drawn, 1), (subset(drawn, ~toned), 2)])
 
@@ -85,9 +83,8 @@ def subset(pairs: Pairs, chosen: Tensor) -> Pairs:
 
 
 def mix(parts: Sequence[tuple[Pairs, int]]) -> Pairs:
-    """Several data sets as one, each repeated so many times, so that a small one is not drowned
-    by a large one.
-    """
+    """Several data sets as one, each repeated so many times, so that a small one is not
+    drowned by a large one."""
     repeated = [pairs for pairs, times in parts for _ in range(times)]
     images = torch.cat([pairs.images for pairs in repeated])
     captions = [caption for pairs in repeated for caption in pairs.captions]
@@ -101,14 +98,13 @@ def repeats(small: int, large: int) -> int:
     return max(1, math.ceil(large / small))
 
 
-# --- the reader's own -------------------------------------------------------------------------
+# --- the reader's own -----------------------------------------------------------------
 
 
 def read_own(source: str, size: int, out: Path) -> Own:
-    """The reader's data, pictures at `size`. Several tar shards are streamed; one, or a folder
-    of pictures, is read into memory; a folder that `dalle2-edu data embed` wrote holds
-    embeddings, and its path is given back.
-    """
+    """The reader's data, pictures at `size`. Several tar shards are streamed; one, or a
+    folder of pictures, is read into memory; a folder that `dalle2-edu data embed` wrote
+    holds embeddings, and its path is given back."""
     if source and any(Path(source).glob("*.safetensors")):
         return Path(source)
     if is_shards(source) and len(tar_files(source)) > 1:
@@ -132,13 +128,12 @@ def stream_of(data: Any) -> Any:
     return data if isinstance(data, Stream) else getattr(data, "stream", None)
 
 
-# --- captions ---------------------------------------------------------------------------------
+# --- captions -------------------------------------------------------------------------
 
 
 def draw_one(counts: Tensor) -> Tensor:
-    """Which of its captions each picture is shown with, drawn from torch's global generator:
-    counts (B,) -> (B,).
-    """
+    """Which of its captions each picture is shown with, drawn from torch's global
+    generator: counts (B,) -> (B,)."""
     return (torch.rand(len(counts)) * counts).long()
 
 
@@ -162,7 +157,7 @@ class Captions:
         return self.starts[indices] + draw_one(self.counts[indices])
 
 
-# --- pictures, steps and noise ----------------------------------------------------------------
+# --- pictures, steps and noise --------------------------------------------------------
 
 
 def to_float(images: Tensor) -> Tensor:

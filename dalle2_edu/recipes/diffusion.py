@@ -3,8 +3,8 @@
     published    L_simple, and with a learned variance L_simple + 0.001 L_vlb      the recipes ddpm and iddpm
     bound        L_vlb alone: the best likelihoods, the noisiest gradient          what importance sampling is for
 
-Pictures and labels come as tensors (`shapes.single_objects`), or as pictures of your own
-without labels.
+Pictures and labels come as tensors (`shapes.single_objects`), or as pictures of your
+own without labels.
 
 Chapter 08 uses this file; chapter 09 trains on the bound."""
 
@@ -37,11 +37,12 @@ Objective = Literal["published", "bound"]
 
 
 class DdpmTask(Task):
-    """Noised pictures -> the noise, and the variance of the step back if the model learns it.
+    """Noised pictures -> the noise, and the variance of the step back if the model
+    learns it.
 
-    data: pictures, uint8 (N, 3, S, S), or pairs, whose captions are not used. labels: int64
-    (N,), used if the U-Net has classes. With `importance` the timesteps are drawn by
-    `ImportanceSampler`, which is then this task's `state`."""
+    data: pictures, uint8 (N, 3, S, S), or pairs, whose captions are not used. labels:
+    int64 (N,), used if the U-Net has classes. With `importance` the timesteps are drawn
+    by `ImportanceSampler`, which is then this task's `state`."""
 
     def __init__(
         self,
@@ -116,7 +117,7 @@ class DdpmTask(Task):
         return {**settings, **super().metadata()}
 
 
-# --- recipes ----------------------------------------------------------------------------------
+# --- recipes --------------------------------------------------------------------------
 
 # DDPM's learning rate is constant and its run hundreds of times longer; five thousand steps
 # want a high rate that falls.

@@ -3,18 +3,17 @@
     Streamed      pictures and captions from a `Stream`; the frozen CLIP reads each batch when it is drawn
     Embedded      what CLIP said of the pictures, computed once by `embed` and kept on disk
 
-The second pays off from the second epoch on, or when several networks learn from one data set:
-CLIP's image tower is run once. The captions are kept as token ids and read anew, since CLIP's
-encoded text, 77 x 768 numbers a caption, takes more room than the picture. Each shard of
-pictures becomes one file
+The second pays off from the second epoch on, or when several networks learn from one
+data set: CLIP's image tower is run once. The captions are kept as token ids and read
+anew, since CLIP's encoded text, 77 x 768 numbers a caption, takes more room than the
+picture. Each shard of pictures becomes one file
 
     000017.safetensors     image_emb float16 (n, D), images uint8 (n, 3, S, S), tokens int32 (m, L), counts int32 (n,)
 
-and a file that is there is not computed again, so `embed` may be stopped and started as often
-as you like, and run in several processes, which share the shards.
+and a file that is there is not computed again, so `embed` may be stopped and started as
+often as you like, and run in several processes, which share the shards.
 
-Chapter 24 uses this file.
-"""
+Chapter 24 uses this file."""
 
 from __future__ import annotations
 
@@ -63,9 +62,8 @@ class Reader:
 
 
 class Streamed:
-    """`encoded.Data` from a stream: the stream's pictures are as large as CLIP wants them, a
-    batch's `image_size`.
-    """
+    """`encoded.Data` from a stream: the stream's pictures are as large as CLIP wants
+    them, a batch's `image_size`."""
 
     def __init__(self, stream: Stream, image_size: int, clip: Clip, tokenizer: Tokenizer):
         self.stream = stream
@@ -91,9 +89,8 @@ class Streamed:
 
 
 def measure(data: Data) -> tuple[Tensor, Tensor]:
-    """Embeddings and dot products of pictures that stand at even distances, the same in every
-    process and run.
-    """
+    """Embeddings and dot products of pictures that stand at even distances, the same in
+    every process and run."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         chosen = torch.arange(0, len(data), max(1, len(data) // MEASURED))
@@ -104,7 +101,7 @@ def measure(data: Data) -> tuple[Tensor, Tensor]:
     return torch.cat(image_emb), torch.cat(dots)
 
 
-# --- embeddings on disk -----------------------------------------------------------------------
+# --- embeddings on disk ---------------------------------------------------------------
 
 
 def embed(
@@ -116,20 +113,25 @@ def embed(
     size: int,
     image_size: int,
 ) -> list[Path]:
-    """Write what CLIP says of shards into the folder `out`, a file a shard; return the files,
-    old and new.
+    """Write what CLIP says of shards into the folder `out`, a file a shard; return the
+    files, old and new.
 
-    size is the pictures' for CLIP, image_size that of the copy kept beside the embeddings, for
-    a decoder to learn from. clip_hash says whose embeddings they are. Raises Dalle2EduError if
-    the folder holds another CLIP's, other captions' or other pictures', and for a shard that
-    can't be read or has more than 1% of bad pictures."""
+    size is the pictures' for CLIP, image_size that of the copy kept beside the
+    embeddings, for a decoder to learn from. clip_hash says whose embeddings they are.
+    Raises Dalle2EduError if the folder holds another CLIP's, other captions' or other
+    pictures', and for a shard that can't be read or has more than 1% of bad
+    pictures."""
     reader = Reader(clip, tokenizer)
     state = processes()
     files = []
     for number, url in enumerate(tar_files(source)):
         file = out / f"{number:06d}.safetensors"
         files.append(file)
-        about = {"source": Path(url).name, "clip": clip_hash, "image_size": str(image_size)}
+        about = {
+            "source": Path(url).name,
+            "clip": clip_hash,
+            "image_size": str(image_size),
+        }
         if file.is_file():
             check_same(file, about)
         elif number % state.num_processes == state.process_index:
@@ -168,9 +170,8 @@ def write_whole(file: Path, tensors: dict[str, Tensor], about: dict[str, str]) -
 
 
 def header(file: Path) -> tuple[dict[str, str], int]:
-    """What a file says about itself, and of how many pictures it is; the tensors are not
-    read.
-    """
+    """What a file says about itself, and of how many pictures it is; the tensors are
+    not read."""
     try:
         with safe_open(file, "pt") as opened:
             return dict(opened.metadata() or {}), opened.get_slice("counts").get_shape()[0]
@@ -195,12 +196,16 @@ def check_same(file: Path, about: dict[str, str]) -> None:
 
 
 class Embedded:
-    """`encoded.Data` from a folder that `embed` wrote; also the `stream` whose shards the loop
-    puts in order.
-    """
+    """`encoded.Data` from a folder that `embed` wrote; also the `stream` whose shards
+    the loop puts in order."""
 
     def __init__(
-        self, folder: Path, image_size: int, clip: Clip, clip_hash: str, tokenizer: Tokenizer
+        self,
+        folder: Path,
+        image_size: int,
+        clip: Clip,
+        clip_hash: str,
+        tokenizer: Tokenizer,
     ):
         self.files = sorted(folder.glob("*.safetensors"))
         for file in self.files:

@@ -1,8 +1,9 @@
 """What the frozen CLIP says of a data set, computed once and kept in memory.
 
-CLIP is frozen while the priors and the decoder learn (unCLIP, section 2), so each picture and
-each caption is encoded once, before the first step, and never again: `Encoded` holds the
-results. `embedded.py` has the same for data that do not fit in memory.
+CLIP is frozen while the priors and the decoder learn (unCLIP, section 2), so each
+picture and each caption is encoded once, before the first step, and never again:
+`Encoded` holds the results. `embedded.py` has the same for data that do not fit in
+memory.
 
 Chapters 15 and 16 use this file."""
 
@@ -21,9 +22,8 @@ from dalle2_edu.text2image.clip import Clip, TextEncoding
 
 
 class Data(Protocol):
-    """What the priors and decoders learn from: `Encoded` holds it in memory, `embedded.py`
-    reads it.
-    """
+    """What the priors and decoders learn from: `Encoded` holds it in memory,
+    `embedded.py` reads it."""
 
     @property
     def null(self) -> TextEncoding:
@@ -41,18 +41,17 @@ class Data(Protocol):
         """
 
     def measured(self) -> tuple[Tensor, Tensor]:
-        """What the priors measure before they learn: image embeddings (N, D), and z_i . z_t of
-        pictures with their captions, (M,).
-        """
+        """What the priors measure before they learn: image embeddings (N, D), and z_i .
+        z_t of pictures with their captions, (M,)."""
 
 
 @dataclass(frozen=True)
 class Encoded:
     """A data set as the frozen CLIP sees it.
 
-    images uint8 (N, 3, S, S); image_emb (N, D); captions and their encodings text_emb (M, D),
-    text_enc (M, L, W) in half precision, text_mask (M, L); `null` is the encoding of the empty
-    text, each tensor with a batch of one."""
+    images uint8 (N, 3, S, S); image_emb (N, D); captions and their encodings text_emb
+    (M, D), text_enc (M, L, W) in half precision, text_mask (M, L); `null` is the
+    encoding of the empty text, each tensor with a batch of one."""
 
     images: Tensor
     image_emb: Tensor
@@ -68,7 +67,10 @@ class Encoded:
         """See `Data`."""
         places = self.captions.draw(indices)
         text = {name: tensor[places] for name, tensor in self.text.as_conditioning().items()}
-        pictures = {"images": self.images[indices], "image_emb": self.image_emb[indices]}
+        pictures = {
+            "images": self.images[indices],
+            "image_emb": self.image_emb[indices],
+        }
         return {**pictures, **drop_text(text, self.null, text_drop)}
 
     def measured(self) -> tuple[Tensor, Tensor]:
@@ -90,9 +92,8 @@ def drop_text(text: dict[str, Tensor], null: TextEncoding, drop: float) -> dict[
 
 
 def _replace(values: Tensor, null: Tensor, dropped: Tensor) -> Tensor:
-    """Rows of values (B, ...) where dropped (B,) is False, null (1, ...) where it is True. Half
-    precision becomes float.
-    """
+    """Rows of values (B, ...) where dropped (B,) is False, null (1, ...) where it is
+    True. Half precision becomes float."""
     values = values if values.dtype == torch.bool else values.float()
     rows = dropped.reshape(-1, *[1] * (values.dim() - 1))  # (B,) => (B, 1, ...)
     return torch.where(rows, null, values)
@@ -100,7 +101,11 @@ def _replace(values: Tensor, null: Tensor, dropped: Tensor) -> Tensor:
 
 @torch.inference_mode()
 def encode(
-    pairs: Pairs, image_size: int, clip: Clip, tokenizer: Tokenizer, batch_size: int = 256
+    pairs: Pairs,
+    image_size: int,
+    clip: Clip,
+    tokenizer: Tokenizer,
+    batch_size: int = 256,
 ) -> Encoded:
     """Run CLIP once over a data set; keep its pictures at `image_size` (box-reduced)."""
     captions = Captions(pairs, tokenizer)

@@ -1,21 +1,21 @@
 """The judges of chapter 20: the oracle, and a second CLIP.
 
-**The oracle** is the classifier that marks generated shapes (`evaluation/oracle.py`). The world
-is endless, so no scene is ever met twice and nothing can be learnt by heart: a batch is drawn
-anew from a generator that its indices seed. All compositions are in it (`split="all"`), the
-held-out ones too.
+**The oracle** is the classifier that marks generated shapes (`evaluation/oracle.py`).
+The world is endless, so no scene is ever met twice and nothing can be learnt by heart:
+a batch is drawn anew from a generator that its indices seed. All compositions are in it
+(`split="all"`), the held-out ones too.
 
-A generated picture is never quite a rendered one: its edges are a little soft, its flats a
-little uneven, its colours a little off. `disturb` does as much to the rendered pictures, so
-that the oracle answers what is in the picture and does not stumble over how it was made. No
-more than that: an oracle that reads a hopeless smear as a star would flatter the generator.
+A generated picture is never quite a rendered one: its edges are a little soft, its
+flats a little uneven, its colours a little off. `disturb` does as much to the rendered
+pictures, so that the oracle answers what is in the picture and does not stumble over
+how it was made. No more than that: an oracle that reads a hopeless smear as a star
+would flatter the generator.
 
-**The judge** is a CLIP trained apart, so that the CLIP that guided a drawing does not also mark
-it. It has a vision transformer where the generator's CLIP has a ResNet: it should not share
-that one's blind spots.
+**The judge** is a CLIP trained apart, so that the CLIP that guided a drawing does not
+also mark it. It has a vision transformer where the generator's CLIP has a ResNet: it
+should not share that one's blind spots.
 
-Chapter 20 uses this file.
-"""
+Chapter 20 uses this file."""
 
 from __future__ import annotations
 
@@ -60,9 +60,8 @@ class OracleTask(Task):
         super().__init__(name, config, Oracle(model), ENDLESS, about)
 
     def batch(self, indices: Tensor) -> dict[str, Tensor]:
-        """Renders of B fresh scenes under "images", (B, 3, 64, 64), and their factors by name,
-        int64 (B,).
-        """
+        """Renders of B fresh scenes under "images", (B, 3, 64, 64), and their factors
+        by name, int64 (B,)."""
         generator = torch.Generator().manual_seed(seed_for("oracle", *indices.tolist()))
         scenes = sample_scenes(len(indices), generator, split="all")
         return {"images": render(scenes, self.image_size), **scenes.factors}
@@ -76,9 +75,8 @@ class OracleTask(Task):
 
 
 def disturb(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Images (B, 3, S, S) made a little softer, tinted and noisy, each by its own random
-    amount.
-    """
+    """Images (B, 3, S, S) made a little softer, tinted and noisy, each by its own
+    random amount."""
     B, device = len(images), images.device
     amounts = torch.rand(2, B, 1, 1, 1, generator=generator, device=device)
     softness, noise = amounts  # each (B, 1, 1, 1)
@@ -89,7 +87,8 @@ def disturb(images: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def _blur(images: Tensor) -> Tensor:
-    """Each pixel averaged with its neighbours by 1-2-1 in both directions, about a Gaussian of
+    """Each pixel averaged with its neighbours by 1-2-1 in both directions, about a
+    Gaussian of
     0.7 pixels.
     """
     channels = images.shape[1]
@@ -99,7 +98,7 @@ def _blur(images: Tensor) -> Tensor:
     return F.conv2d(padded, kernel, groups=channels)
 
 
-# --- recipes ----------------------------------------------------------------------------------
+# --- recipes --------------------------------------------------------------------------
 
 JUDGE = ClipConfig(
     vision_width=96,

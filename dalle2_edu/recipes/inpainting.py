@@ -4,21 +4,21 @@
     strokes      a brush that goes back and forth between a few random points: edges at every angle, thin and thick
     everything   one picture in ten, so that the network stays a decoder that can draw on an empty sheet
 
-The loss counts the pixels of the hole only: at sampling the known ones are put in place anyway
-(`repaint`), and a network this small has no strength to spare. (GLIDE, arXiv 2112.10741,
-section 3, speaks of no such restriction.)
+The loss counts the pixels of the hole only: at sampling the known ones are put in place
+anyway (`repaint`), and a network this small has no strength to spare. (GLIDE, arXiv
+2112.10741, section 3, speaks of no such restriction.)
 
 **The decoder** learns so on whole pictures. Half of the time it does not get the image
-embedding: that embedding was made from the whole picture and tells what is in the hole, and a
-network that reads it need not look around. GLIDE has no image embedding.
+embedding: that embedding was made from the whole picture and tells what is in the hole,
+and a network that reads it need not look around. GLIDE has no image embedding.
 
-**The upsamplers** learn on crops. Outside of the hole their small picture is a true one; inside
-it is what the stage below painted. So it is damaged only there, and more than for a plain
-upsampler: what was painted into a hole does not quite meet what is around it. A line goes on a
-pixel too far up, a background is a shade too dark; the known pixels tell how to set it right.
+**The upsamplers** learn on crops. Outside of the hole their small picture is a true
+one; inside it is what the stage below painted. So it is damaged only there, and more
+than for a plain upsampler: what was painted into a hole does not quite meet what is
+around it. A line goes on a pixel too far up, a background is a shade too dark; the
+known pixels tell how to set it right.
 
-Chapters 17 and 19 use this file.
-"""
+Chapters 17 and 19 use this file."""
 
 from __future__ import annotations
 
@@ -122,9 +122,8 @@ class InpaintUpsamplerTask(UpsamplerTask):
         return hole_loss(self.diffusion, model, x0, index, noise, hole, **given), {}
 
     def sample(self, model: nn.Module) -> Tensor | None:
-        """Pictures with their holes grey above, painted below, from true small pictures: (GRID,
-        3, S, S).
-        """
+        """Pictures with their holes grey above, painted below, from true small
+        pictures: (GRID, 3, S, S)."""
         assert isinstance(model, InpaintUpsampler)
         known = self.chosen(next(model.parameters()).device)
         n, device = len(known), known.device
@@ -165,11 +164,11 @@ def hole_loss(
 
 
 def misdrawn(low_res: Tensor, generator: torch.Generator) -> Tensor:
-    """The small picture as a stage below may paint it that did not see the large one: (B, 3, H,
-    W), same out.
+    """The small picture as a stage below may paint it that did not see the large one:
+    (B, 3, H, W), same out.
 
-    Everything is moved by up to about a pixel, not everywhere alike, and the colours are a
-    little off; each picture gets its own share of it, from none to all."""
+    Everything is moved by up to about a pixel, not everywhere alike, and the colours
+    are a little off; each picture gets its own share of it, from none to all."""
     n, _, height, width = low_res.shape
     device = low_res.device
 
@@ -197,9 +196,8 @@ def fixed_holes(n: int, side: int, device: torch.device) -> Tensor:
 
 
 def random_holes(n: int, side: int) -> Tensor:
-    """What to erase of n pictures: bool (n, 1, side, side), True where. Drawn from torch's
-    global generator.
-    """
+    """What to erase of n pictures: bool (n, 1, side, side), True where. Drawn from
+    torch's global generator."""
     kind = torch.rand(n, 1, 1)
     holes = torch.where(kind < 0.5, rectangles(n, side), strokes(n, side))
     return (holes | (kind > 1 - EVERYTHING))[:, None]
@@ -230,7 +228,7 @@ def strokes(n: int, side: int) -> Tensor:
     return distance.amin(dim=1) <= radius
 
 
-# --- recipes: they start from trained networks, so they need fewer steps ----------------------
+# --- recipes: they start from trained networks, so they need fewer steps --------------
 
 DECODER_TUNING = replace(DECODER_TRAINING, steps=2600, decay="cosine", sample_every=500)
 DECODER_TUNING_ON_GPU = {

@@ -1,5 +1,5 @@
-"""A recipe: which model learns from what, with which numbers. It is data, written once for all
-the domains of its model.
+"""A recipe: which model learns from what, with which numbers. It is data, written once
+for all the domains of its model.
 
     Recipe(
         "prior", DiffusionPrior, PriorTask,
@@ -10,8 +10,8 @@ the domains of its model.
         gpu={"steps": 10_000, "batch_size": 1024},   what differs from cpu
     )
 
-So a new model costs one file with the model, one task with its recipe, and one test. The zoo
-needs no entry: the card of the weights names the model's class.
+So a new model costs one file with the model, one task with its recipe, and one test.
+The zoo needs no entry: the card of the weights names the model's class.
 
     smoke  seconds; shows that the code runs, not what it can do
     cpu    two cores; what the shipped zoo was trained with unless a card says otherwise
@@ -58,11 +58,11 @@ SMOKE = {
 class Recipe:
     """How one kind of model is trained.
 
-    task: makes the task from (name, data, config, model, about=...); `model` is a trained
-    module if the recipe starts from one, otherwise `model_config`. reads_clip: the data are
-    what the zoo's CLIP says of pictures (`encoded.Data`), not the pictures themselves. data:
-    what a domain's data are, from (domain, tier, size); None for a model that takes none of the
-    reader's pictures."""
+    task: makes the task from (name, data, config, model, about=...); `model` is a
+    trained module if the recipe starts from one, otherwise `model_config`. reads_clip:
+    the data are what the zoo's CLIP says of pictures (`encoded.Data`), not the pictures
+    themselves. data: what a domain's data are, from (domain, tier, size); None for a
+    model that takes none of the reader's pictures."""
 
     name: str  # on the command line; "shapes-prior" where there are several domains
     model: type[nn.Module]
@@ -119,9 +119,8 @@ class Training:
         return replace(self.recipe.cpu, **changes)
 
     def task(self, config: TrainConfig, own: Own = None, about: Any = None) -> Task:
-        """What the loop trains. own: the reader's data in place of the domain's. about: what
-        else makes the run this run.
-        """
+        """What the loop trains. own: the reader's data in place of the domain's. about:
+        what else makes the run this run."""
         model = self.recipe.model_config
         if self.recipe.starts_from:
             model = self.trained()

@@ -1,16 +1,16 @@
 """Run a recipe, go on with it, and put its weights into the zoo.
 
-`dalle2-edu train <recipe> --tier smoke|cpu|gpu` is `run`, `dalle2-edu zoo publish <run>` is
-`publish`. A folder of a run holds
+`dalle2-edu train <recipe> --tier smoke|cpu|gpu` is `run`, `dalle2-edu zoo publish
+<run>` is `publish`. A folder of a run holds
 
     checkpoint/     the weights, the optimizer, and `state.json`
     log.csv         the loss and other numbers
     samples/        pictures, of a model that draws
     run.json        the device and the version of the code
 
-A resumed run takes its data, its number of steps and its first weights from its checkpoint,
-unless it is told otherwise. A zoo is trained in the order of `trainings`: what starts from
-another network, or reads CLIP, comes after it.
+A resumed run takes its data, its number of steps and its first weights from its
+checkpoint, unless it is told otherwise. A zoo is trained in the order of `trainings`:
+what starts from another network, or reads CLIP, comes after it.
 
 Chapters 08, 12, 15, 16, 17 and 19 train with this file."""
 
@@ -54,7 +54,7 @@ PARTS = (text2image, unclip, inpainting, evaluation, diffusion)
 OWN_LICENCE = "the reader's own pictures"
 
 
-# --- which ones there are ---------------------------------------------------------------------
+# --- which ones there are -------------------------------------------------------------
 
 
 def trainings(tier: str = "cpu") -> dict[str, Training]:
@@ -65,10 +65,9 @@ def trainings(tier: str = "cpu") -> dict[str, Training]:
 
 
 def find(name: str, tier: str = "cpu", own: bool = False) -> Training:
-    """The training of this name. own: the reader brings pictures, so the domain may be any word
-    of theirs: "pets-decoder". Raises Dalle2EduError for an unknown name or tier, listing the
-    known ones.
-    """
+    """The training of this name. own: the reader brings pictures, so the domain may be
+    any word of theirs: "pets-decoder". Raises Dalle2EduError for an unknown name or
+    tier, listing the known ones."""
     if tier not in TIERS:
         raise Dalle2EduError(f"Unknown tier {tier!r}; known: {', '.join(TIERS)}.")
     known = trainings(tier)
@@ -82,7 +81,7 @@ def find(name: str, tier: str = "cpu", own: bool = False) -> Training:
     raise Dalle2EduError(f"Unknown recipe {name!r}; known: {', '.join(known)}.")
 
 
-# --- running ----------------------------------------------------------------------------------
+# --- running --------------------------------------------------------------------------
 
 
 def run(
@@ -100,13 +99,13 @@ def run(
     progress: bool = True,
     fsdp: bool = False,
 ) -> Path:
-    """Train a recipe in `out` (runs/<name>-<tier> unless given); return the last checkpoint's
-    path.
+    """Train a recipe in `out` (runs/<name>-<tier> unless given); return the last
+    checkpoint's path.
 
-    data: what to learn from in place of the recipe's own world, see `read_own`. start: weights
-    to start from, see `given_weights`. steps and mixed_precision replace the tier's. fsdp
-    splits the model among the processes. Raises Dalle2EduError for what can't be found or read,
-    and for a folder that another process writes."""
+    data: what to learn from in place of the recipe's own world, see `read_own`. start:
+    weights to start from, see `given_weights`. steps and mixed_precision replace the
+    tier's. fsdp splits the model among the processes. Raises Dalle2EduError for what
+    can't be found or read, and for a folder that another process writes."""
     out = out or Path("runs") / f"{name}-{tier}"
     with lost_processes():
         before = so_far(out, resume)
@@ -138,9 +137,9 @@ def run(
 
 
 def so_far(out: Path, resume: bool) -> dict[str, Any]:
-    """What a run that goes on was begun with: its data, steps and start; nothing for a new
-    one. Refuses, before anything long is done, a folder that holds a run or is being written.
-    """
+    """What a run that goes on was begun with: its data, steps and start; nothing for a
+    new one. Refuses, before anything long is done, a folder that holds a run or is
+    being written."""
     if processes().is_main_process and out.is_dir():
         with one_writer(out):
             pass
@@ -150,9 +149,8 @@ def so_far(out: Path, resume: bool) -> dict[str, Any]:
     if not isinstance(config, dict) or not isinstance(metadata, dict):
         return {}
     begun = {"steps": config.get("steps"), **metadata}
-    return {key: begun.get(key) for key in ("steps", "data") if begun.get(key)} | {
-        "start": str(begun.get("start") or "")
-    }
+    kinds = {"steps": int, "data": str, "start": str}
+    return {name: begun[name] for name in kinds if isinstance(begun.get(name), kinds[name])}
 
 
 def clip_hash(training: Training) -> str:
@@ -160,13 +158,13 @@ def clip_hash(training: Training) -> str:
     return zoo.card("shared", "clip").sha256 if training.recipe.reads_clip else ""
 
 
-# --- starting from given weights --------------------------------------------------------------
+# --- starting from given weights ------------------------------------------------------
 
 
 def given_weights(start: str) -> dict[str, Tensor]:
-    """The weights that `--from` names: a part of the zoo ("emoji/prior"), a run's folder (its
-    averaged weights) or a safetensors file. Raises Dalle2EduError if it is none of them.
-    """
+    """The weights that `--from` names: a part of the zoo ("emoji/prior"), a run's
+    folder (its averaged weights) or a safetensors file. Raises Dalle2EduError if it is
+    none of them."""
     place = Path(start)
     if place.is_dir():
         checkpoint = latest_checkpoint(place / "checkpoint")
@@ -200,15 +198,14 @@ def hash_of(weights: Mapping[str, Tensor]) -> str:
 
 
 def put_in(task: Task, weights: dict[str, Tensor], start: str) -> None:
-    """Let a task start from given weights; what the model measures of its data is measured
-    again. Raises Dalle2EduError for weights of another model.
-    """
+    """Let a task start from given weights; what the model measures of its data is
+    measured again. Raises Dalle2EduError for weights of another model."""
     zoo.check_fit(task.model, weights, start)
     task.model.load_state_dict(weights)
     task.measure_data()
 
 
-# --- publishing -------------------------------------------------------------------------------
+# --- publishing -----------------------------------------------------------------------
 
 
 def publish(run_dir: Path, notes: str = "", metrics: Mapping[str, float] | None = None) -> Path:
@@ -286,11 +283,19 @@ def describe_device() -> str:
 
 
 def commit() -> str:
-    """The commit of the code that runs, with a + if files were changed since; "" outside a git
-    checkout.
-    """
+    """The commit of the code that runs, with a + if files were changed since; ""
+    outside a git checkout."""
     here = str(Path(__file__).parent)
-    asked = ["git", "-C", here, "describe", "--always", "--dirty=+", "--abbrev=12", "--match="]
+    asked = [
+        "git",
+        "-C",
+        here,
+        "describe",
+        "--always",
+        "--dirty=+",
+        "--abbrev=12",
+        "--match=",
+    ]
     try:
         answer = subprocess.run(asked, capture_output=True, text=True, check=False)
     except OSError:  # no git on this machine

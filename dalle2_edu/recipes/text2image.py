@@ -52,7 +52,10 @@ class ClipTask(Task):
         return {"images": images, "tokens": self.tokenizer(draw_captions(captions))}
 
     def loss(
-        self, model: torch.nn.Module, batch: dict[str, Tensor], generator: torch.Generator
+        self,
+        model: torch.nn.Module,
+        batch: dict[str, Tensor],
+        generator: torch.Generator,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         images = jitter(to_float(batch["images"]), generator)
         u, v, scale, thumbnails = model(images, batch["tokens"])
@@ -73,9 +76,8 @@ def reduced(images: Tensor, side: int) -> Tensor:
 
 
 def jitter(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Turn by up to 6 degrees, scale by up to 10%, shift by up to 6%, each picture its own way.
-    (B, 3, H, W), same out.
-    """
+    """Turn by up to 6 degrees, scale by up to 10%, shift by up to 6%, each picture its
+    own way. (B, 3, H, W), same out."""
     n = len(images)
     random = torch.rand(n, 4, generator=generator, device=generator.device)
     random = random.to(images.device) * 2 - 1  # (B, 4) in [-1, 1]
@@ -90,7 +92,7 @@ def jitter(images: Tensor, generator: torch.Generator) -> Tensor:
     return F.grid_sample(images, grid, padding_mode="border", align_corners=False)
 
 
-# --- recipes ----------------------------------------------------------------------------------
+# --- recipes --------------------------------------------------------------------------
 
 # Adam's second beta and the strong weight decay are CLIP's own (arXiv 2103.00020).
 CLIP_TRAINING = TrainConfig(

@@ -6,8 +6,8 @@
     DecoderTask      image embeddings, captions             -> the picture at 32 x 32
     UpsamplerTask    damaged small pictures                 -> crops of the picture at twice the size
 
-CLIP is frozen meanwhile (unCLIP, section 2): the first four learn from what it says of pictures
-and captions (`encoded.py`). All priors drop the text alike (section 2.2).
+CLIP is frozen meanwhile (unCLIP, section 2): the first four learn from what it says of
+pictures and captions (`encoded.py`). All priors drop the text alike (section 2.2).
 
 Chapters 15, 16 and 17 use this file."""
 
@@ -52,7 +52,7 @@ IMAGE_DROP_DECODER = 0.1  # section 2.1
 
 Numbers = dict[str, Tensor]
 
-# --- priors -----------------------------------------------------------------------------------
+# --- priors ---------------------------------------------------------------------------
 
 
 def widths(data: Data) -> tuple[int, int, int]:
@@ -107,8 +107,8 @@ class PriorTask(Task):
 class ARPriorTask(Task):
     """Captions and codes -> the next code.
 
-    pca: that of the data's image embeddings; measured if it is left out. The model's rank is
-    then what the data need."""
+    pca: that of the data's image embeddings; measured if it is left out. The model's
+    rank is then what the data need."""
 
     def __init__(
         self,
@@ -153,9 +153,8 @@ class ARPriorTask(Task):
 
 
 def ar_prior_config(data: Data, pca: PCA) -> ARPriorConfig:
-    """An autoregressive prior as wide and deep as the diffusion prior; its rank is what the
-    data need.
-    """
+    """An autoregressive prior as wide and deep as the diffusion prior; its rank is what
+    the data need."""
     clip_dim, text_width, context = widths(data)
     rank = pca.rank_for(PCA_ERROR)
     lost = float(pca.error()[rank])
@@ -195,7 +194,7 @@ class RegressionTask(Task):
         return F.mse_loss(model(**batch).float(), z), {}
 
 
-# --- decoder ----------------------------------------------------------------------------------
+# --- decoder --------------------------------------------------------------------------
 
 
 def decoder_config(data: Data) -> DecoderConfig:
@@ -208,7 +207,12 @@ class DecoderTask(Task):
     """Noised pictures, their image embeddings and captions -> v."""
 
     def __init__(
-        self, name: str, data: Data, config: TrainConfig, model: Any = None, about: Any = None
+        self,
+        name: str,
+        data: Data,
+        config: TrainConfig,
+        model: Any = None,
+        about: Any = None,
     ):
         self.data = data
         self.diffusion = decoder_diffusion()
@@ -216,9 +220,8 @@ class DecoderTask(Task):
         super().__init__(name, config, network, len(data), about, stream_of(data))
 
     def network(self, model: Any) -> nn.Module:
-        """The network that learns. model: its `DecoderConfig`, or None for one that fits the
-        data.
-        """
+        """The network that learns. model: its `DecoderConfig`, or None for one that
+        fits the data."""
         return Decoder(model or decoder_config(self.data))
 
     def batch(self, indices: Tensor) -> dict[str, Tensor]:
@@ -235,9 +238,8 @@ class DecoderTask(Task):
         return losses["loss"].mean(), {}
 
     def sample(self, model: nn.Module) -> Tensor | None:
-        """Real pictures above, what the decoder makes of their embeddings below: (2 * GRID, 3,
-        S, S).
-        """
+        """Real pictures above, what the decoder makes of their embeddings below: (2 *
+        GRID, 3, S, S)."""
         device = next(model.parameters()).device
         real, conditional, empty = self.chosen(device)
         noise = SeededNoise(range(len(real)), device)
@@ -261,13 +263,12 @@ class DecoderTask(Task):
         return real, {**given, "image_keep": keep}, {**given, "image_keep": ~keep}
 
 
-# --- upsamplers -------------------------------------------------------------------------------
+# --- upsamplers -----------------------------------------------------------------------
 
 
 class UpsamplerTask(Task):
-    """Crops of the target and their damaged halves -> v. `damage` is "blur" (first upsampler)
-    or "bsr" (second).
-    """
+    """Crops of the target and their damaged halves -> v. `damage` is "blur" (first
+    upsampler) or "bsr" (second)."""
 
     def __init__(
         self,
@@ -315,9 +316,8 @@ class UpsamplerTask(Task):
         return upsampler.bsr_condition(low_res, generator)
 
     def sample(self, model: nn.Module) -> Tensor | None:
-        """Enlarged small pictures above, the upsampler's full-size work below: (GRID, 3, S,
-        S).
-        """
+        """Enlarged small pictures above, the upsampler's full-size work below: (GRID,
+        3, S, S)."""
         images = self.chosen(next(model.parameters()).device)
         low_res = upsampler.reduce(images, upsampler.FACTOR)
         noise = SeededNoise(range(len(images)), images.device)
@@ -336,7 +336,8 @@ class UpsamplerTask(Task):
 
 
 def random_crops(images: Tensor, side: int, step: int) -> Tensor:
-    """One random side x side crop of each picture, corners on multiples of `step`: (B, 3, S, S)
+    """One random side x side crop of each picture, corners on multiples of `step`: (B,
+    3, S, S)
     -> (B, 3, side, side).
     """
     places = (images.shape[-1] - side) // step + 1
@@ -348,7 +349,7 @@ def random_crops(images: Tensor, side: int, step: int) -> Tensor:
     return torch.stack(crops)
 
 
-# --- recipes ----------------------------------------------------------------------------------
+# --- recipes --------------------------------------------------------------------------
 
 # Adam's second beta and the weight decay are those of the paper's Table 3.
 PRIOR_TRAINING = TrainConfig(
@@ -379,7 +380,12 @@ AR_PRIOR_TRAINING = TrainConfig(
     mixed_precision="auto",
     save_every=200,
 )
-AR_PRIOR_ON_GPU = {"steps": 15_000, "batch_size": 512, "ema": 0.9995, "save_every": 3000}
+AR_PRIOR_ON_GPU = {
+    "steps": 15_000,
+    "batch_size": 512,
+    "ema": 0.9995,
+    "save_every": 3000,
+}
 
 DECODER_TRAINING = TrainConfig(
     steps=8000,
@@ -419,9 +425,8 @@ UPSAMPLER_ON_GPU = {
 
 
 def upsampler_config(size: int) -> UpsamplerConfig:
-    """The upsampler to `size`: the first has the cosine schedule, the second the linear one, as
-    in Table 3.
-    """
+    """The upsampler to `size`: the first has the cosine schedule, the second the linear
+    one, as in Table 3."""
     unet = replace(UpsamplerConfig().unet, image_size=size)
     return UpsamplerConfig("cosine" if size == 64 else "linear", unet)
 

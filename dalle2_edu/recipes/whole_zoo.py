@@ -4,8 +4,8 @@
     at once    several models side by side, each a process with one thread of its own
     estimate   one step of each model is timed, and multiplied by its steps
 
-One network has little work for two threads: they wait for each other at every layer. Two
-networks with one thread each do not."""
+One network has little work for two threads: they wait for each other at every layer.
+Two networks with one thread each do not."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def train_in_turn(plan: Plan) -> None:
         runs.publish(out)
 
 
-# --- side by side -----------------------------------------------------------------------------
+# --- side by side ---------------------------------------------------------------------
 
 
 def train_side_by_side(plan: Plan, at_once: int) -> None:
@@ -111,7 +111,7 @@ def finish(training: Training, process: subprocess.Popen[bytes], plan: Plan) -> 
     print(f"done    {training.name}", flush=True)
 
 
-# --- how long will it take? -------------------------------------------------------------------
+# --- how long will it take? -----------------------------------------------------------
 
 
 def print_estimate(plan: Plan, at_once: int = 1) -> None:
@@ -127,7 +127,10 @@ def print_estimate(plan: Plan, at_once: int = 1) -> None:
             print(f"{name:23}{60 * hours:6.0f} min", flush=True)
     finally:
         torch.set_num_threads(threads)
-    print(f"About {total / at_once:.1f} hours in all, from one timed step each.", flush=True)
+    print(
+        f"About {total / at_once:.1f} hours in all, from one timed step each.",
+        flush=True,
+    )
 
 
 def hours_left(training: Training, plan: Plan) -> float:

@@ -53,9 +53,8 @@ Tensors = dict[str, Tensor]
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """One checkpoint, read back and verified: its folder, the JSON state, and its tensors (on
-    the CPU).
-    """
+    """One checkpoint, read back and verified: its folder, the JSON state, and its
+    tensors (on the CPU)."""
 
     path: Path
     state: dict[str, Any]
@@ -68,21 +67,20 @@ class Checkpoint:
 
     @property
     def weights(self) -> Tensors:
-        """The weights to sample from: the moving average, or the plain weights of a run that
-        kept none.
-        """
+        """The weights to sample from: the moving average, or the plain weights of a run
+        that kept none."""
         return self.tensors.get("ema") or self.tensors["model"]
 
 
-# --- writing ----------------------------------------------------------------------------------
+# --- writing --------------------------------------------------------------------------
 
 
 def save_checkpoint(folder: Path, state: dict[str, Any], tensors: dict[str, Tensors]) -> Path:
-    """Write `folder/step-<state["step"]>/`, return its path. A crash at any moment leaves a
-    whole checkpoint.
+    """Write `folder/step-<state["step"]>/`, return its path. A crash at any moment
+    leaves a whole checkpoint.
 
-    Raises `Dalle2EduError` in one line when it can't be written (a full disk, say). Older
-    checkpoints are then untouched, and what was half written is removed."""
+    Raises `Dalle2EduError` in one line when it can't be written (a full disk, say).
+    Older checkpoints are then untouched, and what was half written is removed."""
     final = folder / f"{PREFIX}{state['step']:08d}"
     unfinished = folder / f"{UNFINISHED}{final.name}"
     with disk_errors(f"the checkpoint {final}", "Older checkpoints are untouched."):
@@ -123,18 +121,16 @@ def _write_files(folder: Path, state: dict[str, Any], tensors: dict[str, Tensors
 
 
 def _prune(folder: Path, newest: int) -> None:
-    """Keep `newest` and the `KEPT` - 1 before it. A later step can only be a damaged one, left
-    behind.
-    """
+    """Keep `newest` and the `KEPT` - 1 before it. A later step can only be a damaged
+    one, left behind."""
     earlier = [path for path in _listed(folder) if _step_of(path) <= newest]
     for path in set(_listed(folder)) - set(earlier[:KEPT]):
         _discard(path)
 
 
 def _discard(path: Path) -> None:
-    """Remove a checkpoint. Its name goes first, in one atomic rename: no half-removed one is
-    ever read.
-    """
+    """Remove a checkpoint. Its name goes first, in one atomic rename: no half-removed
+    one is ever read."""
     if path.exists():
         doomed = path.with_name(f"{UNFINISHED}old-{path.name}")
         shutil.rmtree(doomed, ignore_errors=True)
@@ -149,9 +145,8 @@ def remove_unfinished(folder: Path) -> None:
 
 
 def _sync(path: Path) -> None:
-    """Wait until `path` (a file, or a folder's list of names) is on the disk and not only in
-    memory.
-    """
+    """Wait until `path` (a file, or a folder's list of names) is on the disk and not
+    only in memory."""
     if path.is_dir() and os.name == "nt":
         return  # Windows has no handle of a folder to sync; its file system journals the names
     descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
@@ -163,9 +158,8 @@ def _sync(path: Path) -> None:
 
 @contextmanager
 def disk_errors(what: str, then: str = "") -> Iterator[None]:
-    """Turn the system's errors while writing `what` into one clear line; `then` says what
-    remains.
-    """
+    """Turn the system's errors while writing `what` into one clear line; `then` says
+    what remains."""
     try:
         yield
     except (OSError, SafetensorError) as error:
@@ -175,15 +169,15 @@ def disk_errors(what: str, then: str = "") -> Iterator[None]:
         ) from error
 
 
-# --- reading ----------------------------------------------------------------------------------
+# --- reading --------------------------------------------------------------------------
 
 
 def latest_checkpoint(folder: Path) -> Checkpoint | None:
-    """The newest whole checkpoint of a run's `checkpoint/` folder, or None if there is none
-    yet.
+    """The newest whole checkpoint of a run's `checkpoint/` folder, or None if there is
+    none yet.
 
-    A damaged one is passed over with a warning that names the file. Raises `Dalle2EduError` if
-    all are."""
+    A damaged one is passed over with a warning that names the file. Raises
+    `Dalle2EduError` if all are."""
     damage: Dalle2EduError | None = None
     for path in _listed(folder):
         try:
@@ -197,9 +191,8 @@ def latest_checkpoint(folder: Path) -> Checkpoint | None:
 
 
 def latest_state(folder: Path) -> dict[str, Any] | None:
-    """The JSON of the newest checkpoint that has one, without its tensors; None if there is
-    none.
-    """
+    """The JSON of the newest checkpoint that has one, without its tensors; None if
+    there is none."""
     for path in _listed(folder):
         try:
             return _read_state(path / "state.json")
@@ -209,9 +202,8 @@ def latest_state(folder: Path) -> dict[str, Any] | None:
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
-    """Read one checkpoint folder. Raises `Dalle2EduError`, naming the file, if one is missing
-    or altered.
-    """
+    """Read one checkpoint folder. Raises `Dalle2EduError`, naming the file, if one is
+    missing or altered."""
     state = _read_state(path / "state.json")
     tensors = {}
     for name, expected in state["sha256"].items():
@@ -239,7 +231,14 @@ def _read_state(file: Path) -> dict[str, Any]:
         state = json.loads(file.read_text(encoding="utf-8"))
         hashes = state["sha256"]
         right = type(state["step"]) is int and all(map(_is_part, hashes.items()))
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+    except (
+        OSError,
+        ValueError,
+        TypeError,
+        KeyError,
+        AttributeError,
+        RecursionError,
+    ) as error:
         raise damaged from error
     if not right or file.parent.name != f"{PREFIX}{state['step']:08d}":
         raise damaged
@@ -271,13 +270,12 @@ def _sha256(file: Path) -> str:
     return digest.hexdigest()
 
 
-# --- the optimizer as plain tensors -----------------------------------------------------------
+# --- the optimizer as plain tensors ---------------------------------------------------
 
 
 def optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> Tensors:
-    """Adam's state, named by parameter: `"conv.weight/exp_avg"` and so on. A frozen parameter
-    has none.
-    """
+    """Adam's state, named by parameter: `"conv.weight/exp_avg"` and so on. A frozen
+    parameter has none."""
     return {
         f"{name}/{key}": value
         for name, parameter in model.named_parameters()
@@ -288,9 +286,8 @@ def optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> Ten
 def restore_optimizer(
     model: nn.Module, optimizer: torch.optim.Optimizer, tensors: Tensors
 ) -> None:
-    """Put back what `optimizer_tensors` took out: each moment in its parameter's device and
-    memory layout.
-    """
+    """Put back what `optimizer_tensors` took out: each moment in its parameter's device
+    and memory layout."""
     parameters = dict(model.named_parameters())
     for full_name, value in tensors.items():
         name, key = full_name.rsplit("/", 1)

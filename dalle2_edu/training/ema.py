@@ -1,21 +1,20 @@
 """The exponential moving average (EMA) of the weights: the model that you sample from.
 
-Adam never stands still: with a constant learning rate the weights jitter around a good place.
-Averaging the last few hundred or thousand of them cancels the jitter, for the price of a second
-copy of the weights. Every model of DALL·E 2 is such an average: decay 0.9999, and 0.999 for the
-autoregressive prior (arXiv 2204.06125, table 3). Our runs are shorter, so our memory is shorter
-too: 0.999.
+Adam never stands still: with a constant learning rate the weights jitter around a good
+place. Averaging the last few hundred or thousand of them cancels the jitter, for the
+price of a second copy of the weights. Every model of DALL·E 2 is such an average: decay
+0.9999, and 0.999 for the autoregressive prior (arXiv 2204.06125, table 3). Our runs are
+shorter, so our memory is shorter too: 0.999.
 
 With theta_s the weights after step s and d the decay,
 
     ema_s = d_s * ema_{s-1} + (1 - d_s) * theta_s,        d_s = min(d, (1 + s) / (10 + s)),   s = 0, 1, 2, ...
 
-A constant d remembers the random weights of the start for about 1 / (1 - d) steps: a thousand
-steps at 0.999, a large part of a short run. The warm-up d_s starts at 0.1 and forgets them at
-once.
+A constant d remembers the random weights of the start for about 1 / (1 - d) steps: a
+thousand steps at 0.999, a large part of a short run. The warm-up d_s starts at 0.1 and
+forgets them at once.
 
-Chapter 08 trains its first model with this file.
-"""
+Chapter 08 trains its first model with this file."""
 
 from __future__ import annotations
 
@@ -33,12 +32,12 @@ def ema_decay(step: int, decay: float) -> float:
 class EMA:
     """A second copy of a model whose weights trail behind the trained ones.
 
-    `ema.module` is an ordinary module in evaluation mode without gradients: sample from it, or
-    save it.
+    `ema.module` is an ordinary module in evaluation mode without gradients: sample from
+    it, or save it.
 
     Make it *before* `accelerator.prepare`: with mixed precision that call replaces
-    `model.forward` by a wrapper, and a deep copy of the wrapper would still run the original's
-    weights."""
+    `model.forward` by a wrapper, and a deep copy of the wrapper would still run the
+    original's weights."""
 
     def __init__(self, model: nn.Module, decay: float) -> None:
         self.decay = decay
@@ -52,8 +51,8 @@ class EMA:
     def update(self, model: nn.Module, step: int) -> None:
         """Take in the weights after update number `step` (0 for the first).
 
-        Buffers (batch-norm statistics, say) are averages already or constants, so they are
-        copied."""
+        Buffers (batch-norm statistics, say) are averages already or constants, so they
+        are copied."""
         pairs = zip(self.module.parameters(), model.parameters(), strict=True)
         averages, weights = zip(*(pair for pair in pairs if pair[1].requires_grad), strict=True)
         # lerp(a, b, w) = a + w (b - a). One call for all: launching one per tensor would idle a

@@ -1,9 +1,10 @@
 """One writer per run folder.
 
-Two trainings in one folder would write into one log and remove each other's checkpoints. So a
-training locks its folder, and a second one is told who holds it. The lock is the system's own
-(`flock`, on Windows `msvcrt.locking`): it ends with its process, however that ends. A file that
-merely *says* "locked" would stay behind after `kill -9`.
+Two trainings in one folder would write into one log and remove each other's
+checkpoints. So a training locks its folder, and a second one is told who holds it. The
+lock is the system's own (`flock`, on Windows `msvcrt.locking`): it ends with its
+process, however that ends. A file that merely *says* "locked" would stay behind after
+`kill -9`.
 
     out/.writer     who holds the lock: the number of the process, its command, since when
 """
@@ -25,7 +26,10 @@ from dalle2_edu.errors import Dalle2EduError
 
 NAME = ".writer"
 FAR = 1 << 30  # Windows locks bytes, and nobody may read them: one far beyond the text
-TAKEN = (BlockingIOError, PermissionError)  # what the system says of a lock that is held
+TAKEN = (
+    BlockingIOError,
+    PermissionError,
+)  # what the system says of a lock that is held
 
 _held: set[Path] = set()  # the folders that this process has locked
 

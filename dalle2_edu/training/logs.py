@@ -1,16 +1,15 @@
-"""What a run leaves for you to look at: one row of numbers every few steps, and grids of
-pictures.
+"""What a run leaves for you to look at: one row of numbers every few steps, and grids
+of pictures.
 
     out/log.csv                     step, minutes, learning rate, loss, ...: open it in anything
     out/tensorboard/                the same numbers, if you asked for logger="tensorboard"
     out/samples/step-00000500.png   what the averaged weights drew at that step
 
-The numbers survive a crash as the checkpoints do: each row is on the disk before the checkpoint
-of its step, and a resumed run first drops the rows beyond the step it goes on from. So no row
-is lost or doubled.
+The numbers survive a crash as the checkpoints do: each row is on the disk before the
+checkpoint of its step, and a resumed run first drops the rows beyond the step it goes
+on from. So no row is lost or doubled.
 
-Chapter 08 plots such a file.
-"""
+Chapter 08 plots such a file."""
 
 from __future__ import annotations
 
@@ -28,9 +27,8 @@ LOGGERS = ("csv", "tensorboard")
 
 
 class Logs:
-    """The log of one run: CSV always, TensorBoard too if asked. `step`: where the run goes on
-    from, or 0.
-    """
+    """The log of one run: CSV always, TensorBoard too if asked. `step`: where the run
+    goes on from, or 0."""
 
     def __init__(self, out: Path, logger: str, step: int) -> None:
         self.file = out / "log.csv"
@@ -42,9 +40,8 @@ class Logs:
         )
 
     def write(self, row: dict[str, float]) -> None:
-        """Append one row; its first entry is the step. The names must be those of the first
-        row.
-        """
+        """Append one row; its first entry is the step. The names must be those of the
+        first row."""
         self.columns = self.columns or list(row)
         if self.columns != list(row):
             raise Dalle2EduError(
@@ -77,11 +74,10 @@ def _append(file: Path, row: dict[str, float]) -> None:
 
 
 def cut_csv(file: Path, step: int) -> list[str]:
-    """Drop the rows of `file` beyond `step`, and a last line that a crash cut off; return the
-    column names.
+    """Drop the rows of `file` beyond `step`, and a last line that a crash cut off;
+    return the column names.
 
-    With nothing to keep the file is removed and the list is empty.
-    """
+    With nothing to keep the file is removed and the list is empty."""
     text = file.read_text(encoding="utf-8") if file.exists() else ""
     header, *rows = text.splitlines(keepends=True) or [""]
     whole = [row for row in rows if row.endswith("\n")]
@@ -116,6 +112,10 @@ def save_grid(pictures: Tensor, file: Path) -> None:
         file.parent.mkdir(parents=True, exist_ok=True)
         unfinished = file.with_name(f"unfinished-{file.name}")
         save_image(
-            pictures.float().cpu(), unfinished, nrow=8, normalize=True, value_range=(-1, 1)
+            pictures.float().cpu(),
+            unfinished,
+            nrow=8,
+            normalize=True,
+            value_range=(-1, 1),
         )
         unfinished.replace(file)

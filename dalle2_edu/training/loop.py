@@ -1,23 +1,23 @@
 """One training loop for every model of the book.
 
-Draw a batch, take the gradient, clip it, let Adam step, average the weights (`run.py`), write
-down how it goes; again, until all steps are done. The `Task` says what is learned, the loop
-does the rest, on one CPU, one GPU or many (`accelerate`).
+Draw a batch, take the gradient, clip it, let Adam step, average the weights (`run.py`),
+write down how it goes; again, until all steps are done. The `Task` says what is
+learned, the loop does the rest, on one CPU, one GPU or many (`accelerate`).
 
-The one idea worth a chapter is **randomness as a function** (`order.py`). Every random number
-of a step, and the learning rate, are functions of the seed and the step. What a task remembers
-from one step to the next, if anything, is saved with the weights. So a checkpoint needs no
-random state. On the CPU a run that was killed and resumed ends with the same bits as one that
-was never interrupted (given as many threads), and two processes see the same global batches as
-one.
+The one idea worth a chapter is **randomness as a function** (`order.py`). Every random
+number of a step, and the learning rate, are functions of the seed and the step. What a
+task remembers from one step to the next, if anything, is saved with the weights. So a
+checkpoint needs no random state. On the CPU a run that was killed and resumed ends with
+the same bits as one that was never interrupted (given as many threads), and two
+processes see the same global batches as one.
 
 **Longer.** A resumed run may have more steps than it was begun with:
 
     before the decay has begun       nothing done so far depends on the number of steps
     after that                       a restart: the rate warms up again, then decays again
 
-**Shorter.** A run with `decay="cooldown"` that is to end now is resumed with 5/4 of the steps
-that it has done: the last fifth of them is then its cool-down.
+**Shorter.** A run with `decay="cooldown"` that is to end now is resumed with 5/4 of the
+steps that it has done: the last fifth of them is then its cool-down.
 
 Several processes, on CPUs or GPUs:    torchrun --nproc-per-node 2 your_script.py
 On GPUs as well:                       accelerate launch --num_processes 2 your_script.py
@@ -53,7 +53,7 @@ from dalle2_edu.training.processes import lost_processes, make_accelerator, want
 from dalle2_edu.training.run import Run
 from dalle2_edu.training.task import COOLDOWN, Task, TrainConfig
 
-# --- is it the same run? ----------------------------------------------------------------------
+# --- is it the same run? --------------------------------------------------------------
 
 # What may differ when a run goes on: how often it saves and samples never matters. The
 # precision changes bits and no meaning; a run may come to a machine that has no bf16.
@@ -62,15 +62,19 @@ FREE = ("config.save_every", "config.sample_every", "config.mixed_precision")
 
 def identity(task: Task, config: TrainConfig) -> dict[str, Any]:
     """What makes this run this run, as JSON gives it back."""
-    fields = {"task": task.name, "size": task.size, "config": dataclasses.asdict(config)}
+    fields = {
+        "task": task.name,
+        "size": task.size,
+        "config": dataclasses.asdict(config),
+    }
     return json.loads(json.dumps({**fields, "metadata": task.metadata()}))
 
 
 def find_start(task: Task, out: Path, resume: bool) -> tuple[TrainConfig, Checkpoint | None]:
     """How to train, and the checkpoint to go on from, None to start anew.
 
-    Raises `Dalle2EduError` if the folder holds a run and `resume` is False, or if it holds
-    another run."""
+    Raises `Dalle2EduError` if the folder holds a run and `resume` is False, or if it
+    holds another run."""
     refuse_to_overwrite(out, resume)
     checkpoint = latest_checkpoint(out / "checkpoint")
     if checkpoint is None:
@@ -145,9 +149,8 @@ def _earliest_end(old: TrainConfig, done: int) -> str:
 
 
 def _differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:
-    """What differs, as "config.seed (was 0, now 1)". What does not touch the training may
-    differ.
-    """
+    """What differs, as "config.seed (was 0, now 1)". What does not touch the training
+    may differ."""
     found = []
     for key, value in new.items():
         name, before = f"{prefix}{key}", old.get(key)
@@ -173,7 +176,7 @@ def _shape_differences(checkpoint: Checkpoint, model: nn.Module) -> list[str]:
     return [f"{name} (was {old.get(name)}, now {new.get(name)})" for name in names]
 
 
-# --- the loop ---------------------------------------------------------------------------------
+# --- the loop -------------------------------------------------------------------------
 
 
 def train(
@@ -188,15 +191,16 @@ def train(
 ) -> Path:
     """Train `task` in the folder `out`; return the path of the last checkpoint.
 
-    `fsdp` splits the model among the processes (`sharding.py`); its weights are then whole in
-    the checkpoint only. `resume` goes on from the folder's last checkpoint, or starts if there
-    is none. `max_minutes` stops early with a checkpoint, whose `state.json` says how many steps
-    were done. Afterwards `task.model` holds the trained weights (not the average). Under
-    `accelerate launch` or `torchrun`, call it in every process, with a shared `out`.
+    `fsdp` splits the model among the processes (`sharding.py`); its weights are then
+    whole in the checkpoint only. `resume` goes on from the folder's last checkpoint, or
+    starts if there is none. `max_minutes` stops early with a checkpoint, whose
+    `state.json` says how many steps were done. Afterwards `task.model` holds the
+    trained weights (not the average). Under `accelerate launch` or `torchrun`, call it
+    in every process, with a shared `out`.
 
-    Raises `Dalle2EduError`, with the last good checkpoint intact, for a loss that is not
-    finite, a full disk, a folder that holds another run or is written by another process, a
-    damaged checkpoint with none before it, a process that is gone."""
+    Raises `Dalle2EduError`, with the last good checkpoint intact, for a loss that is
+    not finite, a full disk, a folder that holds another run or is written by another
+    process, a damaged checkpoint with none before it, a process that is gone."""
     if logger not in LOGGERS:
         raise Dalle2EduError(f"Unknown logger {logger!r}; known: {', '.join(LOGGERS)}.")
     out = Path(out)
@@ -231,9 +235,8 @@ def _logged(
 
 
 def _clock(run: Run, max_minutes: float | None) -> Callable[[], bool]:
-    """A function that keeps `run.minutes` and says whether the time is up, alike in every
-    process.
-    """
+    """A function that keeps `run.minutes` and says whether the time is up, alike in
+    every process."""
     began = time.monotonic()
     before = run.minutes
 
@@ -249,7 +252,11 @@ def _clock(run: Run, max_minutes: float | None) -> Callable[[], bool]:
 
 
 def _run_to_the_end(
-    run: Run, out: Path, logs: Logs | None, progress: bool, time_is_up: Callable[[], bool]
+    run: Run,
+    out: Path,
+    logs: Logs | None,
+    progress: bool,
+    time_is_up: Callable[[], bool],
 ) -> Path:
     config, folder = run.config, out / "checkpoint"
     about = identity(run.task, config)

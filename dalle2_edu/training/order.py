@@ -1,15 +1,15 @@
 """Randomness as a function: which examples each step sees, whatever happened before it.
 
-A usual loop pulls random numbers from one long stream, so step 1000 depends on all that was
-drawn before it. Here every random number of a step is a function of the run's seed, the step
-and the rank (the number of the process) alone:
+A usual loop pulls random numbers from one long stream, so step 1000 depends on all that
+was drawn before it. Here every random number of a step is a function of the run's seed,
+the step and the rank (the number of the process) alone:
 
     picture order of epoch e      permutation seeded by (seed, e)
     pictures of step s            places s B ... (s + 1) B - 1 of the permutations laid end to end
     noise, timesteps, dropout     generators seeded by (seed, s, rank), anew at each step
 
-Data that do not fit in memory can't be permuted as a whole: then `ShardOrder` mixes a few
-shards at a time (see `data/stream.py`).
+Data that do not fit in memory can't be permuted as a whole: then `ShardOrder` mixes a
+few shards at a time (see `data/stream.py`).
 
 Chapters 08 (`Order`) and 24 (`ShardOrder`) use this file."""
 
@@ -26,9 +26,8 @@ from dalle2_edu.training.task import Task, TrainConfig
 
 
 def seed_for(*parts: object) -> int:
-    """A 32-bit seed that depends on all the parts, and looks unrelated for parts that differ in
-    one bit.
-    """
+    """A 32-bit seed that depends on all the parts, and looks unrelated for parts that
+    differ in one bit."""
     digest = hashlib.blake2b(repr(parts).encode(), digest_size=4).digest()
     return int.from_bytes(digest, "big")
 
@@ -44,9 +43,8 @@ class Order:
         self._permutation = torch.empty(0, dtype=torch.int64)
 
     def __call__(self, step: int) -> Tensor:
-        """The indices of step `step`'s global batch, int64 (batch_size,); may reach into the
-        next epoch.
-        """
+        """The indices of step `step`'s global batch, int64 (batch_size,); may reach
+        into the next epoch."""
         first = step * self.batch_size
         places = torch.arange(first, first + self.batch_size)  # (B,)
         epochs = places // self.size  # (B,)
@@ -65,13 +63,17 @@ class Order:
 
 
 class ShardOrder:
-    """Which samples each step sees: every one once per epoch, a window of shards at a time.
+    """Which samples each step sees: every one once per epoch, a window of shards at a
+    time.
 
-    counts: how many samples each shard has. `seeded(*parts)` is a generator that is a function
-    of the parts."""
+    counts: how many samples each shard has. `seeded(*parts)` is a generator that is a
+    function of the parts."""
 
     def __init__(
-        self, counts: Sequence[int], batch_size: int, seeded: Callable[..., torch.Generator]
+        self,
+        counts: Sequence[int],
+        batch_size: int,
+        seeded: Callable[..., torch.Generator],
     ):
         self.counts = torch.tensor(counts)  # (shards,)
         self.firsts = self.counts.cumsum(0) - self.counts  # index of each shard's first sample
@@ -81,9 +83,8 @@ class ShardOrder:
         self._window: tuple[tuple[int, int], Tensor] = ((-1, -1), torch.empty(0))
 
     def __call__(self, step: int) -> Tensor:
-        """The indices of step `step`'s global batch, int64 (batch_size,); may reach into the
-        next window or epoch.
-        """
+        """The indices of step `step`'s global batch, int64 (batch_size,); may reach
+        into the next window or epoch."""
         place = step * self.batch_size
         wanted = self.batch_size
         parts = []
@@ -113,9 +114,8 @@ class ShardOrder:
         return self._samples(epoch, window)[place - start :]
 
     def _samples(self, epoch: int, window: int) -> Tensor:
-        """The samples of one window in their order; the last one is kept, since a window has
-        many steps.
-        """
+        """The samples of one window in their order; the last one is kept, since a
+        window has many steps."""
         if self._window[0] != (epoch, window):
             shards, _ = self._shards_of(epoch)
             mixed = shards[window * MIXED : (window + 1) * MIXED].tolist()

@@ -1,16 +1,17 @@
 """bf16 or float32? Measured, since no name of a processor tells.
 
-bf16 keeps float32's range and gives up two thirds of its digits. A processor or GPU with bf16
-instructions trains two to four times faster in it; one without them has to imitate them, and is
-slower than in plain float32. So `mixed_precision="auto"` times one small training step in both.
+bf16 keeps float32's range and gives up two thirds of its digits. A processor or GPU
+with bf16 instructions trains two to four times faster in it; one without them has to
+imitate them, and is slower than in plain float32. So `mixed_precision="auto"` times one
+small training step in both.
 
     where bf16 takes less time    "bf16"
     elsewhere                     "no"
 
-**Resume.** The precision that was used is written into each checkpoint. A resumed run keeps it,
-so that on one machine the bits are those of an unbroken run, unless the other precision is
-clearly faster here (`CLEARLY`): then the run has come to another kind of machine, where the
-bits differ anyway. It goes on in the faster one, and says so.
+**Resume.** The precision that was used is written into each checkpoint. A resumed run
+keeps it, so that on one machine the bits are those of an unbroken run, unless the other
+precision is clearly faster here (`CLEARLY`): then the run has come to another kind of
+machine, where the bits differ anyway. It goes on in the faster one, and says so.
 
 Chapters 08 and 24 use this file."""
 
@@ -29,9 +30,8 @@ ROUNDS = 5  # the fastest counts: others on the machine can only slow a round do
 
 
 def choose_precision(device: torch.device, used: str | None = None) -> str:
-    """ "bf16" or "no", whichever trains faster on this device. used: what the run was begun in,
-    which is kept unless the other is clearly faster.
-    """
+    """ "bf16" or "no", whichever trains faster on this device. used: what the run was
+    begun in, which is kept unless the other is clearly faster."""
     speedup = bf16_speedup(device.type)
     if used == "bf16" and speedup > 1 / CLEARLY:
         return "bf16"
@@ -42,9 +42,8 @@ def choose_precision(device: torch.device, used: str | None = None) -> str:
 
 @lru_cache
 def bf16_speedup(device_type: str) -> float:
-    """How many times as fast a training step is in bf16; measured once per process, in about a
-    second.
-    """
+    """How many times as fast a training step is in bf16; measured once per process, in
+    about a second."""
     device = torch.device(device_type)
     with torch.random.fork_rng(devices=[]):  # the weights drawn here touch no run's numbers
         model = small_network().to(device)
@@ -68,9 +67,8 @@ def small_network() -> nn.Module:
 
 
 def fastest(model: nn.Module, images: torch.Tensor, context: Any) -> float:
-    """The seconds of the fastest forward and backward pass; the first one, which sets things
-    up, is not counted.
-    """
+    """The seconds of the fastest forward and backward pass; the first one, which sets
+    things up, is not counted."""
     seconds = []
     for _ in range(1 + ROUNDS):
         wait_for(images.device)

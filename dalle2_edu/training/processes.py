@@ -1,10 +1,11 @@
-"""The hardware of a run: which device, how many processes, and what to do when one is lost.
+"""The hardware of a run: which device, how many processes, and what to do when one is
+lost.
 
-`accelerate` hides whether a run has one CPU, one GPU or many. This file asks it, and adds what
-it does not say.
+`accelerate` hides whether a run has one CPU, one GPU or many. This file asks it, and
+adds what it does not say.
 
-A process that dies leaves the others waiting for its gradients. They wait `PATIENCE` seconds
-(set DALLE2_EDU_PATIENCE to change it) and then end in one line.
+A process that dies leaves the others waiting for its gradients. They wait `PATIENCE`
+seconds (set DALLE2_EDU_PATIENCE to change it) and then end in one line.
 
 Chapter 24 uses this file."""
 
@@ -32,7 +33,8 @@ PATIENCE = 600  # seconds; the others wait while the first one draws a grid or s
 def make_accelerator(
     config: TrainConfig, device: str | None, used: str | None = None
 ) -> Accelerator:
-    """`accelerate`'s handle on the hardware: "cpu", "cuda", or None for the best there is.
+    """`accelerate`'s handle on the hardware: "cpu", "cuda", or None for the best there
+    is.
 
     used: the precision that a run was begun in, for `mixed_precision="auto"`."""
     check_device(device)
@@ -124,4 +126,12 @@ def lost_processes() -> Iterator[None]:
         ) from error
 
 
-LOST = ("timed out", "timeout", "connection", "closed by peer", "broken pipe", "gloo", "nccl")
+LOST = (
+    "timed out",
+    "timeout",
+    "connection",
+    "closed by peer",
+    "broken pipe",
+    "gloo",
+    "nccl",
+)

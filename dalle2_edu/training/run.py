@@ -1,4 +1,5 @@
-"""One run: a model, its optimizer and its average on their device, and one step of training.
+"""One run: a model, its optimizer and its average on their device, and one step of
+training.
 
     batch      of this step, this process's share
     loss       the task's
@@ -6,8 +7,8 @@
     Adam       at this step's learning rate
     average    of the weights (`ema.py`)
 
-Every random number of a step is a function of the seed, the step and the rank (`order.py`), so
-a checkpoint needs no random state.
+Every random number of a step is a function of the seed, the step and the rank
+(`order.py`), so a checkpoint needs no random state.
 
 Chapter 08 writes this step in fifteen lines and then reads this file."""
 
@@ -37,9 +38,8 @@ from dalle2_edu.training.task import Task, TrainConfig, learning_rate
 
 
 class Meter:
-    """Means of the last steps' numbers, added up on the device so that the CPU need not wait
-    for a GPU.
-    """
+    """Means of the last steps' numbers, added up on the device so that the CPU need not
+    wait for a GPU."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
@@ -81,12 +81,16 @@ class Meter:
 
 
 class Run:
-    """A task under way: the model and its optimizer on their device, the average, and how far
-    it has come. config: the task's, or that of the longer run which it has become.
-    """
+    """A task under way: the model and its optimizer on their device, the average, and
+    how far it has come. config: the task's, or that of the longer run which it has
+    become."""
 
     def __init__(
-        self, task: Task, config: TrainConfig, accelerator: Accelerator, fsdp: bool = False
+        self,
+        task: Task,
+        config: TrainConfig,
+        accelerator: Accelerator,
+        fsdp: bool = False,
     ) -> None:
         self.task = task
         self.config = config
@@ -197,9 +201,8 @@ class Run:
     # --- what it leaves behind ----------------------------------------------------------------
 
     def check_finite(self, folder: Path) -> None:
-        """Raise `Dalle2EduError` if any process met a loss or gradient that was not a finite
-        number.
-        """
+        """Raise `Dalle2EduError` if any process met a loss or gradient that was not a
+        finite number."""
         found = self.accelerator.gather(self.meter.bad_step.reshape(1)).tolist()
         bad = [step for step in found if step >= 0]
         if bad:
@@ -234,9 +237,8 @@ class Run:
             save_grid(pictures, file)
 
     def save(self, folder: Path, identity: dict[str, Any]) -> None:
-        """Write a checkpoint; of a sharded model every process must call this, and the main one
-        writes. identity: what makes this run this run.
-        """
+        """Write a checkpoint; of a sharded model every process must call this, and the
+        main one writes. identity: what makes this run this run."""
         tensors = {"model": self.inner.state_dict()}
         if self.ema:
             tensors["ema"] = self.ema.module.state_dict()
@@ -263,12 +265,12 @@ class Run:
 def make_optimizer(
     model: nn.Module, config: TrainConfig, device: torch.device
 ) -> torch.optim.AdamW:
-    """Adam with decoupled weight decay (arXiv 1711.05101) on the parameters that are not
-    frozen.
+    """Adam with decoupled weight decay (arXiv 1711.05101) on the parameters that are
+    not frozen.
 
-    Biases and the gains of normalisations, all that is not a matrix or a kernel, are not
-    decayed: pulling a gain towards 0 regularises nothing, it only mutes a layer. CLIP does the
-    same (arXiv 2103.00020, 2.5)."""
+    Biases and the gains of normalisations, all that is not a matrix or a kernel, are
+    not decayed: pulling a gain towards 0 regularises nothing, it only mutes a layer.
+    CLIP does the same (arXiv 2103.00020, 2.5)."""
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     matrices = [parameter for parameter in trained if parameter.ndim >= 2]
     vectors = [parameter for parameter in trained if parameter.ndim < 2]

@@ -1,23 +1,24 @@
-"""Models whose training does not fit on one GPU: each process keeps a share of every tensor.
+"""Models whose training does not fit on one GPU: each process keeps a share of every
+tensor.
 
-Adam needs 16 bytes a weight (the weight, its gradient, two moments) and the average 4 more: 45
-GB for the paper's 2.3 billion in its decoder, on every GPU, if each keeps them all. Fully
-sharded data parallel (FSDP, the idea of ZeRO, arXiv 1910.02054) splits all of that among the
-processes. Before a block computes, its weights are gathered; after it, they are let go;
-gradients are summed and split again in one operation.
+Adam needs 16 bytes a weight (the weight, its gradient, two moments) and the average 4
+more: 45 GB for the paper's 2.3 billion in its decoder, on every GPU, if each keeps them
+all. Fully sharded data parallel (FSDP, the idea of ZeRO, arXiv 1910.02054) splits all
+of that among the processes. Before a block computes, its weights are gathered; after
+it, they are let go; gradients are summed and split again in one operation.
 
     one process of N holds     weights, gradients, moments, average: 1/N of each, and one block's weights in full
 
-What is a block, the model says: a class with the attribute `gathered_alone = True` is gathered
-and let go by itself, all other weights belong to the whole. (A module whose weights others use
-from outside must not have the mark: `UNet` reads those of its attention so.)
+What is a block, the model says: a class with the attribute `gathered_alone = True` is
+gathered and let go by itself, all other weights belong to the whole. (A module whose
+weights others use from outside must not have the mark: `UNet` reads those of its
+attention so.)
 
-`accelerate launch --use_fsdp` or `dalle2-edu train --fsdp` turns it on. A checkpoint holds
-whole tensors, so that it can be read, published, or gone on with by any number of processes,
-sharded or not.
+`accelerate launch --use_fsdp` or `dalle2-edu train --fsdp` turns it on. A checkpoint
+holds whole tensors, so that it can be read, published, or gone on with by any number of
+processes, sharded or not.
 
-Chapter 24 uses this file.
-"""
+Chapter 24 uses this file."""
 
 from __future__ import annotations
 
@@ -32,9 +33,8 @@ from dalle2_edu.errors import Dalle2EduError
 
 
 def shard(module: nn.Module, accelerator: Accelerator) -> None:
-    """Split a module's parameters among the processes, in place, from the first process's
-    values.
-    """
+    """Split a module's parameters among the processes, in place, from the first
+    process's values."""
     if accelerator.num_processes < 2:
         raise Dalle2EduError(
             "--fsdp shares a model among several processes, and there is one: "
@@ -54,16 +54,14 @@ def shard(module: nn.Module, accelerator: Accelerator) -> None:
 
 
 def whole(tensor: Tensor) -> Tensor:
-    """A tensor with all its parts; every process must ask. One that is not sharded is given
-    back as it is.
-    """
+    """A tensor with all its parts; every process must ask. One that is not sharded is
+    given back as it is."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
 def gathered(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Whole copies on the CPU, gathered one after the other: never more than one whole tensor
-    on a GPU.
-    """
+    """Whole copies on the CPU, gathered one after the other: never more than one whole
+    tensor on a GPU."""
     return {
         name: whole(tensor.detach()).to("cpu", copy=True) for name, tensor in tensors.items()
     }

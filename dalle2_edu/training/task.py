@@ -1,7 +1,7 @@
 """What a training is told: how to train (`TrainConfig`), and what (`Task`).
 
-A CLIP, a prior and a decoder differ in what they learn from and in what they call a loss. That
-is a `Task`. All the rest is the same for every model, and `loop.py` does it.
+A CLIP, a prior and a decoder differ in what they learn from and in what they call a
+loss. That is a `Task`. All the rest is the same for every model, and `loop.py` does it.
 
 The learning rate is a function of the step, as everything in a run is:
 
@@ -10,9 +10,9 @@ The learning rate is a function of the step, as everything in a run is:
     cosine       it falls to 0 along half a cosine
     cooldown     it stays, and falls to 0 in a straight line in the last fifth
 
-A run that has cooled down can still be made longer. Then it has a *restart*: the rate warms up
-again, and the new steps have a decay of their own. The steps before a restart stay what they
-were.
+A run that has cooled down can still be made longer. Then it has a *restart*: the rate
+warms up again, and the new steps have a decay of their own. The steps before a restart
+stay what they were.
 
 Chapter 08 uses this file."""
 
@@ -28,7 +28,7 @@ from torch import Tensor, nn
 
 from dalle2_edu.errors import Dalle2EduError
 
-# --- how to train -----------------------------------------------------------------------------
+# --- how to train ---------------------------------------------------------------------
 
 COOLDOWN = 0.2  # the share of the steps in which the learning rate falls
 DECAYS = ("constant", "cosine", "cooldown")
@@ -39,8 +39,8 @@ PRECISIONS = ("auto", "no", "bf16")
 class TrainConfig:
     """How to train. `batch_size` is the global one: all processes together.
 
-    `clip_norm` and `ema` are off at 0. `mixed_precision="auto"` computes in bf16 where that is
-    faster (`precision.py`). Raises `Dalle2EduError` for a value that can't be.
+    `clip_norm` and `ema` are off at 0. `mixed_precision="auto"` computes in bf16 where
+    that is faster (`precision.py`). Raises `Dalle2EduError` for a value that can't be.
     """
 
     steps: int
@@ -98,20 +98,20 @@ def learning_rate(step: int, config: TrainConfig) -> float:
     return config.learning_rate * warm * share[config.decay]
 
 
-# --- what to train ----------------------------------------------------------------------------
+# --- what to train --------------------------------------------------------------------
 
 
 class Task:
-    """What to train: a model, its examples and its loss. A task of your own is a subclass with
-    `batch` and `loss`; a model that draws also has `sample`.
+    """What to train: a model, its examples and its loss. A task of your own is a
+    subclass with `batch` and `loss`; a model that draws also has `sample`.
 
-    name: of the run, in logs and messages. size: how many examples there are; an endless world
-    picks a number, say a million. about: what else makes this run this run, such as its recipe
-    and its data. stream: where the examples come from, if they come from shards (`Stream` or
-    `Embedded`): it says how many samples each shard has, and is told which ones the next step
-    will want. state: a module whose buffers hold what a loss remembers of earlier steps, if
-    anything (`ImportanceSampler` does): the loop moves it to the device, and a checkpoint
-    keeps it."""
+    name: of the run, in logs and messages. size: how many examples there are; an
+    endless world picks a number, say a million. about: what else makes this run this
+    run, such as its recipe and its data. stream: where the examples come from, if they
+    come from shards (`Stream` or `Embedded`): it says how many samples each shard has,
+    and is told which ones the next step will want. state: a module whose buffers hold
+    what a loss remembers of earlier steps, if anything (`ImportanceSampler` does): the
+    loop moves it to the device, and a checkpoint keeps it."""
 
     def __init__(
         self,
@@ -132,37 +132,35 @@ class Task:
         self.state = state
 
     def batch(self, indices: Tensor) -> dict[str, Tensor]:
-        """The examples with these indices, int64 (B,) in 0..size-1 on the CPU; tensors on any
-        device.
-        """
+        """The examples with these indices, int64 (B,) in 0..size-1 on the CPU; tensors
+        on any device."""
         raise NotImplementedError(f"{type(self).__name__} has no batch")
 
     def loss(
         self, model: nn.Module, batch: dict[str, Tensor], generator: torch.Generator
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """The scalar loss (mean over the batch), and other scalars to log under their names.
+        """The scalar loss (mean over the batch), and other scalars to log under their
+        names.
 
-        Call the model as `model(...)`: what arrives is `accelerate`'s wrapper, and only its
-        `forward` averages gradients over the processes and runs in mixed precision. Draw noise
-        from `generator`, which lives on the model's device, or from the global generators of
-        torch, numpy and Python: all are seeded for the step. Return the same names at every
-        step."""
+        Call the model as `model(...)`: what arrives is `accelerate`'s wrapper, and only
+        its `forward` averages gradients over the processes and runs in mixed precision.
+        Draw noise from `generator`, which lives on the model's device, or from the
+        global generators of torch, numpy and Python: all are seeded for the step.
+        Return the same names at every step."""
         raise NotImplementedError(f"{type(self).__name__} has no loss")
 
     def sample(self, model: nn.Module) -> Tensor | None:
-        """Pictures, float (N, 3, H, W) in [-1, 1], by the averaged model; None if it draws
-        none.
-        """
+        """Pictures, float (N, 3, H, W) in [-1, 1], by the averaged model; None if it
+        draws none."""
         return None
 
     def measure_data(self) -> None:
-        """Put into the model what it must know of its data before the first step, such as their
-        mean. Called again after weights from elsewhere were put in (`--from`).
+        """Put into the model what it must know of its data before the first step, such
+        as their mean. Called again after weights from elsewhere were put in (`--from`).
         """
 
     def metadata(self) -> dict[str, Any]:
-        """What it takes to build the model again, as JSON can hold it; the same whenever the
-        run resumes.
-        """
+        """What it takes to build the model again, as JSON can hold it; the same
+        whenever the run resumes."""
         config: Any = self.model.config
         return {"model": asdict(config), **self.about}

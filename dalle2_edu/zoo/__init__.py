@@ -78,16 +78,15 @@ class Card:
     notes: str = ""  # what a user ought to know: what it can't do, what cut the training short
 
 
-# --- where it is, and what is in it -----------------------------------------------------------
+# --- where it is, and what is in it ---------------------------------------------------
 
 SHIPPED = Path(__file__).parent
 _chosen: ContextVar[Path | None] = ContextVar("zoo", default=None)
 
 
 def folder() -> Path:
-    """Where the zoo is: what `use` chose, otherwise `DALLE2_EDU_ZOO` if that is set, otherwise
-    inside the package.
-    """
+    """Where the zoo is: what `use` chose, otherwise `DALLE2_EDU_ZOO` if that is set,
+    otherwise inside the package."""
     return _chosen.get() or Path(os.environ.get("DALLE2_EDU_ZOO") or SHIPPED)
 
 
@@ -134,16 +133,16 @@ def card(domain: str, part: str) -> Card:
     return _read_card(domain, part)
 
 
-# --- loading ----------------------------------------------------------------------------------
+# --- loading --------------------------------------------------------------------------
 
 
 def load(domain: str, part: str, device: str | torch.device = "cpu") -> Any:
     """The trained `part` of `domain`, in float32 on `device`, in evaluation mode.
 
-    Its class is the one that the card names, hence `Any` here. Raises Dalle2EduError when there
-    is no such part (listing those that there are), when a file is missing, damaged or has
-    another hash than the card says, and when the weights don't fit the config or hold numbers
-    that no training leaves."""
+    Its class is the one that the card names, hence `Any` here. Raises Dalle2EduError
+    when there is no such part (listing those that there are), when a file is missing,
+    damaged or has another hash than the card says, and when the weights don't fit the
+    config or hold numbers that no training leaves."""
     stated = card(domain, part)
     file = _weights_file(domain, part)
     tensors = _read_weights(file, stated.sha256)
@@ -237,13 +236,12 @@ def _read_weights(file: Path, expected: str) -> dict[str, Tensor]:
         ) from error
 
 
-# --- from a card to a network -----------------------------------------------------------------
+# --- from a card to a network ---------------------------------------------------------
 
 
 def model_class(name: str, file: Path) -> type[nn.Module]:
-    """The class that a card names, "module:class". Raises Dalle2EduError for anything but a
-    network of this package; `file` is named then.
-    """
+    """The class that a card names, "module:class". Raises Dalle2EduError for anything
+    but a network of this package; `file` is named then."""
     module_name, _, class_name = name.partition(":")
     found: Any = None
     if module_name.startswith(OURS):
@@ -273,9 +271,8 @@ def config_class(model: type[nn.Module]) -> Any:
 
 
 def build(model: type[nn.Module], config: dict[str, Any], file: str) -> nn.Module:
-    """The network of this class and config, with random weights. Raises Dalle2EduError, naming
-    the file that the config is from, if there can't be one.
-    """
+    """The network of this class and config, with random weights. Raises Dalle2EduError,
+    naming the file that the config is from, if there can't be one."""
     _check_sizes(config, file)
     try:
         return model(from_dict(config_class(model), config))
@@ -298,10 +295,9 @@ def _check_sizes(config: Mapping[str, Any], file: str) -> None:
 def check_fit(
     module: nn.Module, tensors: Mapping[str, Tensor], file: str, stored: bool = False
 ) -> None:
-    """Compare all names, shapes and kinds of numbers before anything is copied, so that no
-    model is ever half loaded. stored: floating numbers must be in half precision, as in the
-    zoo.
-    """
+    """Compare all names, shapes and kinds of numbers before anything is copied, so that
+    no model is ever half loaded. stored: floating numbers must be in half precision, as
+    in the zoo."""
     expected = module.state_dict()
     for name in [*expected, *tensors]:
         wanted, found = _shape(expected, name), _shape(tensors, name)
@@ -338,13 +334,12 @@ _loaded: dict[str, str] = {}  # "emoji/prior" -> SHA-256, of this process
 
 
 def loaded() -> dict[str, str]:
-    """The parts loaded so far, "emoji/prior" -> SHA-256: a notebook's page keeps it, so that a
-    page that shows weights of yesterday is found out.
-    """
+    """The parts loaded so far, "emoji/prior" -> SHA-256: a notebook's page keeps it, so
+    that a page that shows weights of yesterday is found out."""
     return dict(sorted(_loaded.items()))
 
 
-# --- one CLIP for all -------------------------------------------------------------------------
+# --- one CLIP for all -----------------------------------------------------------------
 
 
 def fits(domain: str, part: str) -> bool:
@@ -356,9 +351,8 @@ def fits(domain: str, part: str) -> bool:
 
 
 def check_same_clip(domain: str, parts: Sequence[str] = ("prior", "decoder")) -> None:
-    """Raise unless those of these parts that the zoo has learned the embeddings of the CLIP
-    that is in the zoo.
-    """
+    """Raise unless those of these parts that the zoo has learned the embeddings of the
+    CLIP that is in the zoo."""
     known_cards = cards()
     clip = known_cards.get(("shared", "clip"))
     for part in parts:
@@ -370,15 +364,15 @@ def check_same_clip(domain: str, parts: Sequence[str] = ("prior", "decoder")) ->
             )
 
 
-# --- saving -----------------------------------------------------------------------------------
+# --- saving ---------------------------------------------------------------------------
 
 
 def save(domain: str, part: str, module: nn.Module, card: Card) -> Path:
     """Put a trained module into the zoo with its card; returns the path of the weights.
 
-    The card's model, config and sha256 are filled in here. Each file appears whole or not at
-    all. Raises Dalle2EduError for a name that can't be, a network of another package, a weight
-    that half precision can't hold, or a failed write."""
+    The card's model, config and sha256 are filled in here. Each file appears whole or
+    not at all. Raises Dalle2EduError for a name that can't be, a network of another
+    package, a weight that half precision can't hold, or a failed write."""
     _check_names(domain, part)
     weights, described = _weights_file(domain, part), _card_file(domain, part)
     name = model_name(type(module))
@@ -400,9 +394,8 @@ def save(domain: str, part: str, module: nn.Module, card: Card) -> Path:
 
 
 def quote(domain: str, part: str, metrics: dict[str, float]) -> Card:
-    """Add an evaluation's numbers to a card, rounded to four digits after the point; the
-    weights stay as they are.
-    """
+    """Add an evaluation's numbers to a card, rounded to four digits after the point;
+    the weights stay as they are."""
     old = card(domain, part)
     rounded = {name: round(value, 4) for name, value in metrics.items()}
     new = replace(old, metrics={**old.metrics, **rounded})
@@ -416,9 +409,8 @@ def _card_text(card: Card) -> bytes:
 
 
 def _halved(module: nn.Module) -> dict[str, Tensor]:
-    """Every floating tensor in half precision; copies, as safetensors refuses tensors that
-    share memory.
-    """
+    """Every floating tensor in half precision; copies, as safetensors refuses tensors
+    that share memory."""
     halved = {}
     for name, tensor in module.state_dict().items():
         dtype = torch.float16 if tensor.is_floating_point() else tensor.dtype

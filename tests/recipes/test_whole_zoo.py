@@ -9,7 +9,7 @@ import pytest
 
 from dalle2_edu import zoo
 from dalle2_edu.errors import Dalle2EduError
-from dalle2_edu.recipes import diffusion, evaluation, runs, whole_zoo
+from dalle2_edu.recipes import evaluation, runs, whole_zoo
 
 
 class Done:
@@ -72,12 +72,12 @@ def test_a_training_that_fails_says_its_last_line(
 
 
 def test_one_in_a_process_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(runs, "PARTS", (diffusion,))
-    monkeypatch.setattr(diffusion, "RECIPES", diffusion.RECIPES[:1])
+    monkeypatch.setattr(runs, "PARTS", (evaluation,))
+    monkeypatch.setattr(evaluation, "RECIPES", evaluation.RECIPES[1:])  # the oracle
     plan = whole_zoo.Plan("smoke", tmp_path, tmp_path / "zoo", "no")
     whole_zoo.train_all(plan, at_once=2)
     with zoo.at(tmp_path / "zoo"):
-        assert zoo.card("shapes", "ddpm").steps == 3
+        assert zoo.card("shapes", "oracle").steps == 3
 
 
 def test_it_says_how_long_it_will_take(
