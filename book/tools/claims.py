@@ -7,11 +7,10 @@ don't support the text stops. A reading is
 - a text cell whose id ends in `-read`, `-reading` or `-answer`;
 - a text cell right below a code cell with an output of its own (not an exercise) that states a
   number measured: a decimal or a percentage in plain text, outside of formulas, code, tables,
-  headings and references to equations and sections.
+  and references to equations and sections. A cell that opens with a heading begins something new.
 
 The English text decides, for both languages. What no number can check (how a figure is to be
-read, an answer that is an argument) is listed with its reason in
-`tests/notebooks/unclaimed.py`."""
+read, an answer that is an argument) is listed with its reason in `tests/notebooks/unclaimed.py`."""
 
 from __future__ import annotations
 
@@ -81,10 +80,10 @@ def shows_something(cell: NotebookNode | None) -> bool:
 
 
 def states_a_number(text: str, chapter: str) -> bool:
-    """Whether plain prose has a decimal or a percentage in it; "7.4" in chapter 7 is a
-    section.
-    """
-    lines = [line for line in text.splitlines() if not re.match(r"\s*(#|\||!\[)", line)]
+    """Whether plain prose has a decimal or a percentage in it; "7.4" in chapter 7 is a section."""
+    if text.startswith("#"):
+        return False
+    lines = [line for line in text.splitlines() if not re.match(r"\s*(#|>|\||!\[)", line)]
     prose = SECTION.sub(" ", NOT_PROSE.sub(" ", "\n".join(lines)))
     own = rf"(?<![\d.]){int(chapter)}\.\d+"
     return bool(MEASURED.search(re.sub(own, " ", prose)))

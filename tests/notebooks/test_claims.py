@@ -57,7 +57,8 @@ def test_a_reading_is_known_by_a_number_below_an_output(said: str) -> None:
     "said",
     [
         "With $x=0.31$ and (8.2) and `0.5`.",
-        "## The 0.5 trick",
+        "## The next trick\n\nIt takes 0.5 minutes.",
+        "> Somebody else measured 0.5.",
         "| a | 0.5 |",
         "As 7.10 shows, see section 3.2.",
         "[A paper of 2.5 pages](https://arxiv.org/abs/2006.11239)",
