@@ -30,6 +30,13 @@ def one_line(error: BaseException) -> str:
     return " ".join(str(error).split())[:160] or type(error).__name__
 
 
+def printable(text: str) -> str:
+    """A text that a terminal can show on one line: a file's name may hold line breaks, or signals
+    that the terminal would obey.
+    """
+    return "".join(letter if letter.isprintable() else "�" for letter in text)
+
+
 def decode_text(data: bytes) -> str:
     """Bytes as text: by the mark at their start, otherwise as UTF-8.
 

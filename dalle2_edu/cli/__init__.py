@@ -28,6 +28,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 from dalle2_edu.cli import converting, data, drawing, editing, judging, training, zoo
 from dalle2_edu.errors import Dalle2EduError
+from dalle2_edu.files import printable
 
 INTERRUPTED = 130  # what a shell reports for a program that Ctrl-C ended: 128 + signal 2
 
@@ -114,12 +115,12 @@ def main() -> None:
     # machine they keep the others from working.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     warnings.formatwarning = lambda message, *_: (
-        f"dalle2-edu: {message}\n"
+        f"dalle2-edu: {printable(str(message))}\n"
     )  # what it says, not where it was said
     try:
         app()
     except Dalle2EduError as error:
-        print(f"dalle2-edu: {error}", file=sys.stderr)
+        print(f"dalle2-edu: {printable(str(error))}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)

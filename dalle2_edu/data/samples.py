@@ -39,7 +39,7 @@ from typing import Any
 
 from dalle2_edu.data.pictures import PICTURES
 from dalle2_edu.errors import Dalle2EduError
-from dalle2_edu.files import decode_text, one_line, parse_json, read_text
+from dalle2_edu.files import decode_text, one_line, parse_json, printable, read_text
 
 LIST_NAMES = ("captions.csv", "captions.tsv", "captions.jsonl")
 FILE_FIELDS = ("file_name", "file", "filename", "filepath", "path", "image", "image_path")
@@ -140,7 +140,7 @@ class TarShard:
 
     def __getitem__(self, index: int) -> Sample:
         places = self.places[index]
-        name = f"{places.name} in {self.url}"
+        name = printable(f"{places.name} in {self.url}")
         picture = self.read(places.picture)
         try:
             captions = captions_of_files(self.maybe(places.record), self.maybe(places.text))
@@ -245,7 +245,7 @@ def samples_in_folder(folder: Path) -> Iterator[Sample]:
                 data = path.read_bytes()
             except (OSError, ValueError) as error:  # ValueError: a name with a null in it
                 wrong = getattr(error, "strerror", None) or str(error)
-        yield Sample(str(path), data, row.captions, wrong)
+        yield Sample(printable(str(path)), data, row.captions, wrong)
 
 
 def rows_beside_pictures(folder: Path) -> Iterator[Row]:

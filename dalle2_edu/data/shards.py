@@ -29,7 +29,7 @@ from torch import Tensor
 from dalle2_edu.data.pairs import Pairs
 from dalle2_edu.data.pictures import PICTURES, decode, webp
 from dalle2_edu.data.samples import Sample, samples_in_folder
-from dalle2_edu.data.sources import expand, open_shard, tars_in
+from dalle2_edu.data.sources import expand, is_folder, open_shard, tars_in
 from dalle2_edu.errors import Dalle2EduError
 from dalle2_edu.files import one_line
 
@@ -52,7 +52,7 @@ def samples_from(source: str | os.PathLike[str]) -> Iterator[Sample]:
     place.
     """
     place = os.fspath(source)
-    if place and Path(place).is_dir():  # Path("") is the current folder: hardly what was meant
+    if is_folder(place):
         shards = tars_in(Path(place))
         return samples_in_shards(shards) if shards else samples_in_folder(Path(place))
     return samples_in_shards(expand(place))

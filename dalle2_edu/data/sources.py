@@ -45,12 +45,12 @@ def expand(source: str) -> list[str]:
 
     Raises Dalle2EduError for a part of it that names nothing.
     """
-    if source.startswith("pipe:") and not Path(source).exists():
+    if source.startswith("pipe:") and not local_names(source):
         raise Dalle2EduError(
             "pipe: would run a command of the shell, which this package never does: give the"
             " address itself, such as s3://..., or download the shards first"
         )
-    if source and Path(source).is_file():
+    if os.path.isfile(source):
         return [source]
     try:
         parts = list(braceexpand.braceexpand(source))
@@ -78,6 +78,11 @@ def local_names(part: str) -> list[str]:
         return []
 
 
+def is_folder(source: str) -> bool:
+    """Whether a source is a folder; a name that no file can have is none."""
+    return os.path.isdir(source)  # Path.is_dir would raise for a name that is too long
+
+
 def tars_in(folder: Path) -> list[str]:
     """The tar shards of a folder, by name."""
     return sorted(str(path) for path in folder.glob("*.tar"))
@@ -85,9 +90,8 @@ def tars_in(folder: Path) -> list[str]:
 
 def tar_files(source: str) -> list[str]:
     """The tar files that a source names; raises Dalle2EduError if it names anything else."""
-    folder = Path(source)
-    urls = tars_in(folder) if source and folder.is_dir() else expand(source)
-    if not urls or any(not is_address(url) and Path(url).is_dir() for url in urls):
+    urls = tars_in(Path(source)) if is_folder(source) else expand(source)
+    if not urls or any(not is_address(url) and is_folder(url) for url in urls):
         raise Dalle2EduError(
             f"{source} names no tar shards: give a tar file, a glob, a brace range or addresses"
             " of them"
@@ -99,8 +103,7 @@ def is_shards(source: str) -> bool:
     """Whether a source is tar shards, to be streamed, and no folder of pictures, which is read
     into memory.
     """
-    folder = Path(source)
-    return bool(tars_in(folder)) if source and folder.is_dir() else True
+    return bool(tars_in(Path(source))) if is_folder(source) else True
 
 
 # --- opening and fetching ---------------------------------------------------------------------

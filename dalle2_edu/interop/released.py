@@ -21,7 +21,7 @@ from dalle2_edu.diffusion.classifier import NoisyClassifier
 from dalle2_edu.diffusion.unet import UNet, UNetConfig
 from dalle2_edu.errors import Dalle2EduError
 from dalle2_edu.interop import keys, presets
-from dalle2_edu.interop.weights import Source, find_file, open_weights, pour
+from dalle2_edu.interop.weights import Source, find_file, open_network, pour
 from dalle2_edu.text2image.glide import Glide, GlideConfig
 
 OPENAI = "https://openaipublic.blob.core.windows.net/diffusion"
@@ -54,7 +54,7 @@ def load_glide_network(
         [name, name.replace(".pt", ".safetensors")],
         f"curl -LO {OPENAI}/dec-2021/{name}",
     )
-    official = open_weights(path)
+    official = open_network(path)
     tensors = keys.glide_tensors(official, config.unet, config.heads)
     return pour(lambda: Glide(config), tensors, path, len(official), **how)
 
@@ -72,7 +72,7 @@ def load_adm(
         [name, name.replace(".pt", ".safetensors")],
         f"curl -LO {OPENAI}/jul-2021/{name}",
     )
-    official = open_weights(path)
+    official = open_network(path)
     tensors = keys.unet_tensors(official, config, legacy_order=kind not in NEW_ORDER)
     return pour(lambda: UNet(config), tensors, path, len(official), **how)
 
@@ -88,7 +88,7 @@ def load_adm_classifier(
         [name, name.replace(".pt", ".safetensors")],
         f"curl -LO {OPENAI}/jul-2021/{name}",
     )
-    official = open_weights(path)
+    official = open_network(path)
     tensors = keys.classifier_tensors(official, config)
     return pour(lambda: NoisyClassifier(config), tensors, path, len(official), **how)
 
@@ -110,7 +110,7 @@ def _dvae(
 ) -> Any:
     by_hand = f"curl -LO {DVAE}/{part}.pkl"
     path = find_file(source, [f"{part}.safetensors", f"{part}.pkl"], by_hand)
-    official = open_weights(path)
+    official = open_network(path)
     return pour(lambda: module(config), keys.dvae_tensors(official), path, len(official), **how)
 
 

@@ -123,10 +123,10 @@ def _hint(by_hand: str) -> str:
     return f" To get it by hand: {by_hand}" if by_hand else ""
 
 
-WRAPPERS = (
-    "module.",
-    "_orig_mod.",
-)  # what DistributedDataParallel and torch.compile put in front
+# What DistributedDataParallel and torch.compile put in front of all names.
+WRAPPERS = ("module.", "_orig_mod.")
+# Under which entry a checkpoint may keep its network.
+NETWORKS = ("state_dict", "model_state_dict", "model", "network", "ema", "ema_model")
 
 
 def open_weights(path: Path) -> Mapping[str, Any]:
@@ -140,6 +140,24 @@ def open_weights(path: Path) -> Mapping[str, Any]:
         return found if isinstance(found, MappedTensors) else unwrapped(named(found))
     except ValueError as error:
         raise Dalle2EduError(f"{path} can't be read: {one_line(error)}.") from error
+
+
+def open_network(path: Path) -> Mapping[str, Tensor]:
+    """As `open_weights`, but named tensors and nothing else: of a checkpoint with other entries
+    those of its network. Raises Dalle2EduError, listing the entries, where there is none.
+    """
+    entries = open_weights(path)
+    if isinstance(entries, MappedTensors):
+        return entries
+    tensors = {name: value for name, value in entries.items() if isinstance(value, Tensor)}
+    if tensors:
+        return tensors
+    inside = next((entries[name] for name in NETWORKS if name in entries), None)
+    try:
+        return unwrapped(tensors_in(inside))
+    except ValueError as error:
+        shown = ", ".join(list(entries)[:8])
+        raise Dalle2EduError(f"{path} holds no network; its entries are {shown}.") from error
 
 
 def open_object(path: Path) -> Any:
@@ -231,9 +249,8 @@ def pour(
     wanted = module.state_dict()
     check_memory(wanted, dtype, device, source)
     state: dict[str, Tensor] = {}
-    for name, tensor in tqdm(
-        _with(tensors, extra), total=count, desc=Path(source).name, disable=not progress
-    ):
+    given = _with(_naming(tensors, source), extra)
+    for name, tensor in tqdm(given, total=count, desc=Path(source).name, disable=not progress):
         _check(name, tensor, wanted, state, source)
         state[name] = tensor.to(device, dtype if tensor.is_floating_point() else None)
     missing = [name for name in wanted if name not in state]
@@ -244,6 +261,16 @@ def pour(
         )
     module.load_state_dict(state, assign=True)  # the tensors themselves, not copies
     return module.eval()
+
+
+def _naming(
+    tensors: Iterable[tuple[str, Tensor]], source: Source
+) -> Iterator[tuple[str, Tensor]]:
+    """The tensors; a key that our network has no place for is told with the file's name."""
+    try:
+        yield from tensors
+    except Dalle2EduError as error:
+        raise Dalle2EduError(f"{source} holds another network. {error}") from error
 
 
 def _with(

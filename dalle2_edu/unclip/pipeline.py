@@ -18,6 +18,7 @@ Chapter 18 uses this file; chapter 01 tours it.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -27,6 +28,7 @@ import torch
 from torch import Tensor
 
 from dalle2_edu import zoo
+from dalle2_edu.data.prompts import read_prompt
 from dalle2_edu.data.text import Tokenizer, default_tokenizer
 from dalle2_edu.diffusion.analytic import (
     AnalyticDiffusion,
@@ -45,6 +47,7 @@ from dalle2_edu.drawing.run import (
     checked_prompts,
     checked_seeds,
     following_seeds,
+    frames_inside,
 )
 from dalle2_edu.errors import Dalle2EduError
 from dalle2_edu.text2image.clip import Clip, TextEncoding, without_padding
@@ -61,6 +64,8 @@ from dalle2_edu.unclip.upsampler import Upsampler, from_detail, upsample, upsamp
 CANDIDATES = 2
 # a standardised embedding's numbers lie well inside +-5; diffusers uses the same bound
 PRIOR_CLIP = 5.0
+# Embeddings longer than this are told of; a prior's own lie near CLIP's length, 1.
+FAR = 2.0
 EDIT_STEPS = 50  # of the decoder: inverting a picture takes more of them than drawing one
 Prior = DiffusionPrior | ARPrior | RegressionPrior
 PriorKind = Literal["prior", "ar_prior", "regression"]  # their names in the zoo
@@ -381,13 +386,14 @@ class UnCLIP:
 
         An empty source is no source: the target's embedding is then the direction. Raises
         Dalle2EduError for an empty target, and for one that says the same as the source."""
-        if not target.strip():
+        source, target = read_prompt(source), read_prompt(target)
+        if not target:
             raise Dalle2EduError(
                 "The target is empty: say what the picture should become, for example a blue"
                 " heart."
             )
         z_source, z_target = self.encode_text([source, target]).text_emb.split(1)
-        return text_direction(z_target, z_source if source.strip() else None)
+        return text_direction(z_target, z_source if source else None)
 
     def draw_noise(self, seeds: Sequence[int]) -> Tensor:
         """x_T to decode from, (B, 3, S, S) for B seeds."""
@@ -510,6 +516,13 @@ class UnCLIP:
                 )
             if not bool(tensor.isfinite().all()):
                 raise Dalle2EduError(f"The {name} not finite: a number is nan or infinite.")
+        longest = float(z_i.norm(dim=1).max()) if len(z_i) else 0.0
+        if self.clip.normalize and longest > FAR:
+            message = (
+                f"An embedding is {longest:.1f} long, and CLIP's have length 1: the decoder has"
+                " never seen one like it, and its picture will mean little."
+            )
+            warnings.warn(message, stacklevel=frames_inside())
 
     # --- sizes and options --------------------------------------------------------------------
 

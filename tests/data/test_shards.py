@@ -313,7 +313,7 @@ def test_mistakes_are_told_in_one_line(tmp_path: Path, folder: Path) -> None:
         shards.pairs(tmp_path / "empty", 4)
 
 
-@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "I;16", "F"])
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "I;16"])
 def test_pictures_of_any_mode(mode: str) -> None:
     if mode == "I;16":
         image = Image.fromarray(np.full((8, 8), 65535, np.uint16))

@@ -22,7 +22,8 @@ from typer.testing import CliRunner
 from dalle2_edu.cli import app
 from dalle2_edu.errors import Dalle2EduError
 from dalle2_edu.interop.pickles import InertUnpickler, encode, load_inert, tensors_in
-from dalle2_edu.interop.weights import open_weights
+from dalle2_edu.interop.released import load_glide_network
+from dalle2_edu.interop.weights import open_network, open_weights
 
 
 class Net(nn.Module):
@@ -158,6 +159,25 @@ def test_what_is_no_weights_file(tmp_path: Path, name: str, content: bytes, says
         says = "can't be read"
     with pytest.raises(Dalle2EduError, match=f"{name} .*{says}"):
         open_weights(tmp_path / name)
+
+
+def test_a_network_in_a_checkpoint(tmp_path: Path) -> None:
+    net = Net().state_dict()
+    wrapped = {f"module.{name}": tensor for name, tensor in net.items()}
+    torch.save({"epoch": 3, "optimizer": {"lr": 1.0}, "state_dict": wrapped}, tmp_path / "a.pt")
+    assert set(open_network(tmp_path / "a.pt")) == set(net)
+    torch.save({**net, "step": 7}, tmp_path / "a.pt")
+    assert set(open_network(tmp_path / "a.pt")) == set(net)
+    for without in ({"epoch": 3, "notes": "x"}, {"state_dict": 5, "epoch": 3}):
+        torch.save(without, tmp_path / "a.pt")
+        with pytest.raises(Dalle2EduError, match="a.pt holds no network; its entries.*epoch"):
+            open_network(tmp_path / "a.pt")
+
+
+def test_a_key_without_a_place_is_told_with_the_file(tmp_path: Path) -> None:
+    torch.save({"someone.elses.weight": torch.zeros(3)}, tmp_path / "base.pt")
+    with pytest.raises(Dalle2EduError, match="base.pt holds another network.*someone.elses"):
+        load_glide_network(tmp_path)
 
 
 def test_convert_says_what_is_wrong(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ moves, what is refused.
 
 from __future__ import annotations
 
+import warnings
 from copy import copy
 from pathlib import Path
 from typing import Any
@@ -310,3 +311,18 @@ def test_the_analytic_variance_is_an_option_of_the_priors_sampler(unclip: UnCLIP
     other.prior_stage = stage
     best = other.stages(["a cat"], **FEW)
     assert furthest(fixed.candidates, best.candidates) > 1e-4
+
+
+def test_an_embedding_far_from_clips_length_is_told_of(unclip: UnCLIP) -> None:
+    z_i = torch.nn.functional.normalize(torch.randn(1, tiny_models.DIM), dim=1)
+    noise = unclip.draw_noise([0])
+    with pytest.warns(UserWarning, match="10.0 long"):
+        unclip.decode(Latent(10 * z_i, noise), **FEW)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        unclip.decode(Latent(z_i, noise), **FEW)
+
+
+def test_the_words_of_an_edit_are_read_as_a_prompt(unclip: UnCLIP) -> None:
+    read = unclip.words_direction("❤", "一隻黑貓")
+    assert torch.equal(read, unclip.words_direction("red heart", "一只黑猫"))
