@@ -1,9 +1,9 @@
-r"""Classifier-free guidance: listen to the text more than the network does by itself.
+r"""Classifier-free guidance: follow the text more strongly than the network does by itself.
 
 A network that was trained with its condition dropped now and then (10-20% of the time) knows
 two answers: one with the condition, one without. Their difference points towards what the
-condition adds. Guidance follows that arrow further than the network would, and pays for
-faithful pictures with less variety.
+condition adds. Guidance goes further in that direction than the network would: the pictures fit
+their texts better, and vary less.
 
     guided = null + s (conditional - null)                Imagen (2205.11487), Eq. 2; GLIDE has the same s
 
@@ -38,8 +38,8 @@ def classifier_free(
     The two conditionings hold the same names and shapes, each tensor (B, ...). Null and
     conditional run as one batch of 2B, so a step is one call of the network; with s = 1 it is
     one call of B, and the null is not used. If the network answers 2C channels for C, the
-    second half is its variance: that stays the conditional one, since an arrow that makes a
-    guess bolder says nothing about how sure it is. Raises Dalle2EduError if the conditionings
+    second half is its variance: that stays the conditional one, since the difference says where
+    the mean should go and nothing about how sure it is. Raises Dalle2EduError if the conditionings
     differ in form, and for a scale that is no number."""
     if not math.isfinite(scale):  # every pixel would be nan, which is drawn as black
         raise Dalle2EduError(f"The guidance scale must be a finite number, not {scale}.")
@@ -52,7 +52,9 @@ def classifier_free(
     }
 
     def guided(x_t: Tensor, t: Tensor) -> Tensor:
-        out = model(torch.cat([x_t, x_t]), torch.cat([t, t]), **both)  # (2B, C or 2C, ...)
+        x_twice = torch.cat([x_t, x_t])  # (2B, C, ...)
+        t_twice = torch.cat([t, t])  # (2B,)
+        out = model(x_twice, t_twice, **both)  # (2B, C or 2C, ...)
         null, conditional = out.chunk(2)  # (B, C or 2C, ...) each
         return guide(null, conditional, scale, channels=x_t.shape[1])
 
@@ -63,11 +65,11 @@ def guide(null: Tensor, conditional: Tensor, scale: float, channels: int) -> Ten
     """null + s (conditional - null) in the first `channels` channels; the others stay the
     conditional's.
     """
-    difference = conditional[:, :channels] - null[:, :channels]  # (B, C, ...)
-    guided = null[:, :channels] + scale * difference
-    return torch.cat(
-        [guided, conditional[:, channels:]], dim=1
-    )  # (B, C, ...) + (B, 0 or C, ...)
+    null_mean = null[:, :channels]  # (B, C, ...)
+    conditional_mean = conditional[:, :channels]  # (B, C, ...)
+    variance = conditional[:, channels:]  # (B, 0 or C, ...)
+    guided = null_mean + scale * (conditional_mean - null_mean)
+    return torch.cat([guided, variance], dim=1)  # (B, C or 2C, ...)
 
 
 def _check_alike(null: Mapping[str, Tensor], conditional: Mapping[str, Tensor]) -> None:
@@ -76,8 +78,9 @@ def _check_alike(null: Mapping[str, Tensor], conditional: Mapping[str, Tensor]) 
             f"The null condition holds {sorted(null)}, the condition {sorted(conditional)}."
         )
     for name, tensor in conditional.items():
-        if null[name].shape != tensor.shape:
+        shape = tuple(tensor.shape)
+        null_shape = tuple(null[name].shape)
+        if null_shape != shape:
             raise Dalle2EduError(
-                f"The null {name} is shaped {tuple(null[name].shape)}, the condition"
-                f" {tuple(tensor.shape)}."
+                f"The null {name} is shaped {null_shape}, the condition {shape}."
             )

@@ -26,13 +26,12 @@ import torch
 from torch import Tensor, distributed, nn
 
 HISTORY = 10  # losses remembered of each step
-UNIFORM_SHARE = (
-    0.001  # of all draws are uniform, so that no step is forgotten and no weight is infinite
-)
+# of all draws are uniform, so that no step is forgotten and no weight is infinite
+UNIFORM_SHARE = 0.001
 
 
 class ImportanceSampler(nn.Module):
-    """Draws timesteps by the losses that it was told of.
+    """Draws timesteps by the losses that were recorded.
 
     A module without parameters: what it remembers are buffers, so it is saved and loaded as
     every model is."""
@@ -63,27 +62,26 @@ class ImportanceSampler(nn.Module):
         """n steps, int64 (n,), and the weights 1 / (T p_t) of their losses, float32 (n,), on
         the generator's device.
         """
-        p = self.probabilities()
-        index = torch.multinomial(
-            p.to(generator.device), n, replacement=True, generator=generator
-        )
-        return index, (1 / (len(p) * p)).to(generator.device)[index].float()
+        p = self.probabilities().to(generator.device)  # p_t, (T,)
+        weights = 1 / (len(p) * p)  # 1 / (T p_t), (T,)
+        index = torch.multinomial(p, n, replacement=True, generator=generator)  # (n,)
+        return index, weights[index].float()
 
     @torch.no_grad()
     def record(self, index: Tensor, losses: Tensor) -> None:
         """Remember the unweighted losses (B,) of the steps index (B,), of all processes if
         there are several.
         """
-        for t, loss in zip(
-            _of_everyone(index).tolist(), _of_everyone(losses.detach()).tolist(), strict=True
-        ):
-            self.history[t, self.counts[t] % HISTORY] = (
-                loss  # one after the other: a step may come twice in a batch
-            )
+        steps = _of_all_processes(index).tolist()
+        values = _of_all_processes(losses.detach()).tolist()
+        # one after the other: a step may come twice in a batch
+        for t, loss in zip(steps, values, strict=True):
+            place = self.counts[t] % HISTORY  # the ring's oldest entry
+            self.history[t, place] = loss
             self.counts[t] += 1
 
 
-def _of_everyone(x: Tensor) -> Tensor:
+def _of_all_processes(x: Tensor) -> Tensor:
     """x (B,) of all processes end to end, (processes * B,): they must remember the same, to
     draw by the same p_t.
     """
