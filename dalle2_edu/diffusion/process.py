@@ -1,9 +1,9 @@
 r"""The diffusion process: from a picture to noise, and what the way back looks like.
 
-Forward, a picture x_0 is covered with Gaussian noise step by step; since sums of Gaussians are
-Gaussian, we can jump to any step at once. Backward, one step is again nearly Gaussian, and if
-x_0 were known its mean and variance would be known exactly. It isn't known, so a network
-predicts it: that prediction is all there is to learn.
+Forward, a picture x_0 is covered with Gaussian noise step by step; since sums of
+Gaussians are Gaussian, we can jump to any step at once. Backward, one step is again
+nearly Gaussian, and if x_0 were known its mean and variance would be known exactly. It
+isn't known, so a network predicts it: that prediction is all there is to learn.
 
     (1) q(x_t | x_(t-1))      = N(sqrt(1 - beta_t) x_(t-1), beta_t I)               DDPM Eq. 2, one step
     (2) q(x_t | x_0)          = N(sqrt(abar_t) x_0, (1 - abar_t) I)                 DDPM Eq. 4, the jump
@@ -19,18 +19,20 @@ predicts it: that prediction is all there is to learn.
         L_(t-1) = KL(q(x_(t-1) | x_t, x_0) || p(x_(t-1) | x_t))   for t = 2 ... T
         L_0     = -log p(x_0 | x_1)
 
-The papers count the steps t from 1 to T, the code counts their places from 0: `index` = t - 1.
-So the term of the bound at an index is L_index, L_0 at the first and L_(T-1) at the last.
+The papers count the steps t from 1 to T, the code counts their places from 0: `index` =
+t - 1. So the term of the bound at an index is L_index, L_0 at the first and L_(T-1) at
+the last.
 
-(2) follows from (1) because a sum of Gaussians is Gaussian and the variances (1 - beta_t)(1 -
-abar_(t-1)) + beta_t add up to 1 - abar_t. (3) follows from Bayes' rule: multiply the Gaussians
-q(x_t | x_(t-1)) and q(x_(t-1) | x_0), both seen as functions of x_(t-1); their precisions (1 -
-beta_t)/beta_t and 1/(1 - abar_(t-1)) add, and 1/(the sum) is beta~_t.
+(2) follows from (1) because a sum of Gaussians is Gaussian and the variances (1 -
+beta_t)(1 - abar_(t-1)) + beta_t add up to 1 - abar_t. (3) follows from Bayes' rule:
+multiply the Gaussians q(x_t | x_(t-1)) and q(x_(t-1) | x_0), both seen as functions of
+x_(t-1); their precisions (1 - beta_t)/beta_t and 1/(1 - abar_(t-1)) add, and 1/(the
+sum) is beta~_t.
 
-The network may predict one of three things, and x_t turns each into the others: the noise eps
-(DDPM, GLIDE, the unCLIP decoder), the clean x_0 (the unCLIP prior), or v = sqrt(abar) eps -
-sqrt(1 - abar) x_0 (progressive distillation, 2202.00512, section 4; Appendix D derives it),
-which stays well conditioned at both ends.
+The network may predict one of three things, and x_t turns each into the others: the
+noise eps (DDPM, GLIDE, the unCLIP decoder), the clean x_0 (the unCLIP prior), or v =
+sqrt(abar) eps - sqrt(1 - abar) x_0 (progressive distillation, 2202.00512, section 4;
+Appendix D derives it), which stays well conditioned at both ends.
 
 Chapter 7 (the mathematics of DDPM) derives all of this; chapter 9 learns the variance.
 """
@@ -52,7 +54,8 @@ Variance = Literal["fixed_small", "fixed_large", "learned_range"]
 
 @dataclass(frozen=True)
 class ReverseStep:
-    """p(x_(t-1) | x_t), and the predicted x_0 that it was made from. All are shaped like x_t."""
+    """p(x_(t-1) | x_t), and the predicted x_0 that it was made from. All are shaped
+    like x_t."""
 
     mean: Tensor  # mu~_t
     variance: Tensor  # sigma_t^2
@@ -61,19 +64,19 @@ class ReverseStep:
 
 
 class GaussianDiffusion:
-    """The arithmetic of one diffusion process: tables over its steps, and the equations that
-    read them.
+    """The arithmetic of one diffusion process: tables over its steps, and the
+    equations that read them.
 
-    A step is named by its `index`, int64 (B,), its place in this process from 0 (nearly clean)
-    to num_timesteps - 1 (noise). The network was trained on the original, unrespaced process:
-    it is told `timestep_map[index]`.
+    A step is named by its `index`, int64 (B,), its place in this process from 0 (nearly
+    clean) to num_timesteps - 1 (noise). The network was trained on the original,
+    unrespaced process: it is told `timestep_map[index]`.
 
-    The tables are float64 on the CPU: 1 - abar_0 is 4e-5, and in float32 the difference would
-    keep three digits. Each is cast to the picture's type, and moved to the picture's device,
-    once, when first used there.
+    The tables are float64 on the CPU: 1 - abar_0 is 4e-5, and in float32 the difference
+    would keep three digits. Each is cast to the picture's type, and moved to the
+    picture's device, once, when first used there.
 
-    betas: (T,), each between 0 and 1. Raises Dalle2EduError on other betas, or an unknown
-    prediction or variance."""
+    betas: (T,), each between 0 and 1. Raises Dalle2EduError on other betas, or an
+    unknown prediction or variance."""
 
     def __init__(
         self,
@@ -104,8 +107,8 @@ class GaussianDiffusion:
     def _tabulate_forward(self) -> None:
         """What Eq. (2) and its inversions need at each step, all (T,).
 
-        Before the first step all of the picture is left (abar = 1), past the last one nothing
-        (abar = 0)."""
+        Before the first step all of the picture is left (abar = 1), past the last one
+        nothing (abar = 0)."""
         abar = torch.cumprod(1 - self.betas, dim=0)  # ᾱ_t
         before = abar.new_ones(1)  # all picture
         after = abar.new_zeros(1)  # all noise
@@ -139,18 +142,18 @@ class GaussianDiffusion:
         self.fixed_large_log_variance = self.fixed_large_variance.log()
 
     def table(self, name: str, index: Tensor, x: Tensor) -> Tensor:
-        """The entries of one table at each picture's step: (B,) => (B, 1, 1, 1), of x's type,
-        on its device.
+        """The entries of one table at each picture's step: (B,) => (B, 1, 1, 1), of
+        x's type, on its device.
 
-        The copy on the device is kept, so that a loop of a thousand steps never waits for the
-        CPU."""
+        The copy on the device is kept, so that a loop of a thousand steps never waits
+        for the CPU."""
         table = self._copy(name, x.device, x.dtype)  # (T,)
         ones = [1] * (x.dim() - 1)  # one for each dimension of a picture
         return table[index].reshape(-1, *ones)
 
     def original_timesteps(self, index: Tensor) -> Tensor:
-        """What the network is told: the step's number in the process it was trained on. int64
-        (B,), both.
+        """What the network is told: the step's number in the process it was trained
+        on. int64 (B,), both.
         """
         return self._copy("timestep_map", index.device, torch.int64)[index]
 
@@ -168,8 +171,8 @@ class GaussianDiffusion:
     def respace(self, spec: str | int) -> "GaussianDiffusion":
         """The same process walked in fewer steps; improved DDPM Eq. 19.
 
-        spec is what `space_timesteps` takes, or "logsnr20": 20 steps, evenly spaced in the
-        logarithm of the signal-to-noise ratio, see `log_snr_timesteps`."""
+        spec is what `space_timesteps` takes, or "logsnr20": 20 steps, evenly spaced in
+        the logarithm of the signal-to-noise ratio, see `log_snr_timesteps`."""
         if isinstance(spec, str) and spec.startswith("logsnr"):
             kept = log_snr_timesteps(self.alphas_cumprod, spec)
         else:
@@ -184,8 +187,8 @@ class GaussianDiffusion:
     # --- forward: from x_0 to x_t -------------------------------------------------------------
 
     def q_sample(self, x0: Tensor, index: Tensor, noise: Tensor) -> Tensor:
-        """Noise a picture to step t at once: x_t = sqrt(abar) x_0 + sqrt(1 - abar) eps; Eq.
-        (2).
+        """Noise a picture to step t at once: x_t = sqrt(abar) x_0 + sqrt(1 - abar)
+        eps; Eq. (2).
 
         x0, noise: (B, ...); index: int64 (B,). Returns x_t, shaped like x0.
         """
@@ -196,11 +199,11 @@ class GaussianDiffusion:
     def q_posterior(
         self, x0: Tensor, x_t: Tensor, index: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """One step back if x_0 were known: the mean mu~, the variance beta~ and its logarithm;
-        Eq. (3).
+        """One step back if x_0 were known: the mean mu~, the variance beta~ and its
+        logarithm; Eq. (3).
 
-        x0, x_t: (B, ...). Returns three tensors shaped like x_t. The logarithm is clipped at
-        the last step, where beta~ = 0."""
+        x0, x_t: (B, ...). Returns three tensors shaped like x_t. The logarithm is
+        clipped at the last step, where beta~ = 0."""
         of_x0 = self.table("posterior_mean_coef1", index, x_t)  # (B, 1, 1, 1)
         of_x_t = self.table("posterior_mean_coef2", index, x_t)
         mean = of_x0 * x0 + of_x_t * x_t  # μ̃_t
@@ -211,34 +214,34 @@ class GaussianDiffusion:
     # --- eps, x_0 and v: one from another -----------------------------------------------------
 
     def predict_start_from_noise(self, x_t: Tensor, index: Tensor, noise: Tensor) -> Tensor:
-        """Eq. (2) solved for x_0: x_0 = x_t / sqrt(abar) - sqrt(1/abar - 1) eps. Shapes as
-        x_t.
+        """Eq. (2) solved for x_0: x_0 = x_t / sqrt(abar) - sqrt(1/abar - 1) eps.
+        Shapes as x_t.
         """
         of_x_t = self.table("sqrt_recip_alphas_cumprod", index, x_t)  # 1 / √ᾱ_t
         of_noise = self.table("sqrt_recipm1_alphas_cumprod", index, x_t)  # √(1 / ᾱ_t - 1)
         return of_x_t * x_t - of_noise * noise
 
     def predict_noise_from_start(self, x_t: Tensor, index: Tensor, x0: Tensor) -> Tensor:
-        """Eq. (2) solved for the noise: eps = (x_t / sqrt(abar) - x_0) / sqrt(1/abar - 1).
-        Shapes as x_t.
+        """Eq. (2) solved for the noise: eps = (x_t / sqrt(abar) - x_0) / sqrt(1/abar -
+        1). Shapes as x_t.
         """
         of_x_t = self.table("sqrt_recip_alphas_cumprod", index, x_t)  # 1 / √ᾱ_t
         of_noise = self.table("sqrt_recipm1_alphas_cumprod", index, x_t)  # √(1 / ᾱ_t - 1)
         return (of_x_t * x_t - x0) / of_noise
 
     def calculate_v(self, x0: Tensor, index: Tensor, noise: Tensor) -> Tensor:
-        """The velocity v = sqrt(abar) eps - sqrt(1 - abar) x_0; 2202.00512, section 4. Shapes as
-        x0.
+        """The velocity v = sqrt(abar) eps - sqrt(1 - abar) x_0; 2202.00512, section 4.
+        Shapes as x0.
 
-        With sqrt(abar) = cos(phi), x_t = cos(phi) x_0 + sin(phi) eps turns on a circle, and v =
-        d x_t / d phi (Appendix D)."""
+        With sqrt(abar) = cos(phi), x_t = cos(phi) x_0 + sin(phi) eps turns on a circle,
+        and v = d x_t / d phi (Appendix D)."""
         cos = self.table("sqrt_alphas_cumprod", index, x0)  # cos φ = √ᾱ_t
         sin = self.table("sqrt_one_minus_alphas_cumprod", index, x0)  # sin φ = √(1 - ᾱ_t)
         return cos * noise - sin * x0
 
     def predict_start_from_v(self, x_t: Tensor, index: Tensor, v: Tensor) -> Tensor:
-        """Turn back by phi on that circle: x_0 = sqrt(abar) x_t - sqrt(1 - abar) v. Shapes as
-        x_t.
+        """Turn back by phi on that circle: x_0 = sqrt(abar) x_t - sqrt(1 - abar) v.
+        Shapes as x_t.
         """
         cos = self.table("sqrt_alphas_cumprod", index, x_t)  # cos φ = √ᾱ_t
         sin = self.table("sqrt_one_minus_alphas_cumprod", index, x_t)  # sin φ = √(1 - ᾱ_t)
@@ -247,11 +250,11 @@ class GaussianDiffusion:
     def predict_start(
         self, model_out: Tensor, x_t: Tensor, index: Tensor, clip: float | None = None
     ) -> Tensor:
-        """x_0 from what the network answered, whichever of the three it predicts. Shapes and
-        clip as below.
+        """x_0 from what the network answered, whichever of the three it predicts.
+        Shapes and clip as below.
 
-        Pictures lie in [-1, 1] and a prediction outside can only be wrong: clip bounds it to
-        [-clip, clip]; None does not."""
+        Pictures lie in [-1, 1] and a prediction outside can only be wrong: clip bounds
+        it to [-clip, clip]; None does not."""
         prediction, _ = self.split_output(model_out, x_t)
         if self.prediction == "eps":
             prediction = self.predict_start_from_noise(x_t, index, prediction)
@@ -264,11 +267,12 @@ class GaussianDiffusion:
     def p_mean_variance(
         self, model_out: Tensor, x_t: Tensor, index: Tensor, clip: float | None = None
     ) -> ReverseStep:
-        """One step of the way back, p(x_(t-1) | x_t), from what the network answered; Eq. (4).
+        """One step of the way back, p(x_(t-1) | x_t), from what the network answered;
+        Eq. (4).
 
-        model_out: shaped like x_t, (B, C, ...), or (B, 2C, ...) when the variance is learned:
-        the second half says where it lies. clip bounds the predicted x_0. Returns a
-        ReverseStep."""
+        model_out: shaped like x_t, (B, C, ...), or (B, 2C, ...) when the variance is
+        learned: the second half says where it lies. clip bounds the predicted x_0.
+        Returns a ReverseStep."""
         pred_x0 = self.predict_start(model_out, x_t, index, clip)
         mean, _, _ = self.q_posterior(pred_x0, x_t, index)  # the prediction in place of x_0
         _, raw_variance = self.split_output(model_out, x_t)
@@ -276,8 +280,8 @@ class GaussianDiffusion:
         return ReverseStep(mean, variance, log_variance, pred_x0)
 
     def split_output(self, model_out: Tensor, x_t: Tensor) -> tuple[Tensor, Tensor | None]:
-        """The network's answer as (prediction, raw variance), the second None unless the
-        variance is learned.
+        """The network's answer as (prediction, raw variance), the second None unless
+        the variance is learned.
 
         Both are of x_t's type, even if the network answered in half precision. Raises
         Dalle2EduError if the answer has the wrong shape."""
@@ -301,9 +305,9 @@ class GaussianDiffusion:
     ) -> tuple[Tensor, Tensor]:
         """sigma_t^2 and its logarithm, shaped like x_t.
 
-        beta~ is right if x_0 is a single known point, beta if x_0 is itself unit noise (DDPM,
-        Section 3.2): the truth lies between them. A learned variance says where, on the log
-        scale: improved DDPM (2102.09672), Eq. 15."""
+        beta~ is right if x_0 is a single known point, beta if x_0 is itself unit noise
+        (DDPM, Section 3.2): the truth lies between them. A learned variance says where,
+        on the log scale: improved DDPM (2102.09672), Eq. 15."""
         if raw is not None:
             small = self.table("posterior_log_variance", index, x_t)  # log beta~, (B, 1, 1, 1)
             large = self.table("log_betas", index, x_t)  # log beta
@@ -328,16 +332,17 @@ class GaussianDiffusion:
         noise: Tensor,
         **conditioning: Tensor,
     ) -> dict[str, Tensor]:
-        """What training makes small, each (B,): "loss", its part "mse" and, if the variance is
-        learned, "vb".
+        """What training makes small, each (B,): "loss", its part "mse" and, if the
+        variance is learned, "vb".
 
-        loss = mse is L_simple, Eq. (5). A learned variance adds T/1000 L_index (in bits per
-        dimension): DDPM's L_simple says nothing about the variance. Improved DDPM weighs the
-        whole sum of T terms with 0.001, which is T/1000 for one of them drawn at random; and it
-        lets no gradient of that term reach the mean (Section 3.1, L_hybrid).
+        loss = mse is L_simple, Eq. (5). A learned variance adds T/1000 L_index (in bits
+        per dimension): DDPM's L_simple says nothing about the variance. Improved DDPM
+        weighs the whole sum of T terms with 0.001, which is T/1000 for one of them
+        drawn at random; and it lets no gradient of that term reach the mean (Section
+        3.1, L_hybrid).
 
-        model(x_t, t, **conditioning) answers as in `p_mean_variance`. x0, noise: (B, C, ...);
-        index: (B,)."""
+        model(x_t, t, **conditioning) answers as in `p_mean_variance`. x0, noise: (B, C,
+        ...); index: (B,)."""
         x_t = self.q_sample(x0, index, noise)
         model_out = model(x_t, self.original_timesteps(index), **conditioning)
         prediction, raw_variance = self.split_output(model_out, x_t)
@@ -359,13 +364,13 @@ class GaussianDiffusion:
         noise: Tensor,
         **conditioning: Tensor,
     ) -> dict[str, Tensor]:
-        """The bound itself as the loss, its gradient free to reach the mean: "loss" = T L_index,
-        (B,).
+        """The bound itself as the loss, its gradient free to reach the mean: "loss" =
+        T L_index, (B,).
 
-        The mean over uniformly drawn steps estimates Eq. (6), less L_T, which has nothing to
-        learn, in bits per dimension. It is noisy: the terms differ by orders of magnitude
-        (improved DDPM, Section 3.3), which is what `importance.ImportanceSampler` is for.
-        Arguments as in `training_losses`."""
+        The mean over uniformly drawn steps estimates Eq. (6), less L_T, which has
+        nothing to learn, in bits per dimension. It is noisy: the terms differ by orders
+        of magnitude (improved DDPM, Section 3.3), which is what
+        `importance.ImportanceSampler` is for. Arguments as in `training_losses`."""
         x_t = self.q_sample(x0, index, noise)
         model_out = model(x_t, self.original_timesteps(index), **conditioning)
         term = self.vlb_term(model_out, x0, x_t, index)  # L_index, (B,)
@@ -387,8 +392,8 @@ class GaussianDiffusion:
         index: Tensor,
         clip: float | None = None,
     ) -> Tensor:
-        """One term of the bound, Eq. (6): L_index, which is L_0 where index = 0. (B,), bits per
-        dimension.
+        """One term of the bound, Eq. (6): L_index, which is L_0 where index = 0. (B,),
+        bits per dimension.
         """
         true_mean, _, true_log_variance = self.q_posterior(x0, x_t, index)
         step = self.p_mean_variance(model_out, x_t, index, clip)
@@ -420,11 +425,11 @@ class GaussianDiffusion:
         noise: Callable[[Sequence[int]], Tensor],
         clip: float | None = None,
     ) -> Tensor:
-        """Every term of Eq. (6) but L_T, from L_0 on, each with noise of its own: (B, T), bits
-        per dimension.
+        """Every term of Eq. (6) but L_T, from L_0 on, each with noise of its own: (B,
+        T), bits per dimension.
 
-        model(x_t, t) is closed over its conditioning; noise(shape) gives standard normal noise;
-        clip as in `predict_start`."""
+        model(x_t, t) is closed over its conditioning; noise(shape) gives standard
+        normal noise; clip as in `predict_start`."""
         terms = []
         for i in range(self.num_timesteps):
             index = torch.full((len(x0),), i, dtype=torch.int64, device=x0.device)  # (B,)
@@ -441,17 +446,18 @@ class GaussianDiffusion:
         noise: Callable[[Sequence[int]], Tensor],
         clip: float | None = None,
     ) -> Tensor:
-        """The whole bound, Eq. (6): how many bits a dimension of the picture costs under this
-        model. (B,).
+        """The whole bound, Eq. (6): how many bits a dimension of the picture costs
+        under this model. (B,).
 
-        Arguments as in `vlb_terms`. x0 is made of bytes mapped to [-1, 1], so 8 is the price of
-        knowing nothing."""
+        Arguments as in `vlb_terms`. x0 is made of bytes mapped to [-1, 1], so 8 is the
+        price of knowing nothing."""
         terms = self.vlb_terms(model, x0, noise, clip)  # L_0 ... L_(T-1), (B, T)
         return self.prior_bpd(x0) + terms.sum(dim=1)
 
 
 def index_timesteps(n: int, diffusion: GaussianDiffusion, generator: torch.Generator) -> Tensor:
-    """A random step of the process for each of n pictures, all equally likely: int64 (n,)."""
+    """A random step of the process for each of n pictures, all equally likely: int64
+    (n,)."""
     return torch.randint(
         diffusion.num_timesteps,
         size=(n,),
@@ -472,12 +478,12 @@ def normal_kl(
 
 
 def discretised_gaussian_log_likelihood(x: Tensor, mean: Tensor, log_scale: Tensor) -> Tensor:
-    """log of the Gaussian's mass on the byte that x stands for, in nats, element by element;
-    DDPM Eq. 13.
+    """log of the Gaussian's mass on the byte that x stands for, in nats, element by
+    element; DDPM Eq. 13.
 
     x: bytes mapped to [-1, 1], so a byte is 2/255 wide; log_scale: log of the standard
-    deviation. The outermost bytes reach to infinity. The floor 1e-12 keeps the logarithm of a
-    prediction that is far off finite."""
+    deviation. The outermost bytes reach to infinity. The floor 1e-12 keeps the
+    logarithm of a prediction that is far off finite."""
     inverse_scale = torch.exp(-log_scale)  # 1 / σ
     centred = x - mean
     below_upper_edge = normal_cdf((centred + 1 / 255) * inverse_scale)
@@ -489,11 +495,11 @@ def discretised_gaussian_log_likelihood(x: Tensor, mean: Tensor, log_scale: Tens
 
 
 def normal_cdf(x: Tensor) -> Tensor:
-    """The standard normal distribution function, in the tanh approximation of the released
-    systems.
+    """The standard normal distribution function, in the tanh approximation of the
+    released systems.
 
-    It is off by 2e-4 at most. The exact erf would be as short, but then L_0 would differ from
-    theirs."""
+    It is off by 2e-4 at most. The exact erf would be as short, but then L_0 would
+    differ from theirs."""
     bent = x + 0.044715 * x**3
     return 0.5 * (1 + torch.tanh(math.sqrt(2 / math.pi) * bent))
 

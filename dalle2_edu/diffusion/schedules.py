@@ -1,15 +1,16 @@
 r"""How much noise, and when: the schedule of a diffusion process.
 
-A diffusion process blurs a picture into noise in T small steps. Step t keeps the share sqrt(1 -
-beta_t) of what was there and adds fresh noise of variance beta_t. This file answers two
-questions: which betas, and, when sampling has to be fast, which of the T steps to keep.
+A diffusion process blurs a picture into noise in T small steps. Step t keeps the share
+sqrt(1 - beta_t) of what was there and adds fresh noise of variance beta_t. This file
+answers two questions: which betas, and, when sampling has to be fast, which of the T
+steps to keep.
 
-The idea in five lines: the product abar_t = (1 - beta_0)(1 - beta_1)...(1 - beta_t) says how
-much of the picture is left at step t, and it is all the network ever notices. The linear
-schedule (DDPM) lets abar fall so fast that the last third of the steps is almost pure noise.
-The cosine schedule (improved DDPM) lets it fall evenly. A network that was trained on T steps
-may be sampled on fewer: keep some of the steps, walk over those, and the noise between two kept
-steps follows from the ratio of their abars.
+The idea in five lines: the product abar_t = (1 - beta_0)(1 - beta_1)...(1 - beta_t)
+says how much of the picture is left at step t, and it is all the network ever notices.
+The linear schedule (DDPM) lets abar fall so fast that the last third of the steps is
+almost pure noise. The cosine schedule (improved DDPM) lets it fall evenly. A network
+that was trained on T steps may be sampled on fewer: keep some of the steps, walk over
+those, and the noise between two kept steps follows from the ratio of their abars.
 
     linear   beta_t from 1e-4 to 0.02 in T = 1000 equal steps           DDPM (2006.11239), Section 4
     cosine   abar_t = f(t) / f(0)                                       improved DDPM (2102.09672), Eq. 17
@@ -17,10 +18,11 @@ steps follows from the ratio of their abars.
              beta_t = min(1 - abar_t / abar_(t-1), 0.999)               the same, below Eq. 17
     respaced beta'_k = 1 - abar_(S_k) / abar_(S_(k-1))                  the same, Eq. 19
 
-Indices start at 0 here, as in every released implementation: beta_0 is the papers' beta_1.
+Indices start at 0 here, as in every released implementation: beta_0 is the papers'
+beta_1.
 
-Chapter 7 (the mathematics of DDPM) plots the schedules; chapter 9 (better and faster) respaces
-them."""
+Chapter 7 (the mathematics of DDPM) plots the schedules; chapter 9 (better and faster)
+respaces them."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -37,9 +39,10 @@ FAST27 = "10,10,3,2,2"
 def linear_betas(num_timesteps: int) -> Tensor:
     """Betas that grow linearly from 1e-4 to 0.02, stretched or squeezed to T steps.
 
-    Fewer steps have to add the same noise in all, so both ends are scaled by 1000 / T (ADM's
-    rule); abar then ends near 4e-5 for any large T. Returns float64 (T,). Raises Dalle2EduError
-    if T < 20: the last beta would exceed 1. Source: DDPM (2006.11239), Section 4."""
+    Fewer steps have to add the same noise in all, so both ends are scaled by 1000 / T
+    (ADM's rule); abar then ends near 4e-5 for any large T. Returns float64 (T,). Raises
+    Dalle2EduError if T < 20: the last beta would exceed 1. Source: DDPM (2006.11239),
+    Section 4."""
     if num_timesteps < 20:
         raise Dalle2EduError(
             f"A linear schedule needs 20 steps or more, not {num_timesteps}: or use cosine."
@@ -51,10 +54,11 @@ def linear_betas(num_timesteps: int) -> Tensor:
 def cosine_betas(num_timesteps: int, s: float = 0.008, max_beta: float = 0.999) -> Tensor:
     """Betas whose abar falls as a squared cosine: evenly, and gently at both ends.
 
-    The offset s keeps the very first noise visible (sqrt(beta_0) a little below one grey level
-    of 1/127.5); without it the first steps have nothing to predict. At the far end abar reaches
-    0, so the last beta would be 1 and divide by zero later on: max_beta caps it. Returns
-    float64 (T,). Source: improved DDPM (2102.09672), Eq. 17."""
+    The offset s keeps the very first noise visible (sqrt(beta_0) a little below one
+    grey level of 1/127.5); without it the first steps have nothing to predict. At the
+    far end abar reaches 0, so the last beta would be 1 and divide by zero later on:
+    max_beta caps it. Returns float64 (T,). Source: improved DDPM (2102.09672), Eq. 17.
+    """
     if num_timesteps < 1:
         raise Dalle2EduError(f"A schedule needs at least 1 step, not {num_timesteps}.")
     time = torch.arange(num_timesteps + 1, dtype=torch.float64) / num_timesteps  # t/T, (T + 1,)
@@ -65,7 +69,8 @@ def cosine_betas(num_timesteps: int, s: float = 0.008, max_beta: float = 0.999) 
 
 
 def named_betas(schedule: str, num_timesteps: int) -> Tensor:
-    """The betas of "linear" or "cosine", as a configuration names them. Returns float64 (T,).
+    """The betas of "linear" or "cosine", as a configuration names them. Returns
+    float64 (T,).
 
     Raises Dalle2EduError if the schedule is neither.
     """
@@ -77,12 +82,12 @@ def named_betas(schedule: str, num_timesteps: int) -> Tensor:
 
 
 def respaced_betas(alphas_cumprod: Tensor, kept: Sequence[int]) -> Tensor:
-    """The betas of the process that visits only the kept steps: beta'_k = 1 - abar_(S_k) /
-    abar_(S_(k-1)).
+    """The betas of the process that visits only the kept steps: beta'_k = 1 -
+    abar_(S_k) / abar_(S_(k-1)).
 
-    The marginals q(x_t | x_0) stay what they were at each kept step, so the trained network
-    still knows where it is. alphas_cumprod: float64 (T,). Returns float64 (K,). Source:
-    improved DDPM (2102.09672), Eq. 19."""
+    The marginals q(x_t | x_0) stay what they were at each kept step, so the trained
+    network still knows where it is. alphas_cumprod: float64 (T,). Returns float64 (K,).
+    Source: improved DDPM (2102.09672), Eq. 19."""
     places = torch.as_tensor(kept, dtype=torch.int64)  # S_k, (K,)
     abar = alphas_cumprod[places]  # ᾱ at the kept steps: (T,) => (K,)
     abar_prev = torch.cat([abar.new_ones(1), abar[:-1]])  # (1,) + (K - 1,) => (K,)
@@ -111,10 +116,11 @@ def space_timesteps(num_timesteps: int, spec: str | int) -> list[int]:
 
 
 def half_log_snr(alphas_cumprod: Tensor) -> Tensor:
-    """lambda = log(sqrt(abar) / sqrt(1 - abar)), half the logarithm of the signal-to-noise
-    ratio. Shape as abar.
+    """lambda = log(sqrt(abar) / sqrt(1 - abar)), half the logarithm of the
+    signal-to-noise ratio. Shape as abar.
 
-    The time in which DPM-Solver counts (2206.00927, Section 3). Infinite where abar is 1.
+    The time in which DPM-Solver counts (2206.00927, Section 3). Infinite where abar is
+    1.
     """
     log_signal = alphas_cumprod.log()  # log ᾱ
     log_noise = torch.log1p(-alphas_cumprod)  # log(1 - ᾱ)
@@ -126,16 +132,16 @@ LAMBDA_MIN = -5.1
 
 
 def log_snr_timesteps(alphas_cumprod: Tensor, spec: str) -> list[int]:
-    """The spec "logsnr20" keeps 20 steps, sorted, as evenly spaced in lambda as can be, from
-    the cleanest one.
+    """The spec "logsnr20" keeps 20 steps, sorted, as evenly spaced in lambda as can
+    be, from the cleanest one.
 
-    They reach to the noisiest with lambda >= -5.1, the bound of DPM-Solver's released code. That
-    is all of the linear schedule; the cosine's last steps go down to -9.9 and would take a third
-    of the way. Near the clean picture the steps of a process lie further apart than the even
-    spacing, so some of the wanted places fall on the same step; such a place takes the next free
-    one.
-    alphas_cumprod: float64 (T,). Raises Dalle2EduError if the spec can't be read or asks for
-    more steps than there are. Source: DPM-Solver (2206.00927), which counts in lambda."""
+    They reach to the noisiest with lambda >= -5.1, the bound of DPM-Solver's released
+    code. That is all of the linear schedule; the cosine's last steps go down to -9.9
+    and would take a third of the way. Near the clean picture the steps of a process lie
+    further apart than the even spacing, so some of the wanted places fall on the same
+    step; such a place takes the next free one. alphas_cumprod: float64 (T,). Raises
+    Dalle2EduError if the spec can't be read or asks for more steps than there are.
+    Source: DPM-Solver (2206.00927), which counts in lambda."""
     count = _counts(spec.removeprefix("logsnr"), spec)[0]
     lambdas = half_log_snr(alphas_cumprod)  # (T,), falling
     usable = int((lambdas >= LAMBDA_MIN).sum())
@@ -179,8 +185,8 @@ def _integer_stride(num_timesteps: int, count: int) -> list[int]:
 
 
 def _sections(num_timesteps: int, counts: Sequence[int]) -> list[int]:
-    """Cut T steps into len(counts) ranges, a remainder going to the first ones; space each
-    evenly.
+    """Cut T steps into len(counts) ranges, a remainder going to the first ones; space
+    each evenly.
     """
     size, remainder = divmod(num_timesteps, len(counts))
     start = 0  # where the range begins
@@ -200,9 +206,9 @@ def _sections(num_timesteps: int, counts: Sequence[int]) -> list[int]:
 def _even_positions(length: int, count: int) -> Iterable[float]:
     """`count` evenly spaced reals from 0 to length - 1.
 
-    The stride is added step by step, as the released code does it. A product i * stride rounds
-    differently where a position falls on a half: 21 of 1000 steps would then hold 500 instead
-    of 499."""
+    The stride is added step by step, as the released code does it. A product i * stride
+    rounds differently where a position falls on a half: 21 of 1000 steps would then
+    hold 500 instead of 499."""
     stride = (length - 1) / (count - 1) if count > 1 else 1.0
     position = 0.0
     for _ in range(count):

@@ -1,29 +1,31 @@
 """The U-Net that denoises: ADM's, as GLIDE, DALL·E 2 and Karlo use it.
 
-The idea in five lines. A noisy picture goes down a ladder of resolutions, each rung wider in
-channels, and comes up again; every rung on the way up also reads what the same rung saw on the
-way down (the skip connections), so that fine detail has a short way through. The timestep
-enters every residual block as a scale and a shift of its normalised activations. At low
-resolutions attention lets far parts of the picture talk to each other; text joins in there, as
-extra keys and values in the very same attention.
+The idea in five lines. A noisy picture goes down a ladder of resolutions, each rung
+wider in channels, and comes up again; every rung on the way up also reads what the same
+rung saw on the way down (the skip connections), so that fine detail has a short way
+through. The timestep enters every residual block as a scale and a shift of its
+normalised activations. At low resolutions attention lets far parts of the picture talk
+to each other; text joins in there, as extra keys and values in the very same attention.
 
     AdaGN(h, y) = y_s GroupNorm(h) + y_b                      ADM (arXiv 2105.05233), section 3.1
     h' = h + Attention(q: picture, k and v: text + picture)   GLIDE (arXiv 2112.10741), section 3.1
 
-What can be added from outside: a vector to the timestep embedding (`added_emb`: GLIDE's pooled
-text, unCLIP's image embedding), text tokens to the attention, a class label (`y`), and channels
-to the picture (a low-resolution picture or a mask, concatenated by the caller). The text stays
-the same from step to step, so its keys and values are computed once per picture:
-`project_context` makes `context_kv` of the tokens, and every pass takes that.
+What can be added from outside: a vector to the timestep embedding (`added_emb`: GLIDE's
+pooled text, unCLIP's image embedding), text tokens to the attention, a class label
+(`y`), and channels to the picture (a low-resolution picture or a mask, concatenated by
+the caller). The text stays the same from step to step, so its keys and values are
+computed once per picture: `project_context` makes `context_kv` of the tokens, and every
+pass takes that.
 
-Two tricks of the miniature. With `patch_size` 2 the picture is folded (pixel-unshuffle) from 32
-x 32 x 3 to 16 x 16 x 12 before the first convolution and unfolded after the last one. With
-`learned_position` every place of the first feature map has a vector of its own added: a
-convolution alone learns where it is only from the padding at the edges, which takes a small
-network long. The released systems have patch_size 1 and no positions.
+Two tricks of the miniature. With `patch_size` 2 the picture is folded (pixel-unshuffle)
+from 32 x 32 x 3 to 16 x 16 x 12 before the first convolution and unfolded after the
+last one. With `learned_position` every place of the first feature map has a vector of
+its own added: a convolution alone learns where it is only from the padding at the
+edges, which takes a small network long. The released systems have patch_size 1 and no
+positions.
 
-Chapters 08 (the U-Net) and 13 (text in attention) use this file; DALL·E 2's decoder and both
-upsamplers are made of it."""
+Chapters 08 (the U-Net) and 13 (text in attention) use this file; DALL·E 2's decoder and
+both upsamplers are made of it."""
 
 from __future__ import annotations
 
@@ -44,14 +46,15 @@ from dalle2_edu.errors import Dalle2EduError
 class UNetConfig:
     """Size and shape of a U-Net.
 
-    `attention_levels` counts from 0, the full resolution: (1, 2, 3) means attention at 1/2, 1/4
-    and 1/8 of it. `out_channels` is 3, or 6 when the network also answers the variance (learned
-    range, iDDPM section 3.1). `padding` is what a convolution sees beyond the picture's edge;
-    the released systems have zeros. `context_dim` is the width of the text tokens, None for a
-    network without text. `norm_groups` is the released systems' 32; with 32 channels that would
-    leave one a group, and a channel normalised by itself forgets its mean: the picture's
-    overall colour is lost, and noise that is predicted without it gives garish backgrounds. A
-    narrow network takes 8."""
+    `attention_levels` counts from 0, the full resolution: (1, 2, 3) means attention at
+    1/2, 1/4 and 1/8 of it. `out_channels` is 3, or 6 when the network also answers the
+    variance (learned range, iDDPM section 3.1). `padding` is what a convolution sees
+    beyond the picture's edge; the released systems have zeros. `context_dim` is the
+    width of the text tokens, None for a network without text. `norm_groups` is the
+    released systems' 32; with 32 channels that would leave one a group, and a channel
+    normalised by itself forgets its mean: the picture's overall colour is lost, and
+    noise that is predicted without it gives garish backgrounds. A narrow network takes
+    8."""
 
     image_size: int = 32
     in_channels: int = 3
@@ -89,8 +92,8 @@ TIME_EMB_MULT = 4  # the timestep embedding is 4 x channels wide in every ADM-st
 
 
 class UNet(nn.Module):
-    """ADM's U-Net: eps, v or x0 (and, with twice the channels, the variance) from a noisy
-    picture and its timestep.
+    """ADM's U-Net: eps, v or x0 (and, with twice the channels, the variance) from a
+    noisy picture and its timestep.
     """
 
     def __init__(self, config: UNetConfig):
@@ -119,19 +122,19 @@ class UNet(nn.Module):
         self.attentions = [module for module in self.modules() if isinstance(module, Attention)]
 
     def project_context(self, context: Tensor) -> Tensor:
-        """Text tokens (B, L, context_dim) -> the keys and values that every attention makes of
-        them, side by side: (B, L, 2 * the channels of all attentions).
+        """Text tokens (B, L, context_dim) -> the keys and values that every attention
+        makes of them, side by side: (B, L, 2 * the channels of all attentions).
         """
         return torch.cat(
             [attention.project_context(context) for attention in self.attentions], dim=-1
         )
 
     def split_context(self, context_kv: Tensor | None) -> Iterator[Tensor | None]:
-        """Each attention's own part of what `project_context` made, in the order in which they
-        come to run; without a text, None.
+        """Each attention's own part of what `project_context` made, in the order in
+        which they come to run; without a text, None.
 
-        One split for all of them: the gradient of a slice is as large as what it was cut from,
-        and mostly zeros."""
+        One split for all of them: the gradient of a slice is as large as what it was
+        cut from, and mostly zeros."""
         if context_kv is None:
             return repeat(None)
         return iter(
@@ -151,9 +154,9 @@ class UNet(nn.Module):
     ) -> Tensor:
         """One pass: x (B, C_in, H, W), t (B,) -> (B, C_out, H, W).
 
-        added_emb (B, 4 * channels) is added to the timestep embedding; context_kv is what
-        `project_context` made of L text tokens, context_mask (B, L) is True where a token is
-        real; y (B,) are class labels."""
+        added_emb (B, 4 * channels) is added to the timestep embedding; context_kv is
+        what `project_context` made of L text tokens, context_mask (B, L) is True where
+        a token is real; y (B,) are class labels."""
         emb = self.time_mlp(
             timestep_embedding(t, self.config.channels).to(x.dtype)
         )  # (B, 4 * channels)
@@ -178,8 +181,8 @@ class UNet(nn.Module):
 
 
 def timestep_embedding(t: Tensor, dim: int, max_period: float = 10_000.0) -> Tensor:
-    """Sinusoids of falling frequency, cosines first: t (B,) -> (B, dim) float32. Transformer's
-    positions, applied to time.
+    """Sinusoids of falling frequency, cosines first: t (B,) -> (B, dim) float32.
+    Transformer's positions, applied to time.
     """
     half = dim // 2
     frequencies = torch.exp(
@@ -190,11 +193,11 @@ def timestep_embedding(t: Tensor, dim: int, max_period: float = 10_000.0) -> Ten
 
 
 def place_waves(channels: int, side: int) -> Tensor:
-    """Where training of the positions starts: waves of x in half of the channels, of y in the
-    others.
+    """Where training of the positions starts: waves of x in half of the channels, of y
+    in the others.
 
-    Returns (1, channels, side, side) with amplitude 0.3, well below the features that they are
-    added to."""
+    Returns (1, channels, side, side) with amplitude 0.3, well below the features that
+    they are added to."""
     waves = timestep_embedding(
         torch.arange(side), channels // 2, max_period=4.0 * side
     ).T  # (channels/2, side)
@@ -206,11 +209,11 @@ def place_waves(channels: int, side: int) -> Tensor:
 
 
 class ResBlock(nn.Module):
-    """Two convolutions around the timestep's say, and a skip connection: (B, C_in, H, W) -> (B,
-    C_out, H', W').
+    """Two convolutions around the timestep's say, and a skip connection: (B, C_in, H,
+    W) -> (B, C_out, H', W').
 
-    `resize` "down" or "up" halves or doubles the picture inside the block (BigGAN's way; in
-    ADM's ablation the change that lowered FID most)."""
+    `resize` "down" or "up" halves or doubles the picture inside the block (BigGAN's
+    way; in ADM's ablation the change that lowered FID most)."""
 
     gathered_alone = True  # under FSDP: see `training/sharding.py`
 
@@ -257,8 +260,8 @@ def resized(x: Tensor, how: str) -> Tensor:
 
 
 class Attention(nn.Module):
-    """Self-attention over the picture's positions, in which text tokens stand beside as further
-    keys and values.
+    """Self-attention over the picture's positions, in which text tokens stand beside
+    as further keys and values.
     """
 
     def __init__(self, channels: int, config: UNetConfig):
@@ -281,8 +284,8 @@ class Attention(nn.Module):
     def forward(
         self, x: Tensor, context_kv: Tensor | None = None, context_mask: Tensor | None = None
     ) -> Tensor:
-        """x (B, C, H, W), context_kv (B, L, 2C) as `project_context` makes it, context_mask (B,
-        L) -> (B, C, H, W).
+        """x (B, C, H, W), context_kv (B, L, 2C) as `project_context` makes it,
+        context_mask (B, L) -> (B, C, H, W).
         """
         positions = self.norm(x).flatten(2).transpose(1, 2)  # (B, C, H, W) => (B, H*W, C)
         q, k, v = (
@@ -312,8 +315,8 @@ def split_heads(x: Tensor, heads: int) -> Tensor:
 
 
 class Block(nn.Module):
-    """One rung: a residual block, attention if the rung has it, and on the way up a doubling at
-    the rung's end.
+    """One rung: a residual block, attention if the rung has it, and on the way up a
+    doubling at the rung's end.
     """
 
     def __init__(
@@ -363,8 +366,8 @@ class Middle(nn.Module):
 def build_down(
     config: UNetConfig, widths: list[int], emb_dim: int
 ) -> tuple[nn.ModuleList, list[int]]:
-    """The way down, 32 => 16 => 8, and the channels of every feature map it leaves for the way
-    up (stem first).
+    """The way down, 32 => 16 => 8, and the channels of every feature map it leaves for
+    the way up (stem first).
     """
     blocks, skips = nn.ModuleList(), [widths[0]]
     for level, width in enumerate(widths):
@@ -381,8 +384,8 @@ def build_down(
 def build_up(
     config: UNetConfig, widths: list[int], skips: list[int], emb_dim: int
 ) -> nn.ModuleList:
-    """The way up, 8 => 16 => 32: one residual block more per rung than on the way down, to take
-    the rung's last skip.
+    """The way up, 8 => 16 => 32: one residual block more per rung than on the way
+    down, to take the rung's last skip.
     """
     blocks, current, skips = nn.ModuleList(), widths[-1], list(skips)
     for level, width in reversed(list(enumerate(widths))):
@@ -399,8 +402,8 @@ def build_up(
 
 
 def zero_init(layer: nn.Conv2d | nn.Linear) -> nn.Conv2d | nn.Linear:
-    """Start a branch's last layer at zero: at first the branch adds nothing, and deep networks
-    train from the start.
+    """Start a branch's last layer at zero: at first the branch adds nothing, and deep
+    networks train from the start.
     """
     nn.init.zeros_(layer.weight)
     if layer.bias is not None:
