@@ -99,7 +99,7 @@ class UNet(nn.Module):
     def __init__(self, config: UNetConfig):
         super().__init__()
         self.config = config
-        folded = config.patch_size**2
+        folded = config.patch_size**2  # pixels that become channels of one place
         emb_dim = config.channels * TIME_EMB_MULT
         widths = [config.channels * mult for mult in config.channel_mult]
 
@@ -114,7 +114,7 @@ class UNet(nn.Module):
         self.position = (
             nn.Parameter(place_waves(widths[0], side)) if config.learned_position else None
         )
-        self.down, skips = build_down(config, widths, emb_dim)
+        self.down, skips = build_down(config, widths, emb_dim)  # skips: their channels
         self.middle = Middle(widths[-1], emb_dim, config)
         self.up = build_up(config, widths, skips, emb_dim)
         self.norm_out = nn.GroupNorm(config.norm_groups, widths[0])
@@ -125,23 +125,19 @@ class UNet(nn.Module):
         """Text tokens (B, L, context_dim) -> the keys and values that every attention
         makes of them, side by side: (B, L, 2 * the channels of all attentions).
         """
-        return torch.cat(
-            [attention.project_context(context) for attention in self.attentions], dim=-1
-        )
+        parts = [attention.project_context(context) for attention in self.attentions]
+        return torch.cat(parts, dim=-1)
 
     def split_context(self, context_kv: Tensor | None) -> Iterator[Tensor | None]:
-        """Each attention's own part of what `project_context` made, in the order in
-        which they come to run; without a text, None.
+        """The part of `project_context`'s answer that belongs to each attention, in
+        the order in which they run; without a text, None.
 
-        One split for all of them: the gradient of a slice is as large as what it was
-        cut from, and mostly zeros."""
+        Split once: slicing per layer would allocate a full-size, mostly zero gradient
+        each time."""
         if context_kv is None:
             return repeat(None)
-        return iter(
-            context_kv.split(
-                [2 * attention.norm.num_channels for attention in self.attentions], dim=-1
-            )
-        )
+        widths = [2 * attention.norm.num_channels for attention in self.attentions]
+        return iter(context_kv.split(widths, dim=-1))
 
     def forward(
         self,
@@ -157,27 +153,28 @@ class UNet(nn.Module):
         added_emb (B, 4 * channels) is added to the timestep embedding; context_kv is
         what `project_context` made of L text tokens, context_mask (B, L) is True where
         a token is real; y (B,) are class labels."""
-        emb = self.time_mlp(
-            timestep_embedding(t, self.config.channels).to(x.dtype)
-        )  # (B, 4 * channels)
+        time = timestep_embedding(t, self.config.channels).to(x.dtype)  # (B, channels)
+        emb = self.time_mlp(time)  # (B, 4 * channels)
         if added_emb is not None:
             emb = emb + added_emb
         if self.class_emb is not None:
             emb = emb + self.class_emb(y)
 
-        h = self.stem(F.pixel_unshuffle(x, self.config.patch_size))  # (B, channels, H/p, W/p)
+        patch_size = self.config.patch_size  # p
+        h = self.stem(F.pixel_unshuffle(x, patch_size))  # (B, channels, H/p, W/p)
         if self.position is not None:
             h = h + self.position.to(h.dtype)
-        skips, texts = [h], self.split_context(context_kv)
+        skips = [h]
+        texts = self.split_context(context_kv)
         for block in self.down:
             h = block(h, emb, texts, context_mask)
             skips.append(h)
         h = self.middle(h, emb, texts, context_mask)
         for block in self.up:
-            h = block(
-                torch.cat([h, skips.pop()], dim=1), emb, texts, context_mask
-            )  # channels of both
-        return F.pixel_shuffle(self.head(F.silu(self.norm_out(h))), self.config.patch_size)
+            both = torch.cat([h, skips.pop()], dim=1)  # from below, and from the way down
+            h = block(both, emb, texts, context_mask)
+        out = self.head(F.silu(self.norm_out(h)))  # (B, C_out * p^2, H/p, W/p)
+        return F.pixel_shuffle(out, patch_size)  # (B, C_out, H, W)
 
 
 def timestep_embedding(t: Tensor, dim: int, max_period: float = 10_000.0) -> Tensor:
@@ -185,9 +182,8 @@ def timestep_embedding(t: Tensor, dim: int, max_period: float = 10_000.0) -> Ten
     Transformer's positions, applied to time.
     """
     half = dim // 2
-    frequencies = torch.exp(
-        -math.log(max_period) * torch.arange(half, dtype=torch.float32, device=t.device) / half
-    )
+    place = torch.arange(half, dtype=torch.float32, device=t.device)
+    frequencies = torch.exp(-math.log(max_period) * place / half)  # 1 ... 1 / max_period
     angles = t.float()[:, None] * frequencies[None]  # (B, half)
     return torch.cat([angles.cos(), angles.sin()], dim=-1)
 
@@ -198,19 +194,18 @@ def place_waves(channels: int, side: int) -> Tensor:
 
     Returns (1, channels, side, side) with amplitude 0.3, well below the features that
     they are added to."""
-    waves = timestep_embedding(
-        torch.arange(side), channels // 2, max_period=4.0 * side
-    ).T  # (channels/2, side)
-    across = waves[:, None, :].expand(-1, side, side)
+    places = torch.arange(side)
+    waves = timestep_embedding(places, channels // 2, max_period=4.0 * side)
+    waves = waves.T  # (side, channels/2) => (channels/2, side)
+    across = waves[:, None, :].expand(-1, side, side)  # (channels/2, side, side)
     down = waves[:, :, None].expand(-1, side, side)
-    return (
-        0.3 * torch.cat([across, down])[None]
-    )  # 2 x (channels/2, side, side) => (1, channels, side, side)
+    both = torch.cat([across, down])  # (channels, side, side)
+    return 0.3 * both[None]  # (1, channels, side, side)
 
 
 class ResBlock(nn.Module):
-    """Two convolutions around the timestep's say, and a skip connection: (B, C_in, H,
-    W) -> (B, C_out, H', W').
+    """Two convolutions, modulated by the timestep in between, and a skip connection:
+    (B, C_in, H, W) -> (B, C_out, H', W').
 
     `resize` "down" or "up" halves or doubles the picture inside the block (BigGAN's
     way; in ADM's ablation the change that lowered FID most)."""
@@ -228,19 +223,18 @@ class ResBlock(nn.Module):
         self.emb_proj = nn.Linear(emb_dim, 2 * c_out if self.scale_shift else c_out)
         self.norm2 = nn.GroupNorm(config.norm_groups, c_out)
         self.dropout = nn.Dropout(config.dropout)
-        self.conv2 = zero_init(
-            conv3x3(c_out, c_out, config)
-        )  # the block starts as the identity
+        # zero: the block starts as the identity
+        self.conv2 = zero_init(conv3x3(c_out, c_out, config))
         self.skip = nn.Conv2d(c_in, c_out, 1) if c_in != c_out else nn.Identity()
 
     def forward(self, x: Tensor, emb: Tensor) -> Tensor:
-        h = self.conv1(resized(F.silu(self.norm1(x)), self.resize))
+        h = F.silu(self.norm1(x))
+        h = self.conv1(resized(h, self.resize))  # (B, C, H', W')
         y = self.emb_proj(F.silu(emb))[:, :, None, None]  # (B, C or 2C, 1, 1)
         if self.scale_shift:
             y_s, y_b = y.chunk(2, dim=1)
-            h = (
-                self.norm2(h) * (1 + y_s) + y_b
-            )  # AdaGN; 1 + y_s, so that a zero weight means no change
+            # AdaGN; 1 + y_s, so that a zero weight means no change
+            h = self.norm2(h) * (1 + y_s) + y_b
         else:
             h = self.norm2(h + y)
         h = self.conv2(self.dropout(F.silu(h)))
@@ -252,11 +246,13 @@ def conv3x3(c_in: int, c_out: int, config: UNetConfig) -> nn.Conv2d:
     return nn.Conv2d(c_in, c_out, 3, padding=1, padding_mode=config.padding)
 
 
-def resized(x: Tensor, how: str) -> Tensor:
+def resized(x: Tensor, resize: str) -> Tensor:
     """Halve by averaging 2 x 2 pixels, double by repeating them, or leave alone."""
-    if how == "down":
+    if resize == "down":
         return F.avg_pool2d(x, 2)
-    return F.interpolate(x, scale_factor=2.0, mode="nearest") if how == "up" else x
+    if resize == "up":
+        return F.interpolate(x, scale_factor=2.0, mode="nearest")
+    return x
 
 
 class Attention(nn.Module):
@@ -288,25 +284,21 @@ class Attention(nn.Module):
         context_mask (B, L) -> (B, C, H, W).
         """
         positions = self.norm(x).flatten(2).transpose(1, 2)  # (B, C, H, W) => (B, H*W, C)
-        q, k, v = (
-            split_heads(part, self.heads) for part in self.qkv(positions).chunk(3, dim=-1)
-        )
+        parts = self.qkv(positions).chunk(3, dim=-1)  # 3 x (B, H*W, C)
+        q, k, v = (split_heads(part, self.heads) for part in parts)  # (B, heads, H*W, C/heads)
         mask = None
         if context_kv is not None:
-            text_k, text_v = (
-                split_heads(part, self.heads) for part in context_kv.chunk(2, dim=-1)
-            )
-            k, v = (
-                torch.cat([text_k, k], dim=2),
-                torch.cat([text_v, v], dim=2),
-            )  # (B, heads, L + H*W, C/heads)
+            parts = context_kv.chunk(2, dim=-1)  # 2 x (B, L, C)
+            text_k, text_v = (split_heads(part, self.heads) for part in parts)
+            k = torch.cat([text_k, k], dim=2)  # (B, heads, L + H*W, C/heads)
+            v = torch.cat([text_v, v], dim=2)
             if context_mask is not None:  # real tokens and all positions may be looked at
-                mask = F.pad(context_mask, (0, positions.shape[1]), value=True)[
-                    :, None, None
-                ]  # (B, 1, 1, L + H*W)
+                real = F.pad(context_mask, (0, positions.shape[1]), value=True)
+                mask = real[:, None, None]  # (B, 1, 1, L + H*W)
         h = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)  # (B, heads, H*W, C/heads)
         h = self.proj(h.transpose(1, 2).flatten(2))  # => (B, H*W, C)
-        return x + h.transpose(1, 2).reshape(x.shape)
+        h = h.transpose(1, 2).reshape(x.shape)  # => (B, C, H, W)
+        return x + h
 
 
 def split_heads(x: Tensor, heads: int) -> Tensor:
@@ -326,7 +318,9 @@ class Block(nn.Module):
         upsample: ResBlock | None = None,
     ):
         super().__init__()
-        self.res, self.attention, self.upsample = res, attention, upsample
+        self.res = res
+        self.attention = attention
+        self.upsample = upsample
 
     def forward(
         self,
@@ -338,7 +332,9 @@ class Block(nn.Module):
         x = self.res(x, emb)
         if self.attention is not None:
             x = self.attention(x, next(texts), context_mask)
-        return self.upsample(x, emb) if self.upsample is not None else x
+        if self.upsample is not None:
+            x = self.upsample(x, emb)
+        return x
 
 
 class Middle(nn.Module):
@@ -369,7 +365,8 @@ def build_down(
     """The way down, 32 => 16 => 8, and the channels of every feature map it leaves for
     the way up (stem first).
     """
-    blocks, skips = nn.ModuleList(), [widths[0]]
+    blocks = nn.ModuleList()
+    skips = [widths[0]]  # the stem's
     for level, width in enumerate(widths):
         for _ in range(config.num_res_blocks):
             attention = Attention(width, config) if level in config.attention_levels else None
@@ -387,15 +384,17 @@ def build_up(
     """The way up, 8 => 16 => 32: one residual block more per rung than on the way
     down, to take the rung's last skip.
     """
-    blocks, current, skips = nn.ModuleList(), widths[-1], list(skips)
+    blocks = nn.ModuleList()
+    current = widths[-1]  # channels that come from below
+    skips = list(skips)
     for level, width in reversed(list(enumerate(widths))):
         for i in range(config.num_res_blocks + 1):
             res = ResBlock(current + skips.pop(), width, emb_dim, config)
             attention = Attention(width, config) if level in config.attention_levels else None
             ends_rung = level > 0 and i == config.num_res_blocks
-            upsample = (
-                ResBlock(width, width, emb_dim, config, resize="up") if ends_rung else None
-            )
+            upsample = None
+            if ends_rung:
+                upsample = ResBlock(width, width, emb_dim, config, resize="up")
             blocks.append(Block(res, attention, upsample))
             current = width
     return blocks
