@@ -1,29 +1,30 @@
 r"""Analytic-DPM: the best variance of a step back, computed and not learned.
 
-The idea: a step back is a Gaussian with the posterior's mean, x_0 guessed. The guess is off by
-a spread that we can know without training anything. The true x_0, given x_t, has some variance;
-the network predicts its mean; and the mean square of the *predicted noise* says how much
-variance is left. Where the network predicts noise of full size, it knows x_0 exactly; where it
-predicts little, x_0 could be many things, and the step needs more noise of its own.
+The idea: a step back is a Gaussian with the posterior's mean, x_0 guessed. The guess is
+off by a spread that we can know without training anything. The true x_0, given x_t, has
+some variance; the network predicts its mean; and the mean square of the *predicted
+noise* says how much variance is left. Where the network predicts noise of full size, it
+knows x_0 exactly; where it predicts little, x_0 could be many things, and the step
+needs more noise of its own.
 
     sigma_t^2 = beta~_t + c_t^2 v_t,     c_t = sqrt(abar_(t-1)) beta_t / (1 - abar_t)     x_0's weight in the mean
     v_t       = E Var(x_0 | x_t) / d = (1 - abar_t) / abar_t (1 - N_t)
     N_t       = E |eps(x_t, t)|^2 / d                                         from noised data, once
 
-Analytic-DPM (arXiv 2201.06503), Theorem 1 with lambda_t^2 = beta~_t; there N_t is (1 - abar_t)
-Gamma_t, as the score is -eps / sqrt(1 - abar_t).
+Analytic-DPM (arXiv 2201.06503), Theorem 1 with lambda_t^2 = beta~_t; there N_t is (1 -
+abar_t) Gamma_t, as the score is -eps / sqrt(1 - abar_t).
 
-Why v_t: eps = (x_t - sqrt(abar_t) x_0) / sqrt(1 - abar_t) is standard normal, so its second
-moment is 1. It splits into that of its conditional mean, N_t, and its conditional variance,
-abar_t / (1 - abar_t) v_t.
+Why v_t: eps = (x_t - sqrt(abar_t) x_0) / sqrt(1 - abar_t) is standard normal, so its
+second moment is 1. It splits into that of its conditional mean, N_t, and its
+conditional variance, abar_t / (1 - abar_t) v_t.
 
-Two bounds, both of which an imperfect network and a finite sample can break: v_t >= 0 (Theorem
-2, lower), and v_t is at most the variance of the data (a conditional variance is on average no
-larger than the whole). The second stands for the paper's upper bound, which speaks of data in
-an interval.
+Two bounds, both of which an imperfect network and a finite sample can break: v_t >= 0
+(Theorem 2, lower), and v_t is at most the variance of the data (a conditional variance
+is on average no larger than the whole). The second stands for the paper's upper bound,
+which speaks of data in an interval.
 
-unCLIP samples its prior with this variance (Table 3). With few steps it matters: beta~ is right
-for one known x_0 and too small for many.
+unCLIP samples its prior with this variance (Table 3). With few steps it matters: beta~
+is right for one known x_0 and too small for many.
 
 Chapter 15 uses this file.
 """
@@ -46,12 +47,12 @@ def noise_second_moment(
     diffusion: GaussianDiffusion,
     clip: float | None = None,
 ) -> Tensor:
-    """N_t, the mean square of the predicted noise at each step of the process: float64 (T,), on
-    the CPU.
+    """N_t, the mean square of the predicted noise at each step of the process: float64
+    (T,), on the CPU.
 
-    batches: of each, the denoiser closed over its conditioning, the clean data x_0 (B, ...),
-    and noise(shape). clip bounds the guessed x_0, as it does in sampling. Raises Dalle2EduError
-    if there is no data."""
+    batches: of each, the denoiser closed over its conditioning, the clean data x_0 (B,
+    ...), and noise(shape). clip bounds the guessed x_0, as it does in sampling. Raises
+    Dalle2EduError if there is no data."""
     total, count = torch.zeros(diffusion.num_timesteps, dtype=torch.float64), 0
     for model, x0, noise in batches:
         count += len(x0)
@@ -88,8 +89,9 @@ def optimal_variance(
 ) -> Tensor:
     """sigma_t^2 of each step, float64 (T,), from N_t (T,); Theorem 1 with its bounds.
 
-    data_variance: the data's variance per dimension, averaged. For the standardised embeddings
-    of the prior it is 1. Raises Dalle2EduError if there are not as many moments as steps."""
+    data_variance: the data's variance per dimension, averaged. For the standardised
+    embeddings of the prior it is 1. Raises Dalle2EduError if there are not as many
+    moments as steps."""
     if moment.shape != diffusion.betas.shape:
         raise Dalle2EduError(
             f"The process has {diffusion.num_timesteps} steps, but there are {len(moment)}"
@@ -101,11 +103,11 @@ def optimal_variance(
 
 
 class AnalyticDiffusion(GaussianDiffusion):
-    """A (respaced) process whose steps back have the variances (T,) given, whatever the fixed
-    ones were.
+    """A (respaced) process whose steps back have the variances (T,) given, whatever
+    the fixed ones were.
 
-    `ancestral_sample` walks over it like over any other. Respace first, then estimate: the best
-    variance of a long step is not that of a short one."""
+    `ancestral_sample` walks over it like over any other. Respace first, then estimate:
+    the best variance of a long step is not that of a short one."""
 
     def __init__(self, diffusion: GaussianDiffusion, variances: Tensor) -> None:
         super().__init__(

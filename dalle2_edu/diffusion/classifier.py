@@ -1,8 +1,8 @@
 """A classifier that reads noisy pictures: the compass of classifier guidance.
 
-The idea: the U-Net's way down, its middle, and one answer at the end instead of the way up. It
-is trained on x_t at every t, so that the gradient of log p(y | x_t) can steer the sampling
-towards class y at any noise level.
+The idea: the U-Net's way down, its middle, and one answer at the end instead of the way
+up. It is trained on x_t at every t, so that the gradient of log p(y | x_t) can steer
+the sampling towards class y at any noise level.
 
     mean + s * variance * grad_{x_t} log p(y | x_t)          ADM (arXiv 2105.05233), algorithm 1
 
@@ -32,7 +32,8 @@ from dalle2_edu.diffusion.unet import (
 
 
 class NoisyClassifier(nn.Module):
-    """Class logits of a noisy picture: x (B, 3, H, W), t (B,) -> (B, config.out_channels)."""
+    """Class logits of a noisy picture: x (B, 3, H, W), t (B,) -> (B,
+    config.out_channels)."""
 
     def __init__(self, config: UNetConfig):
         super().__init__()
@@ -61,8 +62,8 @@ class NoisyClassifier(nn.Module):
 
 
 class AttentionPool(nn.Module):
-    """CLIP's attention pooling: (B, C, H, W) -> (B, out). The mean token asks, all tokens
-    answer.
+    """CLIP's attention pooling: (B, C, H, W) -> (B, out). The mean token asks, all
+    tokens answer.
     """
 
     def __init__(self, positions: int, channels: int, out: int, head_channels: int):

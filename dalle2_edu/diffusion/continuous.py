@@ -1,8 +1,8 @@
 r"""Continuous time: the score, the flow of probability, EDM and flow matching.
 
 DDPM walks T steps. Let T grow and the steps shrink, and the walk becomes a differential
-equation. Then one sees what the methods of later papers share: each is a straight line through
-a picture and a noise, and they differ in the coordinates only.
+equation. Then one sees what the methods of later papers share: each is a straight line
+through a picture and a noise, and they differ in the coordinates only.
 
     x = alpha x_0 + sigma eps        one noisy picture, in four papers:
 
@@ -10,16 +10,17 @@ a picture and a noise, and they differ in the coordinates only.
     EDM            alpha = 1                 variance exploding           EDM (2206.00364), section 2
     flow matching  alpha = 1 - sigma         a straight line in time      2210.02747, 2209.03003
 
-What a network learns is in all of them the mean of the clean pictures that x could be, E[x_0 |
-x]; everything else follows from it:
+What a network learns is in all of them the mean of the clean pictures that x could be,
+E[x_0 | x]; everything else follows from it:
 
     eps   = (x - alpha E[x_0 | x]) / sigma                            the noise
     score = -eps / sigma = grad log p(x)                              Tweedie's formula
     dx    = x_0 dalpha + eps dsigma                                   the probability-flow equation
 
 The last line carries every x along a curve on which the density stays that of the noisy
-pictures: score SDE (2011.13456), Eq. 13; EDM, Eq. 1. With alpha = 1 it is dx/dsigma = eps, so a
-sampler only has to choose at which sigmas it looks, and how well it follows a bent curve.
+pictures: score SDE (2011.13456), Eq. 13; EDM, Eq. 1. With alpha = 1 it is dx/dsigma =
+eps, so a sampler only has to choose at which sigmas it looks, and how well it follows a
+bent curve.
 
 The page "Score and continuous time" uses this file.
 """
@@ -65,8 +66,8 @@ def clean_from_velocity(x: Tensor, velocity: Tensor, t: float) -> Tensor:
 def to_variance_preserving(sigma: Tensor) -> tuple[Tensor, Tensor]:
     """EDM's sigma as (alpha, sigma) of DDPM: divide x by the length of (1, sigma).
 
-    So a network of one family can be used by a sampler of the other: the ratio sigma / alpha,
-    which says how noisy the picture is, stays.
+    So a network of one family can be used by a sampler of the other: the ratio sigma /
+    alpha, which says how noisy the picture is, stays.
     """
     length = (1 + sigma**2).sqrt()
     return 1 / length, sigma / length
@@ -78,10 +79,11 @@ def to_variance_preserving(sigma: Tensor) -> tuple[Tensor, Tensor]:
 def edm_sigmas(
     steps: int, sigma_min: float = 0.002, sigma_max: float = 80.0, rho: float = 7.0
 ) -> Tensor:
-    """The levels of noise that a sampler visits, (steps + 1,), falling, the last one 0.
+    """The levels of noise that a sampler visits, (steps + 1,), falling, the last one
+    0.
 
-    Evenly spaced in sigma^(1/rho): with rho = 7 most of them are small, where a step's error
-    shows; EDM, Eq. 5. Raises Dalle2EduError for fewer than 2 steps.
+    Evenly spaced in sigma^(1/rho): with rho = 7 most of them are small, where a step's
+    error shows; EDM, Eq. 5. Raises Dalle2EduError for fewer than 2 steps.
     """
     if steps < 2:
         raise Dalle2EduError(f"steps must be 2 or more, not {steps}.")
@@ -94,13 +96,14 @@ def edm_sigmas(
 
 @dataclass(frozen=True)
 class Preconditioning:
-    """How EDM wraps a network F so that all it reads and all it answers has variance 1.
+    """How EDM wraps a network F so that all it reads and all it answers has variance
+    1.
 
         E[x_0 | x] = c_skip x + c_out F(c_in x)                            EDM, Eq. 7 and Table 1
 
-    sigma_data is the standard deviation of the pictures. At small sigma nearly all of the
-    answer is x itself and F corrects a little; at large sigma F draws the picture. The
-    prediction v does the same for DDPM's coordinates."""
+    sigma_data is the standard deviation of the pictures. At small sigma nearly all of
+    the answer is x itself and F corrects a little; at large sigma F draws the picture.
+    The prediction v does the same for DDPM's coordinates."""
 
     sigma_data: float = 0.5
 
@@ -118,7 +121,8 @@ class Preconditioning:
 def euler_sample(clean: CleanGuess, x: Tensor, sigmas: Tensor) -> Tensor:
     """Follow dx/dsigma = eps in straight pieces: DDIM, in EDM's coordinates.
 
-    x (B, ...): noise of standard deviation sigmas[0]. Returns the picture at sigmas[-1].
+    x (B, ...): noise of standard deviation sigmas[0]. Returns the picture at
+    sigmas[-1].
     """
     for now, following in zip(sigmas[:-1].tolist(), sigmas[1:].tolist(), strict=True):
         slope = _slope(clean, x, now)
@@ -130,9 +134,9 @@ def euler_sample(clean: CleanGuess, x: Tensor, sigmas: Tensor) -> Tensor:
 def heun_sample(clean: CleanGuess, x: Tensor, sigmas: Tensor) -> Tensor:
     """The same in bent pieces: look at the slope at both ends, and take their mean.
 
-    EDM, Algorithm 1 without its fresh noise. Two evaluations a step in place of one, and an
-    error that falls with the square of the step in place of the step. The last step, down to
-    sigma = 0, has no slope at its end and stays straight.
+    EDM, Algorithm 1 without its fresh noise. Two evaluations a step in place of one,
+    and an error that falls with the square of the step in place of the step. The last
+    step, down to sigma = 0, has no slope at its end and stays straight.
     """
     for now, following in zip(sigmas[:-1].tolist(), sigmas[1:].tolist(), strict=True):
         slope = _slope(clean, x, now)
@@ -155,11 +159,11 @@ def _slope(clean: CleanGuess, x: Tensor, sigma: float) -> Tensor:
 
 
 def flow_pair(x0: Tensor, eps: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-    """A training example of flow matching: the point on the line at times t (B,), and its
-    speed.
+    """A training example of flow matching: the point on the line at times t (B,), and
+    its speed.
 
-    The loss is the mean squared error of the network's answer at (point, t) to the speed;
-    rectified flow (2209.03003), Eq. 1.
+    The loss is the mean squared error of the network's answer at (point, t) to the
+    speed; rectified flow (2209.03003), Eq. 1.
     """
     share = t.reshape(-1, *[1] * (x0.dim() - 1))  # (B, 1, ..., 1)
     point = (1 - share) * x0 + share * eps
@@ -170,7 +174,8 @@ def flow_pair(x0: Tensor, eps: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
 def flow_sample(velocity: CleanGuess, x: Tensor, steps: int) -> Tensor:
     """From noise at t = 1 to a picture at t = 0 in equal steps of time.
 
-    velocity(x, t) -> dx/dt, (B, ...) and (B,) -> (B, ...). Raises Dalle2EduError for no step.
+    velocity(x, t) -> dx/dt, (B, ...) and (B,) -> (B, ...). Raises Dalle2EduError for no
+    step.
     """
     if steps < 1:
         raise Dalle2EduError(f"steps must be 1 or more, not {steps}.")

@@ -1,16 +1,18 @@
-r"""A whole diffusion model in one module: a U-Net, the process that it was made for, and a way
-to draw.
+r"""A whole diffusion model in one module: a U-Net, the process that it was made for,
+and a way to draw.
 
-The idea in five lines. `GaussianDiffusion` is arithmetic without a network, `UNet` is a network
-without a process; a trained model is worth something only as the pair of both, because a
-network that learned to remove the noise of one schedule is lost in another's. So the pair is
-one object here, built from one frozen config, and saved and loaded as one. Nothing is
-conditioned on a text yet; a class label may be, if the U-Net has classes.
+The idea in five lines. `GaussianDiffusion` is arithmetic without a network, `UNet` is a
+network without a process; a trained model is worth something only as the pair of both,
+because a network that learned to remove the noise of one schedule is lost in another's.
+So the pair is one object here, built from one frozen config, and saved and loaded as
+one. Nothing is conditioned on a text yet; a class label may be, if the U-Net has
+classes.
 
     ddpm     linear betas, predicts eps, variance fixed to beta~                 DDPM (arXiv 2006.11239), Section 3
     iddpm    cosine schedule, predicts eps, variance learned in a range          improved DDPM (2102.09672), Section 3
 
-Both draw 16 x 16 pictures of one object: small enough to train while you read a chapter.
+Both draw 16 x 16 pictures of one object: small enough to train while you read a
+chapter.
 
     from dalle2_edu import zoo
     pictures = zoo.load("shapes", "ddpm").sample(seeds=range(8), steps=50)       # (8, 3, 16, 16) in [-1, 1]
@@ -44,8 +46,8 @@ Sampler = Literal["ancestral", "ddim", "dpm"]
 
 
 def small_unet(out_channels: int = 3) -> UNetConfig:
-    """The miniature's U-Net, 1.4 million parameters: 16 => 8 => 4 pixels, attention at half
-    resolution as in DDPM.
+    """The miniature's U-Net, 1.4 million parameters: 16 => 8 => 4 pixels, attention at
+    half resolution as in DDPM.
     """
     return UNetConfig(
         image_size=16,
@@ -62,8 +64,9 @@ def small_unet(out_channels: int = 3) -> UNetConfig:
 class DdpmConfig:
     """The process and the network. As it stands: DDPM as published, but for its size.
 
-    `unet.out_channels` is 3, or 6 with variance "learned_range". `unet.num_classes` makes it
-    class-conditional. Raises Dalle2EduError if variance and channels disagree."""
+    `unet.out_channels` is 3, or 6 with variance "learned_range". `unet.num_classes`
+    makes it class-conditional. Raises Dalle2EduError if variance and channels disagree.
+    """
 
     schedule: Literal["linear", "cosine"] = "linear"
     timesteps: int = 1000
@@ -97,8 +100,8 @@ class Ddpm(nn.Module):
         self.unet = UNet(config.unet)
 
     def forward(self, x_t: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
-        """What the network says of x_t (B, 3, H, W) at the steps t (B,): (B, 3 or 6, H, W). y
-        (B,) are labels.
+        """What the network says of x_t (B, 3, H, W) at the steps t (B,): (B, 3 or 6,
+        H, W). y (B,) are labels.
         """
         return self.unet(x_t, t, y=y)
 
@@ -115,9 +118,10 @@ class Ddpm(nn.Module):
     ) -> Tensor:
         """One picture a seed, (B, 3, H, W) in about [-1, 1].
 
-        steps: None walks over all of them; otherwise as `GaussianDiffusion.respace` takes it.
-        eta is DDIM's. y: int64 (B,), labels if the U-Net has classes. callback and progress as
-        in `ancestral_sample`. Raises Dalle2EduError for an unknown sampler."""
+        steps: None walks over all of them; otherwise as `GaussianDiffusion.respace`
+        takes it. eta is DDIM's. y: int64 (B,), labels if the U-Net has classes.
+        callback and progress as in `ancestral_sample`. Raises Dalle2EduError for an
+        unknown sampler."""
         device = next(self.parameters()).device
         noise = SeededNoise(seeds, device)
         diffusion, unet = (

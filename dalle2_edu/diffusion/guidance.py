@@ -1,22 +1,24 @@
-r"""Classifier-free guidance: listen to the text more than the network does by itself.
+r"""Classifier-free guidance: follow the text more strongly than the network does by
+itself.
 
-A network that was trained with its condition dropped now and then (10-20% of the time) knows
-two answers: one with the condition, one without. Their difference points towards what the
-condition adds. Guidance follows that arrow further than the network would, and pays for
-faithful pictures with less variety.
+A network that was trained with its condition dropped now and then (10-20% of the time)
+knows two answers: one with the condition, one without. Their difference points towards
+what the condition adds. Guidance goes further in that direction than the network would:
+the pictures fit their texts better, and vary less.
 
     guided = null + s (conditional - null)                Imagen (2205.11487), Eq. 2; GLIDE has the same s
 
-s = 1 is the plain conditional network: guidance is off. s = 0 ignores the condition. Ho and
-Salimans (2207.12598), who found the method, count from the other side: (1 + w) conditional - w
-null, so w = s - 1.
+s = 1 is the plain conditional network: guidance is off. s = 0 ignores the condition. Ho
+and Salimans (2207.12598), who found the method, count from the other side: (1 + w)
+conditional - w null, so w = s - 1.
 
-Why it works: the answer eps is, up to a factor, minus the gradient of log p(x_t | y) (Chapter
-10), and by Bayes' rule the difference of the two is the gradient of log p(y | x_t): that of a
-classifier which nobody trained. s > 1 samples from p(x) p(y | x)^s, sharper around y.
+Why it works: the answer eps is, up to a factor, minus the gradient of log p(x_t | y)
+(Chapter 10), and by Bayes' rule the difference of the two is the gradient of log p(y |
+x_t): that of a classifier which nobody trained. s > 1 samples from p(x) p(y | x)^s,
+sharper around y.
 
-Chapter 11 (classifier-free guidance). The unCLIP paper guides its decoder (chapter 16) and
-leaves the prior unguided (chapter 15)."""
+Chapter 11 (classifier-free guidance). The unCLIP paper guides its decoder (chapter 16)
+and leaves the prior unguided (chapter 15)."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -36,11 +38,12 @@ def classifier_free(
     """A denoiser (x_t, t) that guides model(x_t, t, **conditioning) by the scale s.
 
     The two conditionings hold the same names and shapes, each tensor (B, ...). Null and
-    conditional run as one batch of 2B, so a step is one call of the network; with s = 1 it is
-    one call of B, and the null is not used. If the network answers 2C channels for C, the
-    second half is its variance: that stays the conditional one, since an arrow that makes a
-    guess bolder says nothing about how sure it is. Raises Dalle2EduError if the conditionings
-    differ in form, and for a scale that is no number."""
+    conditional run as one batch of 2B, so a step is one call of the network; with s = 1
+    it is one call of B, and the null is not used. If the network answers 2C channels
+    for C, the second half is its variance: that stays the conditional one, since the
+    difference says where the mean should go and nothing about how sure it is. Raises
+    Dalle2EduError if the conditionings differ in form, and for a scale that is no
+    number."""
     if not math.isfinite(scale):  # every pixel would be nan, which is drawn as black
         raise Dalle2EduError(f"The guidance scale must be a finite number, not {scale}.")
     _check_alike(null_conditioning, conditioning)
@@ -52,7 +55,9 @@ def classifier_free(
     }
 
     def guided(x_t: Tensor, t: Tensor) -> Tensor:
-        out = model(torch.cat([x_t, x_t]), torch.cat([t, t]), **both)  # (2B, C or 2C, ...)
+        x_twice = torch.cat([x_t, x_t])  # (2B, C, ...)
+        t_twice = torch.cat([t, t])  # (2B,)
+        out = model(x_twice, t_twice, **both)  # (2B, C or 2C, ...)
         null, conditional = out.chunk(2)  # (B, C or 2C, ...) each
         return guide(null, conditional, scale, channels=x_t.shape[1])
 
@@ -60,14 +65,14 @@ def classifier_free(
 
 
 def guide(null: Tensor, conditional: Tensor, scale: float, channels: int) -> Tensor:
-    """null + s (conditional - null) in the first `channels` channels; the others stay the
-    conditional's.
+    """null + s (conditional - null) in the first `channels` channels; the others stay
+    the conditional's.
     """
-    difference = conditional[:, :channels] - null[:, :channels]  # (B, C, ...)
-    guided = null[:, :channels] + scale * difference
-    return torch.cat(
-        [guided, conditional[:, channels:]], dim=1
-    )  # (B, C, ...) + (B, 0 or C, ...)
+    null_mean = null[:, :channels]  # (B, C, ...)
+    conditional_mean = conditional[:, :channels]  # (B, C, ...)
+    variance = conditional[:, channels:]  # (B, 0 or C, ...)
+    guided = null_mean + scale * (conditional_mean - null_mean)
+    return torch.cat([guided, variance], dim=1)  # (B, C or 2C, ...)
 
 
 def _check_alike(null: Mapping[str, Tensor], conditional: Mapping[str, Tensor]) -> None:
@@ -76,8 +81,9 @@ def _check_alike(null: Mapping[str, Tensor], conditional: Mapping[str, Tensor]) 
             f"The null condition holds {sorted(null)}, the condition {sorted(conditional)}."
         )
     for name, tensor in conditional.items():
-        if null[name].shape != tensor.shape:
+        shape = tuple(tensor.shape)
+        null_shape = tuple(null[name].shape)
+        if null_shape != shape:
             raise Dalle2EduError(
-                f"The null {name} is shaped {tuple(null[name].shape)}, the condition"
-                f" {tuple(tensor.shape)}."
+                f"The null {name} is shaped {null_shape}, the condition {shape}."
             )

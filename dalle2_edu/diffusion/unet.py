@@ -1,29 +1,31 @@
 """The U-Net that denoises: ADM's, as GLIDE, DALL·E 2 and Karlo use it.
 
-The idea in five lines. A noisy picture goes down a ladder of resolutions, each rung wider in
-channels, and comes up again; every rung on the way up also reads what the same rung saw on the
-way down (the skip connections), so that fine detail has a short way through. The timestep
-enters every residual block as a scale and a shift of its normalised activations. At low
-resolutions attention lets far parts of the picture talk to each other; text joins in there, as
-extra keys and values in the very same attention.
+The idea in five lines. A noisy picture goes down a ladder of resolutions, each rung
+wider in channels, and comes up again; every rung on the way up also reads what the same
+rung saw on the way down (the skip connections), so that fine detail has a short way
+through. The timestep enters every residual block as a scale and a shift of its
+normalised activations. At low resolutions attention lets far parts of the picture talk
+to each other; text joins in there, as extra keys and values in the very same attention.
 
     AdaGN(h, y) = y_s GroupNorm(h) + y_b                      ADM (arXiv 2105.05233), section 3.1
     h' = h + Attention(q: picture, k and v: text + picture)   GLIDE (arXiv 2112.10741), section 3.1
 
-What can be added from outside: a vector to the timestep embedding (`added_emb`: GLIDE's pooled
-text, unCLIP's image embedding), text tokens to the attention, a class label (`y`), and channels
-to the picture (a low-resolution picture or a mask, concatenated by the caller). The text stays
-the same from step to step, so its keys and values are computed once per picture:
-`project_context` makes `context_kv` of the tokens, and every pass takes that.
+What can be added from outside: a vector to the timestep embedding (`added_emb`: GLIDE's
+pooled text, unCLIP's image embedding), text tokens to the attention, a class label
+(`y`), and channels to the picture (a low-resolution picture or a mask, concatenated by
+the caller). The text stays the same from step to step, so its keys and values are
+computed once per picture: `project_context` makes `context_kv` of the tokens, and every
+pass takes that.
 
-Two tricks of the miniature. With `patch_size` 2 the picture is folded (pixel-unshuffle) from 32
-x 32 x 3 to 16 x 16 x 12 before the first convolution and unfolded after the last one. With
-`learned_position` every place of the first feature map has a vector of its own added: a
-convolution alone learns where it is only from the padding at the edges, which takes a small
-network long. The released systems have patch_size 1 and no positions.
+Two tricks of the miniature. With `patch_size` 2 the picture is folded (pixel-unshuffle)
+from 32 x 32 x 3 to 16 x 16 x 12 before the first convolution and unfolded after the
+last one. With `learned_position` every place of the first feature map has a vector of
+its own added: a convolution alone learns where it is only from the padding at the
+edges, which takes a small network long. The released systems have patch_size 1 and no
+positions.
 
-Chapters 08 (the U-Net) and 13 (text in attention) use this file; DALL·E 2's decoder and both
-upsamplers are made of it."""
+Chapters 08 (the U-Net) and 13 (text in attention) use this file; DALL·E 2's decoder and
+both upsamplers are made of it."""
 
 from __future__ import annotations
 
@@ -44,14 +46,15 @@ from dalle2_edu.errors import Dalle2EduError
 class UNetConfig:
     """Size and shape of a U-Net.
 
-    `attention_levels` counts from 0, the full resolution: (1, 2, 3) means attention at 1/2, 1/4
-    and 1/8 of it. `out_channels` is 3, or 6 when the network also answers the variance (learned
-    range, iDDPM section 3.1). `padding` is what a convolution sees beyond the picture's edge;
-    the released systems have zeros. `context_dim` is the width of the text tokens, None for a
-    network without text. `norm_groups` is the released systems' 32; with 32 channels that would
-    leave one a group, and a channel normalised by itself forgets its mean: the picture's
-    overall colour is lost, and noise that is predicted without it gives garish backgrounds. A
-    narrow network takes 8."""
+    `attention_levels` counts from 0, the full resolution: (1, 2, 3) means attention at
+    1/2, 1/4 and 1/8 of it. `out_channels` is 3, or 6 when the network also answers the
+    variance (learned range, iDDPM section 3.1). `padding` is what a convolution sees
+    beyond the picture's edge; the released systems have zeros. `context_dim` is the
+    width of the text tokens, None for a network without text. `norm_groups` is the
+    released systems' 32; with 32 channels that would leave one a group, and a channel
+    normalised by itself forgets its mean: the picture's overall colour is lost, and
+    noise that is predicted without it gives garish backgrounds. A narrow network takes
+    8."""
 
     image_size: int = 32
     in_channels: int = 3
@@ -89,14 +92,14 @@ TIME_EMB_MULT = 4  # the timestep embedding is 4 x channels wide in every ADM-st
 
 
 class UNet(nn.Module):
-    """ADM's U-Net: eps, v or x0 (and, with twice the channels, the variance) from a noisy
-    picture and its timestep.
+    """ADM's U-Net: eps, v or x0 (and, with twice the channels, the variance) from a
+    noisy picture and its timestep.
     """
 
     def __init__(self, config: UNetConfig):
         super().__init__()
         self.config = config
-        folded = config.patch_size**2
+        folded = config.patch_size**2  # pixels that become channels of one place
         emb_dim = config.channels * TIME_EMB_MULT
         widths = [config.channels * mult for mult in config.channel_mult]
 
@@ -111,7 +114,7 @@ class UNet(nn.Module):
         self.position = (
             nn.Parameter(place_waves(widths[0], side)) if config.learned_position else None
         )
-        self.down, skips = build_down(config, widths, emb_dim)
+        self.down, skips = build_down(config, widths, emb_dim)  # skips: their channels
         self.middle = Middle(widths[-1], emb_dim, config)
         self.up = build_up(config, widths, skips, emb_dim)
         self.norm_out = nn.GroupNorm(config.norm_groups, widths[0])
@@ -119,26 +122,22 @@ class UNet(nn.Module):
         self.attentions = [module for module in self.modules() if isinstance(module, Attention)]
 
     def project_context(self, context: Tensor) -> Tensor:
-        """Text tokens (B, L, context_dim) -> the keys and values that every attention makes of
-        them, side by side: (B, L, 2 * the channels of all attentions).
+        """Text tokens (B, L, context_dim) -> the keys and values that every attention
+        makes of them, side by side: (B, L, 2 * the channels of all attentions).
         """
-        return torch.cat(
-            [attention.project_context(context) for attention in self.attentions], dim=-1
-        )
+        parts = [attention.project_context(context) for attention in self.attentions]
+        return torch.cat(parts, dim=-1)
 
     def split_context(self, context_kv: Tensor | None) -> Iterator[Tensor | None]:
-        """Each attention's own part of what `project_context` made, in the order in which they
-        come to run; without a text, None.
+        """The part of `project_context`'s answer that belongs to each attention, in
+        the order in which they run; without a text, None.
 
-        One split for all of them: the gradient of a slice is as large as what it was cut from,
-        and mostly zeros."""
+        Split once: slicing per layer would allocate a full-size, mostly zero gradient
+        each time."""
         if context_kv is None:
             return repeat(None)
-        return iter(
-            context_kv.split(
-                [2 * attention.norm.num_channels for attention in self.attentions], dim=-1
-            )
-        )
+        widths = [2 * attention.norm.num_channels for attention in self.attentions]
+        return iter(context_kv.split(widths, dim=-1))
 
     def forward(
         self,
@@ -151,66 +150,65 @@ class UNet(nn.Module):
     ) -> Tensor:
         """One pass: x (B, C_in, H, W), t (B,) -> (B, C_out, H, W).
 
-        added_emb (B, 4 * channels) is added to the timestep embedding; context_kv is what
-        `project_context` made of L text tokens, context_mask (B, L) is True where a token is
-        real; y (B,) are class labels."""
-        emb = self.time_mlp(
-            timestep_embedding(t, self.config.channels).to(x.dtype)
-        )  # (B, 4 * channels)
+        added_emb (B, 4 * channels) is added to the timestep embedding; context_kv is
+        what `project_context` made of L text tokens, context_mask (B, L) is True where
+        a token is real; y (B,) are class labels."""
+        time = timestep_embedding(t, self.config.channels).to(x.dtype)  # (B, channels)
+        emb = self.time_mlp(time)  # (B, 4 * channels)
         if added_emb is not None:
             emb = emb + added_emb
         if self.class_emb is not None:
             emb = emb + self.class_emb(y)
 
-        h = self.stem(F.pixel_unshuffle(x, self.config.patch_size))  # (B, channels, H/p, W/p)
+        patch_size = self.config.patch_size  # p
+        h = self.stem(F.pixel_unshuffle(x, patch_size))  # (B, channels, H/p, W/p)
         if self.position is not None:
             h = h + self.position.to(h.dtype)
-        skips, texts = [h], self.split_context(context_kv)
+        skips = [h]
+        texts = self.split_context(context_kv)
         for block in self.down:
             h = block(h, emb, texts, context_mask)
             skips.append(h)
         h = self.middle(h, emb, texts, context_mask)
         for block in self.up:
-            h = block(
-                torch.cat([h, skips.pop()], dim=1), emb, texts, context_mask
-            )  # channels of both
-        return F.pixel_shuffle(self.head(F.silu(self.norm_out(h))), self.config.patch_size)
+            both = torch.cat([h, skips.pop()], dim=1)  # from below, and from the way down
+            h = block(both, emb, texts, context_mask)
+        out = self.head(F.silu(self.norm_out(h)))  # (B, C_out * p^2, H/p, W/p)
+        return F.pixel_shuffle(out, patch_size)  # (B, C_out, H, W)
 
 
 def timestep_embedding(t: Tensor, dim: int, max_period: float = 10_000.0) -> Tensor:
-    """Sinusoids of falling frequency, cosines first: t (B,) -> (B, dim) float32. Transformer's
-    positions, applied to time.
+    """Sinusoids of falling frequency, cosines first: t (B,) -> (B, dim) float32.
+    Transformer's positions, applied to time.
     """
     half = dim // 2
-    frequencies = torch.exp(
-        -math.log(max_period) * torch.arange(half, dtype=torch.float32, device=t.device) / half
-    )
+    place = torch.arange(half, dtype=torch.float32, device=t.device)
+    frequencies = torch.exp(-math.log(max_period) * place / half)  # 1 ... 1 / max_period
     angles = t.float()[:, None] * frequencies[None]  # (B, half)
     return torch.cat([angles.cos(), angles.sin()], dim=-1)
 
 
 def place_waves(channels: int, side: int) -> Tensor:
-    """Where training of the positions starts: waves of x in half of the channels, of y in the
-    others.
+    """Where training of the positions starts: waves of x in half of the channels, of y
+    in the others.
 
-    Returns (1, channels, side, side) with amplitude 0.3, well below the features that they are
-    added to."""
-    waves = timestep_embedding(
-        torch.arange(side), channels // 2, max_period=4.0 * side
-    ).T  # (channels/2, side)
-    across = waves[:, None, :].expand(-1, side, side)
+    Returns (1, channels, side, side) with amplitude 0.3, well below the features that
+    they are added to."""
+    places = torch.arange(side)
+    waves = timestep_embedding(places, channels // 2, max_period=4.0 * side)
+    waves = waves.T  # (side, channels/2) => (channels/2, side)
+    across = waves[:, None, :].expand(-1, side, side)  # (channels/2, side, side)
     down = waves[:, :, None].expand(-1, side, side)
-    return (
-        0.3 * torch.cat([across, down])[None]
-    )  # 2 x (channels/2, side, side) => (1, channels, side, side)
+    both = torch.cat([across, down])  # (channels, side, side)
+    return 0.3 * both[None]  # (1, channels, side, side)
 
 
 class ResBlock(nn.Module):
-    """Two convolutions around the timestep's say, and a skip connection: (B, C_in, H, W) -> (B,
-    C_out, H', W').
+    """Two convolutions, modulated by the timestep in between, and a skip connection:
+    (B, C_in, H, W) -> (B, C_out, H', W').
 
-    `resize` "down" or "up" halves or doubles the picture inside the block (BigGAN's way; in
-    ADM's ablation the change that lowered FID most)."""
+    `resize` "down" or "up" halves or doubles the picture inside the block (BigGAN's
+    way; in ADM's ablation the change that lowered FID most)."""
 
     gathered_alone = True  # under FSDP: see `training/sharding.py`
 
@@ -225,19 +223,18 @@ class ResBlock(nn.Module):
         self.emb_proj = nn.Linear(emb_dim, 2 * c_out if self.scale_shift else c_out)
         self.norm2 = nn.GroupNorm(config.norm_groups, c_out)
         self.dropout = nn.Dropout(config.dropout)
-        self.conv2 = zero_init(
-            conv3x3(c_out, c_out, config)
-        )  # the block starts as the identity
+        # zero: the block starts as the identity
+        self.conv2 = zero_init(conv3x3(c_out, c_out, config))
         self.skip = nn.Conv2d(c_in, c_out, 1) if c_in != c_out else nn.Identity()
 
     def forward(self, x: Tensor, emb: Tensor) -> Tensor:
-        h = self.conv1(resized(F.silu(self.norm1(x)), self.resize))
+        h = F.silu(self.norm1(x))
+        h = self.conv1(resized(h, self.resize))  # (B, C, H', W')
         y = self.emb_proj(F.silu(emb))[:, :, None, None]  # (B, C or 2C, 1, 1)
         if self.scale_shift:
             y_s, y_b = y.chunk(2, dim=1)
-            h = (
-                self.norm2(h) * (1 + y_s) + y_b
-            )  # AdaGN; 1 + y_s, so that a zero weight means no change
+            # AdaGN; 1 + y_s, so that a zero weight means no change
+            h = self.norm2(h) * (1 + y_s) + y_b
         else:
             h = self.norm2(h + y)
         h = self.conv2(self.dropout(F.silu(h)))
@@ -249,16 +246,18 @@ def conv3x3(c_in: int, c_out: int, config: UNetConfig) -> nn.Conv2d:
     return nn.Conv2d(c_in, c_out, 3, padding=1, padding_mode=config.padding)
 
 
-def resized(x: Tensor, how: str) -> Tensor:
+def resized(x: Tensor, resize: str) -> Tensor:
     """Halve by averaging 2 x 2 pixels, double by repeating them, or leave alone."""
-    if how == "down":
+    if resize == "down":
         return F.avg_pool2d(x, 2)
-    return F.interpolate(x, scale_factor=2.0, mode="nearest") if how == "up" else x
+    if resize == "up":
+        return F.interpolate(x, scale_factor=2.0, mode="nearest")
+    return x
 
 
 class Attention(nn.Module):
-    """Self-attention over the picture's positions, in which text tokens stand beside as further
-    keys and values.
+    """Self-attention over the picture's positions, in which text tokens stand beside
+    as further keys and values.
     """
 
     def __init__(self, channels: int, config: UNetConfig):
@@ -281,29 +280,25 @@ class Attention(nn.Module):
     def forward(
         self, x: Tensor, context_kv: Tensor | None = None, context_mask: Tensor | None = None
     ) -> Tensor:
-        """x (B, C, H, W), context_kv (B, L, 2C) as `project_context` makes it, context_mask (B,
-        L) -> (B, C, H, W).
+        """x (B, C, H, W), context_kv (B, L, 2C) as `project_context` makes it,
+        context_mask (B, L) -> (B, C, H, W).
         """
         positions = self.norm(x).flatten(2).transpose(1, 2)  # (B, C, H, W) => (B, H*W, C)
-        q, k, v = (
-            split_heads(part, self.heads) for part in self.qkv(positions).chunk(3, dim=-1)
-        )
+        parts = self.qkv(positions).chunk(3, dim=-1)  # 3 x (B, H*W, C)
+        q, k, v = (split_heads(part, self.heads) for part in parts)  # (B, heads, H*W, C/heads)
         mask = None
         if context_kv is not None:
-            text_k, text_v = (
-                split_heads(part, self.heads) for part in context_kv.chunk(2, dim=-1)
-            )
-            k, v = (
-                torch.cat([text_k, k], dim=2),
-                torch.cat([text_v, v], dim=2),
-            )  # (B, heads, L + H*W, C/heads)
+            parts = context_kv.chunk(2, dim=-1)  # 2 x (B, L, C)
+            text_k, text_v = (split_heads(part, self.heads) for part in parts)
+            k = torch.cat([text_k, k], dim=2)  # (B, heads, L + H*W, C/heads)
+            v = torch.cat([text_v, v], dim=2)
             if context_mask is not None:  # real tokens and all positions may be looked at
-                mask = F.pad(context_mask, (0, positions.shape[1]), value=True)[
-                    :, None, None
-                ]  # (B, 1, 1, L + H*W)
+                real = F.pad(context_mask, (0, positions.shape[1]), value=True)
+                mask = real[:, None, None]  # (B, 1, 1, L + H*W)
         h = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)  # (B, heads, H*W, C/heads)
         h = self.proj(h.transpose(1, 2).flatten(2))  # => (B, H*W, C)
-        return x + h.transpose(1, 2).reshape(x.shape)
+        h = h.transpose(1, 2).reshape(x.shape)  # => (B, C, H, W)
+        return x + h
 
 
 def split_heads(x: Tensor, heads: int) -> Tensor:
@@ -312,8 +307,8 @@ def split_heads(x: Tensor, heads: int) -> Tensor:
 
 
 class Block(nn.Module):
-    """One rung: a residual block, attention if the rung has it, and on the way up a doubling at
-    the rung's end.
+    """One rung: a residual block, attention if the rung has it, and on the way up a
+    doubling at the rung's end.
     """
 
     def __init__(
@@ -323,7 +318,9 @@ class Block(nn.Module):
         upsample: ResBlock | None = None,
     ):
         super().__init__()
-        self.res, self.attention, self.upsample = res, attention, upsample
+        self.res = res
+        self.attention = attention
+        self.upsample = upsample
 
     def forward(
         self,
@@ -335,7 +332,9 @@ class Block(nn.Module):
         x = self.res(x, emb)
         if self.attention is not None:
             x = self.attention(x, next(texts), context_mask)
-        return self.upsample(x, emb) if self.upsample is not None else x
+        if self.upsample is not None:
+            x = self.upsample(x, emb)
+        return x
 
 
 class Middle(nn.Module):
@@ -363,10 +362,11 @@ class Middle(nn.Module):
 def build_down(
     config: UNetConfig, widths: list[int], emb_dim: int
 ) -> tuple[nn.ModuleList, list[int]]:
-    """The way down, 32 => 16 => 8, and the channels of every feature map it leaves for the way
-    up (stem first).
+    """The way down, 32 => 16 => 8, and the channels of every feature map it leaves for
+    the way up (stem first).
     """
-    blocks, skips = nn.ModuleList(), [widths[0]]
+    blocks = nn.ModuleList()
+    skips = [widths[0]]  # the stem's
     for level, width in enumerate(widths):
         for _ in range(config.num_res_blocks):
             attention = Attention(width, config) if level in config.attention_levels else None
@@ -381,26 +381,28 @@ def build_down(
 def build_up(
     config: UNetConfig, widths: list[int], skips: list[int], emb_dim: int
 ) -> nn.ModuleList:
-    """The way up, 8 => 16 => 32: one residual block more per rung than on the way down, to take
-    the rung's last skip.
+    """The way up, 8 => 16 => 32: one residual block more per rung than on the way
+    down, to take the rung's last skip.
     """
-    blocks, current, skips = nn.ModuleList(), widths[-1], list(skips)
+    blocks = nn.ModuleList()
+    current = widths[-1]  # channels that come from below
+    skips = list(skips)
     for level, width in reversed(list(enumerate(widths))):
         for i in range(config.num_res_blocks + 1):
             res = ResBlock(current + skips.pop(), width, emb_dim, config)
             attention = Attention(width, config) if level in config.attention_levels else None
             ends_rung = level > 0 and i == config.num_res_blocks
-            upsample = (
-                ResBlock(width, width, emb_dim, config, resize="up") if ends_rung else None
-            )
+            upsample = None
+            if ends_rung:
+                upsample = ResBlock(width, width, emb_dim, config, resize="up")
             blocks.append(Block(res, attention, upsample))
             current = width
     return blocks
 
 
 def zero_init(layer: nn.Conv2d | nn.Linear) -> nn.Conv2d | nn.Linear:
-    """Start a branch's last layer at zero: at first the branch adds nothing, and deep networks
-    train from the start.
+    """Start a branch's last layer at zero: at first the branch adds nothing, and deep
+    networks train from the start.
     """
     nn.init.zeros_(layer.weight)
     if layer.bias is not None:
