@@ -18,8 +18,8 @@ def main() -> None:
     for language, name in READMES.items():
         file = ROOT / name
         text = file.read_text(encoding="utf8")
-        made = readme_map(ROOT, language)
-        file.write_text(TABLE.sub(lambda _: made, text, count=1), encoding="utf8")
+        before, after = TABLE.split(text, maxsplit=1)
+        file.write_text(before + readme_map(ROOT, language) + after, encoding="utf8")
 
 
 if __name__ == "__main__":

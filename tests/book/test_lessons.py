@@ -68,7 +68,9 @@ def test_the_map_of_the_readme_is_that_of_the_docstrings(language: str) -> None:
 def test_the_list_links_to_lines_that_exist(language: str) -> None:
     page = (ROOT / "book" / language / "code.md").read_text(encoding="utf8")
     assert page.count(lessons.MARK) == 1
-    links = re.findall(r"\(\.\./\.\./([\w/]+\.\w+)(?:#L(\d+))?\)", lessons.listing(ROOT, language))
+    links = re.findall(
+        r"\(\.\./\.\./([\w/]+\.\w+)(?:#L(\d+))?\)", lessons.listing(ROOT, language)
+    )
     assert len(links) > 300
     for path, line in links:
         lines = (ROOT / path).read_text(encoding="utf8").splitlines()

@@ -41,7 +41,9 @@ PARTS = {
 }
 REST = ("For all parts", "各部分共用")
 
-NUMBERS = re.compile(r"[Cc]hapters?\s+(\d+(?:(?:\s*\([^)]*\))?(?:,|\s+and|\s+to|,\s+and)?\s+\d+)*)")
+NUMBERS = re.compile(
+    r"[Cc]hapters?\s+(\d+(?:(?:\s*\([^)]*\))?(?:,|\s+and|\s+to|,\s+and)?\s+\d+)*)"
+)
 SENTENCE_END = re.compile(r"(?<=[.!?])(?<!Mrs\.)(?<! al\.)\s+(?=[A-Z`\d])")
 SPECIAL = re.compile(r"([\\*_$<>\[\]{}|#~])")
 
@@ -129,7 +131,9 @@ def chapters_in(docstring: str) -> tuple[int, ...]:
 
 def chapters_of_part(root: Path, part: str) -> tuple[int, ...]:
     """The chapters that use some file of a part."""
-    named = {chapter for each in lessons(root) if each.part == part for chapter in each.chapters}
+    named = {
+        chapter for each in lessons(root) if each.part == part for chapter in each.chapters
+    }
     return tuple(sorted(named))
 
 
