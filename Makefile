@@ -90,7 +90,7 @@ notebooks: $(VENV)/.installed-book
 
 # Runs nothing: names the pages whose package or weights have changed since.
 notebooks-stale: $(VENV)/.installed-book
-	@$(BIN)/python book/tools/run.py --stale --chapter '$(CHAPTER)' --language '$(LANGUAGE_GIVEN)'
+	@$(BIN)/python book/tools/run.py --stale --chapter "$$TYPED_CHAPTER" --language "$$TYPED_LANGUAGE"
 
 sync: $(VENV)/.installed-book
 	@$(BIN)/python book/tools/sync.py --chapter "$$TYPED_CHAPTER" --confirm "$$TYPED_CONFIRM" \

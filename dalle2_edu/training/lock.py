@@ -6,6 +6,8 @@ training locks its folder, and a second one is told who holds it. The lock is th
 merely *says* "locked" would stay behind after `kill -9`.
 
     out/.writer     who holds the lock: the number of the process, its command, since when
+
+Chapter 08 trains in such a folder.
 """
 
 from __future__ import annotations
