@@ -1,4 +1,4 @@
-# Two commands are all you need:   make draw PROMPT="rocket"    and    make test
+# Start with  make book  (read it),  make draw PROMPT="rocket"  (draw),  make test  (check it);  make help  lists the rest.
 # Everything is installed in .venv, beside this file; delete that folder and nothing is left behind.
 
 PYTHON ?= python3
@@ -36,8 +36,8 @@ help:  ## what you can type
 	@echo 'make slides                 the slides alone, into _build/site/slides'
 	@echo 'make draw PROMPT="rocket"   draw a picture, and a sheet of the steps that led to it, into out/'
 	@echo '                            also: DOMAIN=emoji|shapes  SEED=0  OUT=out'
-	@echo 'make test                   check style, types and behaviour'
-	@echo 'make bench                  our speed and memory beside diffusers, into benchmarks/RESULTS.md: ten minutes, alone'
+	@echo 'make test                   check style, types, formulas, chapters and pages (half an hour on two slow cores)'
+	@echo 'make bench                  our speed and memory beside diffusers, into benchmarks/RESULTS.md (under ten minutes)'
 	@echo 'make style-report           how the package reads, in numbers: comments, lengths, density'
 	@echo 'make lab                    open the notebooks in JupyterLab'
 	@echo 'make notebooks              run the chapters and store what they show: CHAPTER=07 LANGUAGE=en|zh TIER=cpu'
@@ -90,7 +90,7 @@ notebooks: $(VENV)/.installed-book
 
 # Runs nothing: names the pages whose package or weights have changed since.
 notebooks-stale: $(VENV)/.installed-book
-	@$(BIN)/python book/tools/run.py --stale --chapter '$(CHAPTER)' --language '$(LANGUAGE_GIVEN)'
+	@$(BIN)/python book/tools/run.py --stale --chapter "$$TYPED_CHAPTER" --language "$$TYPED_LANGUAGE"
 
 sync: $(VENV)/.installed-book
 	@$(BIN)/python book/tools/sync.py --chapter "$$TYPED_CHAPTER" --confirm "$$TYPED_CONFIRM" \
@@ -118,7 +118,7 @@ $(VENV)/.installed-dev: EXTRAS := [dev]
 $(VENV)/.installed-book: EXTRAS := [book]
 
 $(VENV)/.installed-%: $(VENV)/.made pyproject.toml constraints.txt
-	@echo 'Installing the pinned packages into $(VENV): some minutes and, with PyTorch, up to 6 GB on disk. Once.'
+	@echo 'Installing the pinned packages into $(VENV): some minutes and, with PyTorch, up to 7 GB on disk. Once.'
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PINNED) --editable '.$(EXTRAS)'
 	@touch $@
 

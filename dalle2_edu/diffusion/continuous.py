@@ -22,7 +22,7 @@ pictures: score SDE (2011.13456), Eq. 13; EDM, Eq. 1. With alpha = 1 it is dx/ds
 eps, so a sampler only has to choose at which sigmas it looks, and how well it follows a
 bent curve.
 
-The page "Score and continuous time" uses this file.
+The page "Score and continuous time" uses this file; read it after chapter 09.
 """
 
 from __future__ import annotations

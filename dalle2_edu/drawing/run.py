@@ -2,7 +2,9 @@
 
 Every picture has a seed of its own, and every stage draws from a stream of its own, made from
 that seed. So the same prompt and seed give the same picture alone, in a batch, or beside other
-prompts."""
+prompts.
+
+Chapters 18 and 19 use this file."""
 
 from __future__ import annotations
 

@@ -4,7 +4,7 @@ set of names.
 diffusers counts blocks by resolution (`down_blocks.1.resnets.0`) where ours count them one
 after the other, and keeps query, key and value apart where ours keep them in one matrix.
 
-As in `keys`, each function yields our name and our tensor, and uses each of their keys once.
+As in `keys`, each function yields our name and our tensor, and uses each of their keys once. Chapter 24 uses this file.
 """
 
 from __future__ import annotations

@@ -11,7 +11,9 @@ differences of layout:
 
 Each function takes an official state dict and yields our name and our tensor for one official
 key after the other: each key is used exactly once, and only one tensor is in memory at a time
-if the dict reads its tensors when asked. `weights.pour` puts them into a module."""
+if the dict reads its tensors when asked. `weights.pour` puts them into a module.
+
+Chapter 24 uses this file."""
 
 from __future__ import annotations
 

@@ -7,6 +7,8 @@ process, however that ends. A file that merely *says* "locked" would stay behind
 `kill -9`.
 
     out/.writer     who holds the lock: the number of the process, its command, since when
+
+Chapter 08 trains in such a folder.
 """
 
 from __future__ import annotations

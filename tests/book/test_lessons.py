@@ -1,0 +1,77 @@
+"""The list of the package's files, and the README's map, say what the files say of themselves."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import build
+import pytest
+from dalle2_book import lessons
+
+ROOT = Path(build.__file__).resolve().parents[2]
+READMES = {"en": "README.md", "zh": "README.zh.md"}
+NO_LESSON = ("cli", "teaching")  # folders that belong to no chapter in particular
+
+each_language = pytest.mark.parametrize("language", READMES)
+
+
+def lesson_of(tmp_path: Path, text: str) -> lessons.Lesson:
+    file = tmp_path / "dalle2_edu" / "unclip" / "one.py"
+    file.parent.mkdir(parents=True)
+    file.write_text(text, encoding="utf8")
+    return lessons.lessons(tmp_path)[0]
+
+
+def test_a_file_is_read_and_not_imported(tmp_path: Path) -> None:
+    text = (
+        '"""The decoder (ADM), to be\nread. More.\n\nChapters 01 (a tour), 16 and 18 use it."""\n'
+        'import nothing_at_all\nclass Decoder:\n    """Paints."""\ndef _own():\n    """No."""\n'
+    )
+    found = lesson_of(tmp_path, text)
+    assert found.says == "The decoder (ADM), to be read."
+    assert found.chapters == (1, 16, 18)
+    assert found.members == (lessons.Member("Decoder", 3 + 3, "Paints."),)
+    assert found.part == "unclip"
+
+
+def test_chapters_are_found_however_they_are_written() -> None:
+    found = lessons.chapters_in("Chapter 7 derives it; chapters 9, 15 to 17, and 19 use it.")
+    assert found == (7, 9, 15, 16, 17, 19)
+    assert lessons.chapters_in("Section 3 of 7 papers.") == ()
+
+
+def test_what_a_docstring_says_is_no_markup() -> None:
+    assert lessons.escaped("a `x_t` of *this* $kind$") == r"a `x_t` of \*this\* \$kind\$"
+
+
+def test_every_folder_of_the_package_is_a_part_and_every_lesson_names_its_chapter() -> None:
+    folders = {each.part for each in lessons.lessons(ROOT)} - {""}
+    assert folders <= set(lessons.PARTS)
+    silent = [
+        each.path
+        for each in lessons.lessons(ROOT)
+        if each.members and not each.chapters and each.part and each.part not in NO_LESSON
+    ]
+    assert silent == [], "their docstrings do not say which chapters use them"
+
+
+@each_language
+def test_the_map_of_the_readme_is_that_of_the_docstrings(language: str) -> None:
+    text = (ROOT / READMES[language]).read_text(encoding="utf8")
+    assert f"\n\n{lessons.readme_map(ROOT, language)}\n" in text, (
+        "python book/tools/readme_map.py writes it again"
+    )
+
+
+@each_language
+def test_the_list_links_to_lines_that_exist(language: str) -> None:
+    page = (ROOT / "book" / language / "code.md").read_text(encoding="utf8")
+    assert page.count(lessons.MARK) == 1
+    links = re.findall(
+        r"\(\.\./\.\./([\w/]+\.\w+)(?:#L(\d+))?\)", lessons.listing(ROOT, language)
+    )
+    assert len(links) > 300
+    for path, line in links:
+        lines = (ROOT / path).read_text(encoding="utf8").splitlines()
+        assert not line or re.match(r"class |def ", lines[int(line) - 1]), (path, line)
