@@ -21,7 +21,7 @@ def from_dict(config_class: type[Config], values: dict[str, Any]) -> Config:
     (or JSON made of it).
 
     Raises Dalle2EduError for a field that the class does not have, or a value that is
-    none for its field. """
+    none for its field."""
     name = config_class.__name__
     if not isinstance(values, dict):
         raise Dalle2EduError(f"{name} can't be made from {values!r:.60}.")

@@ -170,11 +170,26 @@ def cell_html(cell: NotebookNode) -> str:
     if cell.cell_type == "markdown":
         return markdown(BETWEEN_CHINESE.sub("", cell.source))
     code = code_html(cell.source) if "show-code" in cell.metadata.get("tags", []) else ""
-    return code + "".join(output_html(output) for output in cell.get("outputs", []))
+    return code + outputs_html([output_html(output) for output in cell.get("outputs", [])])
 
 
 def code_html(source: str) -> str:
     return highlight(source, PythonLexer(), HtmlFormatter(cssclass="highlight"))
+
+
+def outputs_html(parts: list[str]) -> str:
+    """What a cell shows. Three figures or more stand two to a row, each under the words that
+    were printed before it.
+    """
+    if sum(part.startswith("<img") for part in parts) < 3:
+        return "".join(parts)
+    pairs, words = [], ""
+    for part in parts:
+        words += part
+        if part.startswith("<img"):
+            pairs.append(f'<div class="pair">{words}</div>')
+            words = ""
+    return f'<div class="pairs">{"".join(pairs)}</div>{words}'
 
 
 def output_html(output: NotebookNode) -> str:
@@ -260,6 +275,7 @@ def _pygments_css() -> str:
 def _copy_vendored(output: Path) -> None:
     shutil.copytree(BOOK / "assets", output / "assets")
     shutil.copytree(BOOK / "vendor" / "reveal", output / "reveal")
-    shutil.copytree(BOOK / "vendor" / "static" / "mathjax", output / "mathjax")
+    for name in ("fonts", "mathjax"):
+        shutil.copytree(BOOK / "vendor" / "static" / name, output / name)
     for name in ("deck.css", "deck.js"):
         shutil.copy(BOOK / "slides" / name, output / name)

@@ -463,23 +463,31 @@ def test_every_deck_is_whole(
             one.page.goto(address + path)
             one.page.wait_for_selector("body[data-ready]", timeout=SECONDS * 1000)
             faults += [f"{path}: {fault}" for fault in [*one.page.evaluate(BROKEN), *one.wrong]]
-            faults += [f"{path}: {fault}" for fault in one.page.evaluate(EACH_SLIDE)]
+            faults += [f"{path}: {fault}" for fault in one.page.evaluate(EACH_SLIDE, LEAST)]
+            one.page.set_viewport_size(PHONE)
+            small = one.page.evaluate(EACH_SLIDE, LEAST_ON_A_PHONE)
+            faults += [f"{path} on a phone: {fault}" for fault in small]
+            one.page.set_viewport_size(DESKTOP)
             one.wrong.clear()
     none(faults)
 
 
-# Each slide in turn: it must fit, and not by becoming so small that the last row can't read it.
-EACH_SLIDE = """() => {
+# Each slide in turn: it must fit, and not by becoming so small that the last row can't read it. On
+# a phone held upright a slide is 560 px wide, and its text of 30 px comes out as 20 px.
+LEAST, LEAST_ON_A_PHONE = 0.7, 0.6
+EACH_SLIDE = """(least) => {
   const wrong = [];
   for (const slide of deck.getSlides()) {
     const { h, v } = deck.getIndices(slide);
     deck.slide(h, v);
     const box = slide.querySelector(".fit");
-    const zoom = Number(box.style.zoom);
+    const size = parseFloat(getComputedStyle(box).fontSize) / 30;
     const room = slide.closest(".slides").getBoundingClientRect();
     const sticksOut = box.getBoundingClientRect().bottom - room.bottom;
+    const sideways = box.scrollWidth - box.clientWidth;
     if (sticksOut > 2) wrong.push(`slide ${h + 1}.${v + 1} is ${Math.round(sticksOut)} px too high`);
-    if (zoom < 0.5) wrong.push(`slide ${h + 1}.${v + 1} holds too much: it is shown at ${Math.round(100 * zoom)}%`);
+    if (size < least) wrong.push(`slide ${h + 1}.${v + 1} holds too much: it is shown at ${Math.round(100 * size)}%`);
+    if (sideways > 2) wrong.push(`slide ${h + 1}.${v + 1} is ${Math.round(sideways)} px too wide`);
     const told = [...box.children].some((part) => part.className !== "running" && part.textContent.trim());
     if (!told && !box.querySelector("img, svg")) wrong.push(`slide ${h + 1}.${v + 1} is empty`);
   }
@@ -496,3 +504,72 @@ def test_slides_have_notes_for_the_lecturer_and_move_on_with_a_key(
         one.page.keyboard.press("Space")
         one.page.wait_for_function("() => location.hash.length > 2")
         assert one.page.evaluate("() => deck.hasPlugin('notes')")
+
+
+def test_a_deck_prints_one_page_a_slide(
+    browser: Browser, address: str, parsed: dict[str, Parsed]
+) -> None:
+    with reader(browser, address) as one:
+        one.page.goto(f"{address}{decks(parsed)[2]}?print-pdf")
+        one.page.wait_for_selector("body[data-ready]", timeout=SECONDS * 1000)
+        assert one.page.evaluate("() => deck.getSlides().length") > 5
+        none(one.page.evaluate(EACH_PRINTED))
+
+
+EACH_PRINTED = """() => [...document.querySelectorAll(".fit")].flatMap((box, place) => {
+  const page = box.closest(".pdf-page").getBoundingClientRect();
+  const fits = box.getBoundingClientRect().bottom <= page.bottom && parseFloat(box.style.fontSize) >= 21;
+  return fits ? [] : [`slide ${place + 1} is cut off or small`];
+}).concat(document.querySelectorAll(".pdf-page").length === deck.getSlides().length ? [] : ["a slide has two pages"])"""
+
+
+# --- fonts ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "index.html?stay",
+        "en/book/en/how_to_use.html",
+        "zh/book/zh/index.html",
+        "zh/notebooks/zh/02_data_and_tokens.html",
+        "zh/search.html?q=扩散",
+        "en/dalle2_edu/diffusion/process.py.html",
+        "slides/zh/index.html",
+        "slides/en/02.html",
+        "slides/zh/02.html",
+    ],
+)
+def test_a_page_is_set_in_the_book_s_own_fonts(
+    browser: Browser, address: str, path: str
+) -> None:
+    with reader(browser, address) as one:
+        one.page.goto(address + quote(path, safe="/?="))
+        one.page.wait_for_load_state("networkidle")
+        one.page.evaluate("() => document.fonts.ready")
+        foreign = {
+            f"{path}: {node} is set in {font}, a font of this machine"
+            for node, font, own in fonts_of(one.page)
+            if not own
+        }
+        none(sorted(foreign))
+
+
+def fonts_of(page: Page) -> Iterator[tuple[str, str, bool]]:
+    """(element, font, whether the page brought it along) of all text that is shown; but for the
+    twin of each formula that only a screen reader meets.
+    """
+    page.add_style_tag(content="mjx-assistive-mml { display: none !important; }")
+    inspector = page.context.new_cdp_session(page)
+    inspector.send("DOM.enable")
+    inspector.send("CSS.enable")
+    nodes = inspector.send("DOM.getFlattenedDocument", {"depth": -1})["nodes"]
+    body = next(node for node in nodes if node["localName"] == "body")
+    below = {body["nodeId"]}
+    for node in nodes:
+        if node.get("parentId") in below:
+            below.add(node["nodeId"])
+            if node["nodeType"] == 1:
+                asked = {"nodeId": node["nodeId"]}
+                for font in inspector.send("CSS.getPlatformFontsForNode", asked)["fonts"]:
+                    yield node["localName"], font["familyName"], font["isCustomFont"]

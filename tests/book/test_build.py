@@ -4,10 +4,13 @@ links, slides, server.
 
 from __future__ import annotations
 
+import http.client
 import json
 import re
 import shutil
 import socket
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import build
@@ -160,11 +163,15 @@ def test_pages_that_nobody_wrote(small_book: Path, capsys: pytest.CaptureFixture
 
 def test_what_the_book_brings_along_has_its_licence_and_is_named() -> None:
     named = (VENDOR / "README.md").read_text(encoding="utf8")
-    for folder in (VENDOR / "static/mathjax", VENDOR / "reveal"):
-        assert (folder / "LICENSE").stat().st_size > 500
-        assert f"{folder.relative_to(VENDOR).as_posix()}/LICENSE" in named
+    fonts = sorted((VENDOR / "static/fonts").glob("LICENSE-*.txt"))
+    assert {path.stem.removeprefix("LICENSE-") for path in fonts} == {
+        path.stem.split("-")[0] for path in (VENDOR / "static/fonts").glob("*.woff2")
+    }
+    for licence in (VENDOR / "static/mathjax/LICENSE", VENDOR / "reveal/LICENSE", *fonts):
+        assert licence.stat().st_size > 500
+        assert licence.relative_to(VENDOR).as_posix() in named
     assert {path.name for path in VENDOR.iterdir()} == {"README.md", "static", "reveal"}
-    assert {path.name for path in (VENDOR / "static").iterdir()} == {"mathjax"}
+    assert {path.name for path in (VENDOR / "static").iterdir()} == {"mathjax", "fonts"}
 
 
 def test_formulas_find_their_fonts_and_extensions() -> None:
@@ -358,6 +365,14 @@ def test_a_notebook_without_slides_has_no_deck_and_no_link_to_one(tmp_path: Path
     assert not chapters.has_slides(notebook)
 
 
+def test_many_figures_of_one_cell_stand_two_to_a_row() -> None:
+    words, picture = '<pre class="printed">a</pre>', '<img src="data:,">'
+    three = slides.outputs_html([words, picture] * 3 + [words])
+    assert three.count(f'<div class="pair">{words}{picture}</div>') == 3
+    assert three.endswith(f"</div>{words}")
+    assert slides.outputs_html([words, picture] * 2) == (words + picture) * 2
+
+
 # --- the server -------------------------------------------------------------------------------
 
 
@@ -380,6 +395,62 @@ def test_a_port_that_is_none_gets_one_clear_line(
 ) -> None:
     assert serve.main(port) == 1
     assert capsys.readouterr().err == f"PORT is a number from 1 to 65535, not {port!r}\n"
+
+
+@pytest.fixture
+def shown(tmp_path: Path) -> Iterator[int]:
+    """The port of a server of a small site, which has links out of it."""
+    site = tmp_path / "site"
+    (site / "folder").mkdir(parents=True)
+    (site / "index.html").write_text("hello", encoding="utf8")
+    (site / "folder/a.txt").write_text("a", encoding="utf8")
+    (tmp_path / "index.html").write_text("secret", encoding="utf8")
+    (site / "link.html").symlink_to(tmp_path / "index.html")
+    (site / "out").symlink_to(tmp_path)
+    (site / "alias.txt").symlink_to(site / "folder/a.txt")
+    book = serve.server(0, site)
+    threading.Thread(target=book.serve_forever, daemon=True).start()
+    yield book.server_port
+    book.shutdown()
+    book.server_close()
+
+
+def answer(port: int, path: str, host: str = "localhost", method: str = "GET") -> int:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    connection.putrequest(method, path, skip_host=True)
+    connection.putheader("Host", host)
+    connection.endheaders()
+    status = connection.getresponse().status
+    connection.close()
+    return status
+
+
+@pytest.mark.parametrize("path", ["/", "/index.html", "/folder/a.txt", "/alias.txt", "/?stay"])
+def test_the_server_shows_the_files_of_the_book(shown: int, path: str) -> None:
+    assert answer(shown, path) == 200
+    assert answer(shown, path, method="HEAD") == 200
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/%00", "/a%00b/", "/folder/", "/folder", "/link.html", "/out/", "/out/index.html"]
+    + ["/nothing.html", "/index.html/", "/" + "a" * 5000, "/%ed%a0%80", "/../index.html/x"],
+)
+def test_the_server_shows_nothing_else(
+    shown: int, path: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert answer(shown, path) == 404
+    assert answer(shown, path, method="HEAD") == 404
+    assert "Traceback" not in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [("localhost:8000", 200), ("127.0.0.1", 200), ("LOCALHOST", 200)]
+    + [(host, 421) for host in ("evil.example", "localhost.evil.example:8000", "", "[", ":80")],
+)
+def test_the_server_answers_only_to_its_own_name(shown: int, host: str, status: int) -> None:
+    assert answer(shown, "/index.html", host) == status
 
 
 def test_no_book_to_show(tmp_path: Path) -> None:

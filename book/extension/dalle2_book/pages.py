@@ -1,4 +1,6 @@
-"""Every page: the switch to the other language, and the theme's words in this one."""
+"""Every page: the switch to the other language, the theme's words in this one, and the fonts
+of its first screen.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +16,7 @@ from sphinx.config import Config
 from .words import THEME_ZH, language_of, words
 
 OTHER = {"en": "zh", "zh": "en"}
+FIRST_FONTS = {"en": ("sans",), "zh": ("sans", "hans-regular-01")}  # what any page begins with
 
 
 def add_switch(
@@ -38,6 +41,25 @@ def twin_address(pagename: str, language: str) -> str:
     other = OTHER[language]
     twin = re.sub(rf"^(book|notebooks)/{language}/", rf"\1/{other}/", pagename)
     return "../" * (pagename.count("/") + 1) + f"{other}/{twin}.html"
+
+
+def preload_fonts(
+    app: Sphinx,
+    _pagename: str,
+    _template: str,
+    context: dict[str, Any],
+    _doctree: nodes.document,
+) -> None:
+    """The browser asks for these fonts before it has read the style sheets, so that the text
+    seldom stands in another font first.
+    """
+    head = context.get("metatags", "")  # the search page has none
+    for name in FIRST_FONTS[language_of(app.config)]:
+        address = context["pathto"](f"_static/fonts/{name}.woff2", 1)
+        head += (
+            f'<link rel="preload" as="font" type="font/woff2" href="{address}" crossorigin>\n'
+        )
+    context["metatags"] = head
 
 
 def show_switch(_app: Sphinx, config: Config) -> None:
@@ -74,3 +96,4 @@ def setup(app: Sphinx) -> None:
     app.connect("config-inited", show_switch)
     app.connect("config-inited", fill_translations)
     app.connect("html-page-context", add_switch)
+    app.connect("html-page-context", preload_fonts)
