@@ -564,12 +564,11 @@ def fonts_of(page: Page) -> Iterator[tuple[str, str, bool]]:
     inspector.send("DOM.enable")
     inspector.send("CSS.enable")
     nodes = inspector.send("DOM.getFlattenedDocument", {"depth": -1})["nodes"]
-    body = next(node for node in nodes if node["localName"] == "body")
-    below = {body["nodeId"]}
-    for node in nodes:
-        if node.get("parentId") in below:
-            below.add(node["nodeId"])
-            if node["nodeType"] == 1:
-                asked = {"nodeId": node["nodeId"]}
-                for font in inspector.send("CSS.getPlatformFontsForNode", asked)["fonts"]:
-                    yield node["localName"], font["familyName"], font["isCustomFont"]
+    names = {node["nodeId"]: node["localName"] for node in nodes if node["nodeType"] == 1}
+    texts = {
+        node["parentId"] for node in nodes if node["nodeValue"].strip() and "parentId" in node
+    }
+    asked = texts | {node for node, name in names.items() if name in ("input", "mjx-c")}
+    for node in sorted(asked & names.keys()):
+        for font in inspector.send("CSS.getPlatformFontsForNode", {"nodeId": node})["fonts"]:
+            yield names[node], font["familyName"], font["isCustomFont"]
