@@ -20,6 +20,7 @@ from dalle2_edu.cli.options import (
     writing,
 )
 from dalle2_edu.errors import Dalle2EduError
+from dalle2_edu.files import atomic_write
 
 
 def evaluate(
@@ -60,8 +61,7 @@ def evaluate(
     result = report.evaluate(domain, plan, device=find_device(device))
     print(report.format_report(result))
     if out is not None:
-        with writing(out):
-            out.write_text(to_json(result), encoding="utf-8")
+        atomic_write(out, to_json(result))
     if into_card:
         zoo.quote(domain, "decoder", report.headline(result))
 
@@ -114,8 +114,7 @@ def trial(
     result = hold_trial(domain, plan, sweep=sweep, out=out, device=find_device(device))
     print(format_trial(result, markdown))
     if numbers is not None:
-        with writing(numbers):
-            numbers.write_text(to_json(result), encoding="utf-8")
+        atomic_write(numbers, to_json(result))
 
 
 def seams(

@@ -35,8 +35,9 @@ def train(
     data: Annotated[
         str | None,
         typer.Option(
-            help="Your own data: a folder of pictures, WebDataset shards (path, glob, range,"
-            " URL; several stream), or a folder that `data embed` wrote."
+            help="Your own data: a folder of pictures, with a .txt beside each one or"
+            " captions.csv, .tsv or .jsonl for all; WebDataset shards (path, glob, range, URL;"
+            " several stream); or a folder that `data embed` wrote."
         ),
     ] = None,
     start: Annotated[

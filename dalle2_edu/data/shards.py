@@ -153,14 +153,25 @@ def write(
             "a shard needs images uint8 (N, 3, S, S) and N lists of captions, "
             f"not {images.dtype} {tuple(images.shape)} and {len(captions)}"
         )
-    unfinished = f"{os.fspath(path)}.part"
-    with tarfile.open(unfinished, "w", format=tarfile.USTAR_FORMAT) as tar:
-        if notice:
-            add_file(tar, "LICENSE", notice.encode())
-        for index, image in enumerate(images):
-            name = names[index] if names else f"{index:06d}"
-            fields = {**(records[index] if records else {}), "captions": list(captions[index])}
-            add_file(tar, f"{name}.webp", webp(image, quality))
-            text = json.dumps(fields, ensure_ascii=False, separators=(",", ":"))
-            add_file(tar, f"{name}.json", text.encode())
-    os.replace(unfinished, path)
+    unfinished = Path(f"{os.fspath(path)}.part")
+    try:
+        with tarfile.open(unfinished, "w", format=tarfile.USTAR_FORMAT) as tar:
+            if notice:
+                add_file(tar, "LICENSE", notice.encode())
+            for index, image in enumerate(images):
+                name = names[index] if names else f"{index:06d}"
+                record = {
+                    **(records[index] if records else {}),
+                    "captions": list(captions[index]),
+                }
+                add_file(tar, f"{name}.webp", webp(image, quality))
+                add_file(tar, f"{name}.json", compact_json(record))
+        os.replace(unfinished, path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def compact_json(record: dict[str, Any]) -> bytes:
+    """A record as JSON without spaces, Chinese letters as they are."""
+    text = json.dumps(record, ensure_ascii=False, separators=(",", ":"))
+    return text.encode()

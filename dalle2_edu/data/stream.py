@@ -25,12 +25,11 @@ from __future__ import annotations
 import json
 import os
 import warnings
-from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
-from typing import Generic, TypeVar
 
 import torch
 from torch import Tensor
@@ -46,23 +45,6 @@ from dalle2_edu.files import atomic_write, one_line, parse_json, read_json
 MIXED = 16  # shards that are shuffled together: of the usual 10,000 samples each, 160,000
 WORKERS = min(8, os.cpu_count() or 1)  # threads that decode: Pillow releases the GIL
 FEW = 200  # so many samples must be seen before a share of bad ones says anything
-
-Kept = TypeVar("Kept")
-
-
-class Recent(Generic[Kept]):
-    """The last few things that `make(key)` made."""
-
-    def __init__(self, make: Callable[[int], Kept], most: int):
-        self.make, self.most, self.kept = make, most, OrderedDict[int, Kept]()
-
-    def __getitem__(self, key: int) -> Kept:
-        if key not in self.kept:
-            self.kept[key] = self.make(key)
-            if len(self.kept) > self.most:
-                self.kept.popitem(last=False)
-        self.kept.move_to_end(key)
-        return self.kept[key]
 
 
 def count_samples(
@@ -134,9 +116,8 @@ class Stream:
         self.openers = ThreadPoolExecutor(
             MIXED, thread_name_prefix="open"
         )  # fetching is waiting, not work
-        self.shards = Recent(
-            lambda which: self.openers.submit(self._open, which), 2 * MIXED
-        )  # two windows' at an edge
+        # Two windows' shards stay open: at a window's edge a batch needs both.
+        self.shard = lru_cache(maxsize=2 * MIXED)(self._opening)
         self.readers = ThreadPoolExecutor(WORKERS, thread_name_prefix="decode")
         self.ahead: dict[int, Future[Drawn]] = {}
         self.seen, self.bad = 0, 0
@@ -164,8 +145,12 @@ class Stream:
                 which = int(torch.searchsorted(self.ends, index, right=True))
                 first = int(self.ends[which]) - self.counts[which]
                 self.ahead[index] = self.readers.submit(
-                    self._read, self.shards[which], index - first
+                    self._read, self.shard(which), index - first
                 )
+
+    def _opening(self, which: int) -> Future[TarShard]:
+        """A shard that is being opened in the background."""
+        return self.openers.submit(self._open, which)
 
     def _open(self, which: int) -> TarShard:
         shard = open_shard(self.urls[which])

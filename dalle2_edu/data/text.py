@@ -36,6 +36,7 @@ from tokenizers import Regex, decoders, models, pre_tokenizers, trainers
 from torch import Tensor
 
 from dalle2_edu.errors import Dalle2EduError
+from dalle2_edu.files import atomic_write, read_text
 
 SHIPPED = Path(__file__).with_name("tokenizer.json")
 # tokens a caption may take, with the start and the end token; CLIP's is 77, unCLIP's 256
@@ -158,10 +159,8 @@ class Tokenizer:
     def load(cls, path: str | Path = SHIPPED) -> "Tokenizer":
         """Reads a tokenizer that `save` wrote; raises Dalle2EduError where it can't."""
         try:
-            return cls(tokenizers.Tokenizer.from_str(Path(path).read_text(encoding="utf-8")))
-        except (
-            Exception
-        ) as error:  # the library raises bare Exception for a file that is not a tokenizer
+            return cls(tokenizers.Tokenizer.from_str(read_text(path)))
+        except Exception as error:  # the library raises bare Exception for what is no tokenizer
             raise Dalle2EduError(
                 f"can't read the tokenizer {path}: make the shipped one by `python -m"
                 " dalle2_edu.data.text`"
@@ -169,7 +168,7 @@ class Tokenizer:
 
     def save(self, path: str | Path) -> None:
         """Writes the tokenizer as one JSON file."""
-        Path(path).write_text(self.bpe.to_str(pretty=True), encoding="utf-8")
+        atomic_write(path, self.bpe.to_str(pretty=True))
 
     def __call__(self, texts: Sequence[str]) -> Tensor:
         """The ids of B texts, int64 (B, context_length); what does not fit is cut off (`cut`

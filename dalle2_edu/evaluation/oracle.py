@@ -25,7 +25,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dalle2_edu.data.shapes import FACTORS, Scenes, applicable
+from dalle2_edu.data.scenes import FACTORS, Scenes, applicable
 
 ALL_RIGHT = "all right"
 

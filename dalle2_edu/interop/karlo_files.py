@@ -14,7 +14,6 @@ Chapter 24 uses this file.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -27,6 +26,7 @@ from torch import Tensor
 from dalle2_edu.diffusion.unet import UNetConfig
 from dalle2_edu.drawing.run import checked_device
 from dalle2_edu.errors import Dalle2EduError
+from dalle2_edu.files import read_json
 from dalle2_edu.interop import diffusers_keys, keys, presets
 from dalle2_edu.interop.karlo import KARLO_PRIOR_CLIP, Karlo
 from dalle2_edu.interop.weights import (
@@ -317,13 +317,22 @@ def _config(folder: Path, part: str) -> dict[str, Any]:
     return _read_json(path)
 
 
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise Dalle2EduError(
-            f"{path} can't be read ({error}); fetch it again: {BY_HAND}"
-        ) from error
+class Fields(dict[str, Any]):
+    """A config file's fields; one that is missing is told with the file's name."""
+
+    def __init__(self, path: Path, fields: dict[str, Any]):
+        super().__init__(fields)
+        self.path = path
+
+    def __missing__(self, key: str) -> Any:
+        raise Dalle2EduError(f"{self.path} has no field {key!r}; fetch it again: {BY_HAND}")
+
+
+def _read_json(path: Path) -> Fields:
+    fields = read_json(path)
+    if not isinstance(fields, dict):
+        raise Dalle2EduError(f"{path} holds no fields; fetch it again: {BY_HAND}")
+    return Fields(path, fields)
 
 
 def unet_config(theirs: dict[str, Any]) -> UNetConfig:

@@ -18,6 +18,7 @@ Chapter 24 uses this file."""
 from __future__ import annotations
 
 import os
+from functools import lru_cache
 from itertools import chain
 from pathlib import Path
 
@@ -29,7 +30,7 @@ from tqdm.auto import tqdm
 
 from dalle2_edu.data.shards import MOST_BAD, keep_readable, samples_in_shards
 from dalle2_edu.data.sources import tar_files
-from dalle2_edu.data.stream import MIXED, Recent, Stream
+from dalle2_edu.data.stream import MIXED, Stream
 from dalle2_edu.data.text import Tokenizer
 from dalle2_edu.errors import Dalle2EduError
 from dalle2_edu.recipes.data import draw_captions, draw_one, shrink, to_float
@@ -212,7 +213,7 @@ class Embedded:
             check_same(file, {"clip": clip_hash, "image_size": str(image_size)})
         self.counts = [header(file)[1] for file in self.files]
         self.ends = torch.tensor(self.counts).cumsum(0)  # (files,)
-        self.shards = Recent(self._open, 2 * MIXED)  # two windows' at an edge
+        self.shard = lru_cache(maxsize=2 * MIXED)(self._open)  # two windows' at an edge
         self.reader = Reader(clip, tokenizer)
         self.null = self.reader.null
         self.stream = self
@@ -229,7 +230,7 @@ class Embedded:
         starts = self.ends - torch.tensor(self.counts)
         places = indices - starts[which]  # within its file
         return [
-            self.shards[file].row(place)
+            self.shard(file).row(place)
             for file, place in zip(which.tolist(), places.tolist(), strict=True)
         ]
 

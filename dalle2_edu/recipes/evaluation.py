@@ -26,7 +26,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dalle2_edu.data.shapes import FACTORS, Scenes, render, sample_scenes
+from dalle2_edu.data.render import render
+from dalle2_edu.data.scenes import FACTORS, Scenes, sample_scenes
 from dalle2_edu.errors import Dalle2EduError
 from dalle2_edu.evaluation.oracle import Oracle, OracleConfig, oracle_loss
 from dalle2_edu.recipes.recipe import Recipe

@@ -7,6 +7,7 @@ import ast
 import html
 import inspect
 import textwrap
+from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -82,7 +83,9 @@ def repository_path(file: str | None) -> str | None:
 
 
 def constant(module: ModuleType, name: str) -> Passage:
-    """The lines that give a module's constant its value, and the comment right above them."""
+    """The lines that give a module's constant its value, and the comment right above them, also
+    where the module has it from another one.
+    """
     whole = passage(module)
     lines = whole.text.splitlines(keepends=True)
     for node in ast.parse(whole.text).body:
@@ -94,6 +97,8 @@ def constant(module: ModuleType, name: str) -> Passage:
             while first > 1 and lines[first - 2].startswith("#"):
                 first -= 1
             return Passage(whole.path, first, "".join(lines[first - 1 : node.end_lineno]))
+        if isinstance(node, ast.ImportFrom) and any(each.name == name for each in node.names):
+            return constant(import_module(str(node.module)), name)  # it is defined over there
     raise Dalle2EduError(f"{module.__name__} has no constant {name}")
 
 
