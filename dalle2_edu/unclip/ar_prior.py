@@ -1,7 +1,7 @@
 r"""The autoregressive prior: an image embedding as a sentence, drawn word by word.
 
-The other way to draw z from a caption, unCLIP (arXiv 2204.06125), section 2.2. A transformer
-that writes needs a sentence, so the embedding is turned into one:
+The other way to draw z from a caption, unCLIP (arXiv 2204.06125), section 2.2. A
+transformer that writes needs a sentence, so the embedding is turned into one:
 
     PCA       z ~ mean + sum_(k <= r) c_k e_k      keep so many axes that less than 1% of the variance is lost
     order     c_1, c_2, ... c_r                    falling variance: the rough things are said first
@@ -13,21 +13,22 @@ and then it is language modelling. A causal transformer reads
 
     L = - mean_k log p(q_k | caption, z_t, dot, q_1 ... q_(k-1))
 
-In training the text is replaced by the empty one 10% of the time, and its dot product by a
-token that says "no text". At sampling the dot product is *chosen*: drawn from the top half of
-those in the training data, so that the picture fits its caption better than the average pair
-does. (The diffusion prior has no such token; it draws two embeddings and keeps the nearer one.)
+In training the text is replaced by the empty one 10% of the time, and its dot product
+by a token that says "no text". At sampling the dot product is *chosen*: drawn from the
+top half of those in the training data, so that the picture fits its caption better than
+the average pair does. (The diffusion prior has no such token; it draws two embeddings
+and keeps the nearer one.)
 
 `buckets` says where the buckets lie, `ar_sampling` how one code is drawn.
 
-Word ids have no order; bucket ids do. A table that starts at random has to learn for each bucket
-apart which ones lie beside it. So the tables of the codes, in and out, start as waves over the
-bucket ids, the long ones strongest on the way out: from the first step on neighbours look alike,
-and a peak over some of them takes few numbers to express. (Measured on shapes: loss 4.35 after
-200 steps, in place of 4.76.)
+Word ids have no order; bucket ids do. A table that starts at random has to learn for
+each bucket apart which ones lie beside it. So the tables of the codes, in and out,
+start as waves over the bucket ids, the long ones strongest on the way out: from the
+first step on neighbours look alike, and a peak over some of them takes few numbers to
+express. (Measured on shapes: loss 4.35 after 200 steps, in place of 4.76.)
 
-Everything that turns codes into an embedding (axes, edges, means) is a buffer: it travels with
-the weights.
+Everything that turns codes into an embedding (axes, edges, means) is a buffer: it
+travels with the weights.
 
 Chapter 15 uses this file.
 """
@@ -61,8 +62,8 @@ PREFIX = 2  # the text embedding's token and the dot product's, between caption 
 
 @dataclass(frozen=True)
 class ARPriorConfig:
-    """Sizes as in `PriorConfig`, and of the sentence: `rank` codes (the axes that PCA keeps),
-    each one of `buckets`.
+    """Sizes as in `PriorConfig`, and of the sentence: `rank` codes (the axes that PCA
+    keeps), each one of `buckets`.
 
     The dot product has `dot_buckets`.
     """
@@ -144,8 +145,8 @@ class ARPrior(nn.Module):
     # --- an embedding as a sentence -----------------------------------------------------------
 
     def fit(self, pca: PCA, image_emb: Tensor, dots: Tensor) -> None:
-        """Take the axes, and the buckets of these embeddings (N, D) and of these dot products
-        with captions, (M,).
+        """Take the axes, and the buckets of these embeddings (N, D) and of these dot
+        products with captions, (M,).
         """
         self.mean.copy_(pca.mean)
         self.axes.copy_(pca.axes[: self.config.rank])
@@ -189,11 +190,11 @@ class ARPrior(nn.Module):
     def forward(
         self, codes: Tensor, dot: Tensor, text_emb: Tensor, text_enc: Tensor, text_mask: Tensor
     ) -> Tensor:
-        """The first n codes (B, n), n < rank, -> logits of codes 1 ... n + 1: (B, n + 1,
-        buckets).
+        """The first n codes (B, n), n < rank, -> logits of codes 1 ... n + 1: (B, n +
+        1, buckets).
 
-        dot (B,) are tokens; text_emb (B, D), text_enc (B, L, text_width), text_mask (B, L) True
-        where real."""
+        dot (B,) are tokens; text_emb (B, D), text_enc (B, L, text_width), text_mask (B,
+        L) True where real."""
         n = codes.shape[1]
         prefix = self.prefix(dot, text_emb, text_enc)  # (B, L + 2, width)
         tokens = torch.cat([prefix, self.code(codes)], dim=1)  # (B, L + 2 + n, width)
@@ -211,8 +212,8 @@ class ARPrior(nn.Module):
     def start(
         self, dot: Tensor, text_emb: Tensor, text_enc: Tensor, text_mask: Tensor
     ) -> tuple[Tensor, list[Past]]:
-        """Read the prefix once: the first code's logits (B, buckets), and what `step` needs to
-        go on.
+        """Read the prefix once: the first code's logits (B, buckets), and what `step`
+        needs to go on.
         """
         past = [Past() for _ in self.transformer.blocks]
         tokens = self.prefix(dot, text_emb, text_enc)  # (B, L + 2, width)
@@ -221,8 +222,8 @@ class ARPrior(nn.Module):
         return self.out(self.norm_out(x[:, -1])), past
 
     def step(self, code: Tensor, n: int, past: list[Past], text_mask: Tensor) -> Tensor:
-        """The n-th code (B,), n from 1 -> logits of the next one, (B, buckets). past grows by
-        one token.
+        """The n-th code (B,), n from 1 -> logits of the next one, (B, buckets). past
+        grows by one token.
         """
         place = text_mask.shape[1] + PREFIX + n - 1
         x = self.code(code)[:, None] + self.position[:, place : place + 1]  # (B, 1, width)
@@ -245,9 +246,9 @@ class ARPrior(nn.Module):
     ) -> Tensor:
         """Draw the codes of B texts one after the other: int64 (B, rank).
 
-        null is the empty text's encoding, of B as well; it is read if guidance_scale is not 1.
-        A temperature below 1 makes the likely likelier, 0 takes the likeliest. noise(shape)
-        gives all random numbers at once, one row per picture."""
+        null is the empty text's encoding, of B as well; it is read if guidance_scale is
+        not 1. A temperature below 1 makes the likely likelier, 0 takes the likeliest.
+        noise(shape) gives all random numbers at once, one row per picture."""
         check_sampling(temperature, above)
         rank = self.config.rank
         uniform = normal_to_uniform(noise((len(text.text_emb), 1 + rank)))  # (B, 1 + rank)
@@ -278,7 +279,8 @@ class ARPrior(nn.Module):
     def draw_embeddings(
         self, text: TextEncoding, null: TextEncoding, run: Run, guidance_scale: float = 1.0
     ) -> Tensor:
-        """One image embedding for each text, by the run's seeds: (B, 1, D) in CLIP's space."""
+        """One image embedding for each text, by the run's seeds: (B, 1, D) in CLIP's
+        space."""
         codes = self.sample(
             text,
             null,
@@ -290,8 +292,8 @@ class ARPrior(nn.Module):
 
 
 def waves(n: int, width: int) -> Tensor:
-    """The places 1 ... n as `width` waves over them, a cosine and a sine of each length:
-    (n, width).
+    """The places 1 ... n as `width` waves over them, a cosine and a sine of each
+    length: (n, width).
     """
     places = (torch.arange(n) + 0.5) / n  # the middles, in (0, 1)
     wave = torch.arange(width)

@@ -1,13 +1,14 @@
 """Drawing one code from a prediction, with random numbers that belong to one picture.
 
-A language model's sampler usually calls `torch.multinomial`, which takes its random numbers from
-one generator for the whole batch: another picture beside it, and every picture changes. Here each
-picture brings a uniform number of its own, and the code is read off the cumulated probabilities:
+A language model's sampler usually calls `torch.multinomial`, which takes its random
+numbers from one generator for the whole batch: another picture beside it, and every
+picture changes. Here each picture brings a uniform number of its own, and the code is
+read off the cumulated probabilities:
 
     q = the first code with p_0 + ... + p_q > u,    u uniform in [0, 1)
 
-which draws code q with probability p_q. The uniform numbers come from the same seeded normal
-noise as everywhere else, through the normal distribution function.
+which draws code q with probability p_q. The uniform numbers come from the same seeded
+normal noise as everywhere else, through the normal distribution function.
 
 Chapter 15 uses this file.
 """
@@ -34,14 +35,15 @@ def check_sampling(temperature: float, above: float) -> None:
 
 
 def normal_to_uniform(normal: Tensor) -> Tensor:
-    """Standard normal numbers as uniform ones in [0, 1): the normal distribution function."""
+    """Standard normal numbers as uniform ones in [0, 1): the normal distribution
+    function."""
     uniform = 0.5 * (1 + torch.erf(normal / math.sqrt(2)))
     return uniform.clamp(max=1 - 1e-6)  # rounding may reach 1
 
 
 def draw_code(logits: Tensor, uniform: Tensor, temperature: float = 1.0) -> Tensor:
-    """One code a row from logits (B, K): the first whose cumulated probability is above
-    uniform (B,) in [0, 1). Temperature 0 takes the likeliest.
+    """One code a row from logits (B, K): the first whose cumulated probability is
+    above uniform (B,) in [0, 1). Temperature 0 takes the likeliest.
     """
     if temperature == 0:
         return logits.argmax(dim=1)
