@@ -172,7 +172,7 @@ def test_a_device_that_is_not_there_is_refused() -> None:
 
 
 def test_unknown_domain_lists_the_known_ones() -> None:
-    with pytest.raises(Dalle2EduError, match="shapes, emoji"):
+    with pytest.raises(Dalle2EduError, match="known: .*shapes"):
         UnCLIP.from_zoo("cats")
 
 
