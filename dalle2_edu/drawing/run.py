@@ -25,7 +25,7 @@ from dalle2_edu.data.prompts import never_read, required_prompt, shorten
 from dalle2_edu.data.text import Tokenizer, default_tokenizer
 from dalle2_edu.errors import Dalle2EduError
 
-# What a caller may watch: (stage, step, guess of the stage's clean result). Stages: prior,
+# What a caller may watch: (stage, step, the predicted clean result). Stages: prior,
 # decoder, upsampler_64, ...
 Watcher = Callable[[str, int, Tensor], object]
 
@@ -50,12 +50,19 @@ class SeededNoise:
             raise Dalle2EduError(
                 f"{len(self.generators)} seeds can't make noise for a batch of {shape[0]}."
             )
-        draws = torch.stack([torch.randn(*shape[1:], generator=own) for own in self.generators])
+        draws = torch.stack(  # B x (...) => (B, ...)
+            [torch.randn(*shape[1:], generator=generator) for generator in self.generators]
+        )
         if self.device.type == "cuda":
-            draws = (
-                draws.pin_memory()
-            )  # only pinned memory is copied while both sides keep working
+            # only pinned memory is copied while both sides keep working
+            draws = draws.pin_memory()
         return draws.to(self.device, non_blocking=True)
+
+
+def mixed_seed(stream: str, seed: int) -> int:
+    """A seed for one stream of noise: streams of one picture have nothing in common."""
+    digest = blake2b(f"{stream} {seed}".encode(), digest_size=7).digest()
+    return int.from_bytes(digest, "big")
 
 
 @dataclass(frozen=True)
@@ -71,23 +78,19 @@ class Run:
         """A stage's own stream of noise: drawing more in one stage changes nothing in
         the next.
         """
-        own = [
-            blake2b(f"{stream} {seed}".encode(), digest_size=7).digest() for seed in self.seeds
-        ]
-        return SeededNoise([int.from_bytes(digest, "big") for digest in own], self.device)
+        seeds = [mixed_seed(stream, seed) for seed in self.seeds]
+        return SeededNoise(seeds, self.device)
 
     def watch(
-        self, stage: str, finish: Callable[[Tensor], Tensor] = lambda guess: guess
+        self, stage: str, finish: Callable[[Tensor], Tensor] = lambda pred_x0: pred_x0
     ) -> Callable[[int, Tensor, Tensor], object] | None:
-        """The caller's callback, told which stage it watches; `finish` makes the guess
+        """The caller's callback, told which stage it watches; `finish` makes the prediction
         a picture. None if nobody does.
         """
         callback = self.callback
-        return (
-            None
-            if callback is None
-            else lambda step, x_t, guess: callback(stage, step, finish(guess))
-        )
+        if callback is None:
+            return None
+        return lambda step, x_t, pred_x0: callback(stage, step, finish(pred_x0))
 
     def label(self, stage: str) -> str | None:
         """The progress bar's label, None for no bar."""
