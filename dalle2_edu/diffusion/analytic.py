@@ -53,12 +53,13 @@ def noise_second_moment(
     batches: of each, the denoiser closed over its conditioning, the clean data x_0 (B,
     ...), and noise(shape). clip bounds the guessed x_0, as it does in sampling. Raises
     Dalle2EduError if there is no data."""
-    total, count = torch.zeros(diffusion.num_timesteps, dtype=torch.float64), 0
+    steps = range(diffusion.num_timesteps)
+    total = torch.zeros(len(steps), dtype=torch.float64)  # (T,)
+    count = 0
     for model, x0, noise in batches:
         count += len(x0)
-        total += torch.stack(
-            [_batch_moment(model, diffusion, x0, i, noise, clip) for i in range(len(total))]
-        ).cpu()
+        moments = [_batch_moment(model, diffusion, x0, i, noise, clip) for i in steps]
+        total += torch.stack(moments).cpu()  # T scalars => (T,)
     if count == 0:
         raise Dalle2EduError(
             "The best variance is estimated from data: give one batch or more."
@@ -75,13 +76,13 @@ def _batch_moment(
     clip: float | None,
 ) -> Tensor:
     """The mean square over dimensions, summed over the batch; a float64 scalar."""
-    index = torch.full((len(x0),), i, dtype=torch.int64, device=x0.device)
+    index = torch.full((len(x0),), i, dtype=torch.int64, device=x0.device)  # (B,)
+    t = diffusion.original_timesteps(index)
     x_t = diffusion.q_sample(x0, index, noise(x0.shape).to(x0.dtype))
-    pred_x0 = diffusion.predict_start(
-        model(x_t, diffusion.original_timesteps(index)), x_t, index, clip
-    )
+    pred_x0 = diffusion.predict_start(model(x_t, t), x_t, index, clip)
     eps = diffusion.predict_noise_from_start(x_t, index, pred_x0)
-    return eps.double().square().flatten(1).mean(dim=1).sum()
+    square = eps.double().square().flatten(1)  # (B, d)
+    return square.mean(dim=1).sum()
 
 
 def optimal_variance(
@@ -97,9 +98,11 @@ def optimal_variance(
             f"The process has {diffusion.num_timesteps} steps, but there are {len(moment)}"
             " moments."
         )
-    abar = diffusion.alphas_cumprod
-    left = ((1 - abar) / abar * (1 - moment)).clamp(0, data_variance)  # v_t
-    return diffusion.posterior_variance + diffusion.posterior_mean_coef1**2 * left
+    abar = diffusion.alphas_cumprod  # ᾱ_t
+    left = (1 - abar) / abar * (1 - moment)
+    left = left.clamp(0, data_variance)  # v_t
+    weight = diffusion.posterior_mean_coef1  # c_t, of x_0 in the mean
+    return diffusion.posterior_variance + weight**2 * left
 
 
 class AnalyticDiffusion(GaussianDiffusion):
@@ -116,15 +119,16 @@ class AnalyticDiffusion(GaussianDiffusion):
             "fixed_small",
             diffusion.timestep_map.tolist(),
         )
-        self.analytic_variance = variances.double().cpu()
+        variances = variances.double().cpu()
+        self.analytic_variance = variances
         # As with the posterior's: nothing is drawn at step 0, and 0 has no logarithm.
-        self.analytic_log_variance = (
-            torch.cat([variances[1:2], variances[1:]]).double().cpu().log()
-        )
+        clipped = torch.cat([variances[1:2], variances[1:]])  # (1,) + (T - 1,) => (T,)
+        self.analytic_log_variance = clipped.log()
 
     def _reverse_variance(
         self, raw: Tensor | None, x_t: Tensor, index: Tensor
     ) -> tuple[Tensor, Tensor]:
         """The tables' entries, shaped like x_t."""
-        variance = self.table("analytic_variance", index, x_t).expand_as(x_t)
-        return variance, self.table("analytic_log_variance", index, x_t).expand_as(x_t)
+        variance = self.table("analytic_variance", index, x_t)  # (B, 1, 1, 1)
+        log_variance = self.table("analytic_log_variance", index, x_t)
+        return variance.expand_as(x_t), log_variance.expand_as(x_t)

@@ -54,7 +54,8 @@ class NoisyClassifier(nn.Module):
 
     def forward(self, x: Tensor, t: Tensor) -> Tensor:
         emb = self.time_mlp(timestep_embedding(t, self.config.channels).to(x.dtype))
-        h, no_text = self.stem(x), repeat(None)
+        h = self.stem(x)  # (B, channels, H, W)
+        no_text = repeat(None)
         for block in self.down:
             h = block(h, emb, no_text, None)
         h = self.middle(h, emb, no_text, None)
@@ -75,11 +76,10 @@ class AttentionPool(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         tokens = x.flatten(2).transpose(1, 2)  # (B, H*W, C)
-        tokens = (
-            torch.cat([tokens.mean(dim=1, keepdim=True), tokens], dim=1) + self.positional
-        )  # (B, 1 + H*W, C)
-        q, k, v = (split_heads(part, self.heads) for part in self.qkv(tokens).chunk(3, dim=-1))
-        h = F.scaled_dot_product_attention(
-            q[:, :, :1], k, v
-        )  # (B, heads, 1, C/heads): only the mean's answer is needed
+        mean = tokens.mean(dim=1, keepdim=True)  # (B, 1, C)
+        tokens = torch.cat([mean, tokens], dim=1) + self.positional  # (B, 1 + H*W, C)
+        parts = self.qkv(tokens).chunk(3, dim=-1)  # 3 x (B, 1 + H*W, C)
+        q, k, v = (split_heads(part, self.heads) for part in parts)
+        query = q[:, :, :1]  # only the mean's answer is needed
+        h = F.scaled_dot_product_attention(query, k, v)  # (B, heads, 1, C/heads)
         return self.proj(h.transpose(1, 2).flatten(1))

@@ -94,13 +94,12 @@ class Ddpm(nn.Module):
     def __init__(self, config: DdpmConfig = DDPM):
         super().__init__()
         self.config = config
-        self.diffusion = GaussianDiffusion(
-            named_betas(config.schedule, config.timesteps), config.prediction, config.variance
-        )
+        betas = named_betas(config.schedule, config.timesteps)
+        self.diffusion = GaussianDiffusion(betas, config.prediction, config.variance)
         self.unet = UNet(config.unet)
 
     def forward(self, x_t: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
-        """What the network says of x_t (B, 3, H, W) at the steps t (B,): (B, 3 or 6,
+        """What the network answers to x_t (B, 3, H, W) at the steps t (B,): (B, 3 or 6,
         H, W). y (B,) are labels.
         """
         return self.unet(x_t, t, y=y)
@@ -124,10 +123,8 @@ class Ddpm(nn.Module):
         unknown sampler."""
         device = next(self.parameters()).device
         noise = SeededNoise(seeds, device)
-        diffusion, unet = (
-            self.diffusion if steps is None else self.diffusion.respace(steps),
-            self.config.unet,
-        )
+        diffusion = self.diffusion if steps is None else self.diffusion.respace(steps)
+        unet = self.config.unet
         x_T = noise((len(seeds), unet.in_channels, unet.image_size, unet.image_size))
         model: Denoiser = self if y is None else lambda x_t, t: self(x_t, t, y)
         if sampler == "ancestral":

@@ -1,8 +1,9 @@
-"""One call of the pipeline: its seeds, who is watching, and a stream of noise for each stage.
+"""One call of the pipeline: its seeds, who is watching, and a stream of noise for each
+stage.
 
-Every picture has a seed of its own, and every stage draws from a stream of its own, made from
-that seed. So the same prompt and seed give the same picture alone, in a batch, or beside other
-prompts.
+Every picture has a seed of its own, and every stage draws from a stream of its own,
+made from that seed. So the same prompt and seed give the same picture alone, in a
+batch, or beside other prompts.
 
 Chapters 18 and 19 use this file."""
 
@@ -24,7 +25,7 @@ from dalle2_edu.data.prompts import never_read, required_prompt, shorten
 from dalle2_edu.data.text import Tokenizer, default_tokenizer
 from dalle2_edu.errors import Dalle2EduError
 
-# What a caller may watch: (stage, step, guess of the stage's clean result). Stages: prior,
+# What a caller may watch: (stage, step, the predicted clean result). Stages: prior,
 # decoder, upsampler_64, ...
 Watcher = Callable[[str, int, Tensor], object]
 
@@ -32,29 +33,36 @@ Watcher = Callable[[str, int, Tensor], object]
 class SeededNoise:
     """Standard normal noise in which each picture has its own seed.
 
-    One generator for the whole batch would hand picture 3 other numbers when picture 2 is left
-    out. Here each picture draws from its own generator, so it comes out the same alone or in
-    any batch; and always on the CPU, since a GPU's generator gives other numbers for the same
-    seed."""
+    One generator for the whole batch would hand picture 3 other numbers when picture 2
+    is left out. Here each picture draws from its own generator, so it comes out the
+    same alone or in any batch; and always on the CPU, since a GPU's generator gives
+    other numbers for the same seed."""
 
     def __init__(self, seeds: Sequence[int], device: str | torch.device = "cpu") -> None:
         self.device = torch.device(device)
         self.generators = [torch.Generator().manual_seed(seed) for seed in seeds]
 
     def __call__(self, shape: Sequence[int]) -> Tensor:
-        """The next noise, float32 of this shape. Raises Dalle2EduError unless shape[0] counts
-        the seeds.
+        """The next noise, float32 of this shape. Raises Dalle2EduError unless shape[0]
+        counts the seeds.
         """
         if shape[0] != len(self.generators):
             raise Dalle2EduError(
                 f"{len(self.generators)} seeds can't make noise for a batch of {shape[0]}."
             )
-        draws = torch.stack([torch.randn(*shape[1:], generator=own) for own in self.generators])
+        draws = torch.stack(  # B x (...) => (B, ...)
+            [torch.randn(*shape[1:], generator=generator) for generator in self.generators]
+        )
         if self.device.type == "cuda":
-            draws = (
-                draws.pin_memory()
-            )  # only pinned memory is copied while both sides keep working
+            # only pinned memory is copied while both sides keep working
+            draws = draws.pin_memory()
         return draws.to(self.device, non_blocking=True)
+
+
+def mixed_seed(stream: str, seed: int) -> int:
+    """A seed for one stream of noise: streams of one picture have nothing in common."""
+    digest = blake2b(f"{stream} {seed}".encode(), digest_size=7).digest()
+    return int.from_bytes(digest, "big")
 
 
 @dataclass(frozen=True)
@@ -67,26 +75,22 @@ class Run:
     callback: Watcher | None = None
 
     def noise(self, stream: str) -> SeededNoise:
-        """A stage's own stream of noise: drawing more in one stage changes nothing in the
-        next.
+        """A stage's own stream of noise: drawing more in one stage changes nothing in
+        the next.
         """
-        own = [
-            blake2b(f"{stream} {seed}".encode(), digest_size=7).digest() for seed in self.seeds
-        ]
-        return SeededNoise([int.from_bytes(digest, "big") for digest in own], self.device)
+        seeds = [mixed_seed(stream, seed) for seed in self.seeds]
+        return SeededNoise(seeds, self.device)
 
     def watch(
-        self, stage: str, finish: Callable[[Tensor], Tensor] = lambda guess: guess
+        self, stage: str, finish: Callable[[Tensor], Tensor] = lambda pred_x0: pred_x0
     ) -> Callable[[int, Tensor, Tensor], object] | None:
-        """The caller's callback, told which stage it watches; `finish` makes the guess a
-        picture. None if nobody does.
+        """The caller's callback, told which stage it watches; `finish` makes the prediction
+        a picture. None if nobody does.
         """
         callback = self.callback
-        return (
-            None
-            if callback is None
-            else lambda step, x_t, guess: callback(stage, step, finish(guess))
-        )
+        if callback is None:
+            return None
+        return lambda step, x_t, pred_x0: callback(stage, step, finish(pred_x0))
 
     def label(self, stage: str) -> str | None:
         """The progress bar's label, None for no bar."""
@@ -96,8 +100,9 @@ class Run:
 def checked_prompts(prompts: Sequence[str], tokenizer: Tokenizer) -> list[str]:
     """The prompts, each as `data.prompts.read_prompt` reads it.
 
-    Raises Dalle2EduError for none, a bare string and an empty one. Warns about what does not
-    fit into the context, and about a prompt of which the shipped models know no word."""
+    Raises Dalle2EduError for none, a bare string and an empty one. Warns about what
+    does not fit into the context, and about a prompt of which the shipped models know
+    no word."""
     if isinstance(prompts, str):
         raise Dalle2EduError(f"Give a list of prompts, [{prompts!r:.60}], not a single string.")
     read = [required_prompt(prompt) for prompt in prompts]
@@ -147,8 +152,8 @@ def checked_count(name: str, value: SupportsIndex, least: int = 1) -> int:
 def following_seeds(
     seed: SupportsIndex | Sequence[int], n: int, of: str = "pictures"
 ) -> list[int]:
-    """As `checked_seeds`, but one number stands for seed, seed + 1, ...: n pictures of one
-    thing should differ.
+    """As `checked_seeds`, but one number stands for seed, seed + 1, ...: n pictures of
+    one thing should differ.
     """
     seeds = checked_seeds(seed, n, of)
     if isinstance(seed, SupportsIndex):
@@ -167,8 +172,9 @@ def checked_device(device: str | torch.device) -> torch.device:
 
 
 def frames_inside() -> int:
-    """The stacklevel with which a warning points at the line that called this package: how many
-    frames, from the caller of this function up, are the package's own or torch's.
+    """The stacklevel with which a warning points at the line that called this package:
+    how many frames, from the caller of this function up, are the package's own or
+    torch's.
     """
     inside = (str(Path(__file__).parents[1]), str(Path(torch.__file__).parent))
     frame = sys._getframe(1)

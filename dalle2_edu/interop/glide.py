@@ -1,5 +1,5 @@
-"""GLIDE (filtered), the released one, from a prompt to 256 x 256 pixels, and its inpainting
-twins.
+"""GLIDE (filtered), the released one, from a prompt to 256 x 256 pixels, and its
+inpainting networks.
 
     from dalle2_edu import load_glide
     glide = load_glide("weights/", dtype=torch.bfloat16, device="cuda")
@@ -11,8 +11,8 @@ As its authors' notebooks run it (openai/glide-text2im):
     upsampler     64 -> 256, 1000 linear steps, 27 of them by DDIM, from noise scaled by 0.997, no guidance
     inpainting    guidance 5; the known pixels are put in place at each step
 
-The text is read once per picture and not once per step: `Glide.denoise` takes what `Glide.read`
-found.
+The text is read once per picture and not once per step: `Glide.denoise` takes what
+`Glide.read` found.
 
 Chapter 24 uses this file.
 """
@@ -38,6 +38,7 @@ from dalle2_edu.interop.released import GLIDE_FILES, load_glide_network
 from dalle2_edu.interop.weights import Source, find_file
 from dalle2_edu.text2image.glide import Glide
 from dalle2_edu.text2image.inpainting import repaint
+from dalle2_edu.unclip.stage import Stage
 
 # of the upsampler's first noise: "1.0 is sharper, but sometimes results in grainy artifacts"
 TEMPERATURE = 0.997
@@ -45,53 +46,57 @@ VOCABULARY = "hf download openai-community/gpt2 tokenizer.json --local-dir ."
 
 
 class GlidePipeline:
-    """GLIDE's networks and its tokenizer, put together. Any of the four networks may be
-    missing.
+    """GLIDE's networks and its tokenizer, put together. Any of the four networks may
+    be missing.
     """
 
     def __init__(self, networks: dict[str, Glide], tokenizer: GlideTokenizer):
-        self.networks, self.tokenizer = networks, tokenizer
-        weight = next(next(iter(networks.values())).parameters())
-        self.device, self.dtype = weight.device, weight.dtype
-        self.base_process = GaussianDiffusion(cosine_betas(1000), "eps", "learned_range")
-        self.upsampler_process = GaussianDiffusion(linear_betas(1000), "eps", "learned_range")
+        self.networks = networks
+        self.tokenizer = tokenizer
+        any_network = next(iter(networks.values()))
+        weight = next(any_network.parameters())
+        self.device = weight.device
+        self.dtype = weight.dtype
+        self.base_stage = Stage(
+            GaussianDiffusion(cosine_betas(1000), "eps", "learned_range"),
+            ancestral_sample,
+            steps=100,
+            guidance_scale=3.0,
+        )
+        self.upsampler_stage = Stage(
+            GaussianDiffusion(linear_betas(1000), "eps", "learned_range"),
+            ddim_sample,
+            steps="fast27",
+        )
 
     @torch.no_grad()
     def text_to_image(
         self,
         prompts: Sequence[str],
+        *,
         seed: int | Sequence[int] = 0,
-        guidance_scale: float = 3.0,
-        steps: int = 100,
-        upsampler_steps: str | int = "fast27",
+        guidance_scale: float | None = None,
+        steps: int | str | None = None,
+        upsampler_steps: int | str | None = None,
         progress: bool = True,
     ) -> Tensor:
-        """English prompts -> pictures (B, 3, 256, 256) in [-1, 1]; (B, 3, 64, 64) without an
-        upsampler.
+        """English prompts -> pictures (B, 3, 256, 256) in [-1, 1]; (B, 3, 64, 64)
+        without an upsampler. None takes the stages' values.
         """
         prompts = checked_prompts(prompts, self.tokenizer)  # type: ignore[arg-type]
         run = Run(checked_seeds(seed, len(prompts)), self.device, progress)
+        stage = self.base_stage.changed(steps=steps, guidance_scale=guidance_scale)
         network = self.network("base")
         noise = run.noise("base")
-        small = ancestral_sample(
-            self.guided(network, prompts, guidance_scale),
-            self.base_process.respace(steps),
-            noise(
-                (
-                    len(prompts),
-                    3,
-                    network.config.unet.image_size,
-                    network.config.unet.image_size,
-                )
-            ).to(self.dtype),
+        small = stage.sample(
+            self.guided(network, prompts, stage.guidance_scale),
+            noise(picture_shape(network, len(prompts))).to(self.dtype),
             noise,
             progress=run.label("base"),
         )
-        return (
-            self.upsample(small, prompts, run, upsampler_steps)
-            if "upsample" in self.networks
-            else small
-        )
+        if "upsample" not in self.networks:
+            return small
+        return self.upsample(small, prompts, run, upsampler_steps)
 
     @torch.no_grad()
     def upsample(
@@ -99,22 +104,23 @@ class GlidePipeline:
         small: Tensor,
         prompts: Sequence[str],
         run: Run,
-        steps: str | int = "fast27",
-        **seen: Tensor,
+        steps: int | str | None = None,
+        **known_part: Tensor,
     ) -> Tensor:
-        """Pictures (B, 3, 64, 64) in [-1, 1] and their prompts -> (B, 3, 256, 256). seen: what
-        else an inpainting upsampler looks at.
+        """Pictures (B, 3, 64, 64) in [-1, 1] and their prompts -> (B, 3, 256, 256).
+        known_part: what else an inpainting upsampler sees, `known` and `hole`.
         """
-        network = self.network("upsample-inpaint" if seen else "upsample")
-        side = network.config.unet.image_size
+        network = self.network("upsample-inpaint" if known_part else "upsample")
+        stage = self.upsampler_stage.changed(steps=steps, name="upsampler_steps")
         # in training the small picture came from a file: whole bytes
         low_res = ((small.clamp(-1, 1) + 1) * 127.5).round() / 127.5 - 1
-        text = network.read(*self.tokenizer(prompts, self.device))
+        tokens, mask = self.tokenizer(prompts, self.device)
+        text = network.read(tokens, mask)
         noise = run.noise("upsampler")
-        drawn = ddim_sample(
-            lambda x_t, t: network.denoise(x_t, t, **text, low_res=low_res, **seen),
-            self.upsampler_process.respace(steps),
-            noise((len(small), 3, side, side)).to(self.dtype) * TEMPERATURE,
+        start = noise(picture_shape(network, len(small))).to(self.dtype)
+        drawn = stage.sample(
+            lambda x_t, t: network.denoise(x_t, t, **text, low_res=low_res, **known_part),
+            start * TEMPERATURE,
             noise,
             progress=run.label("upsampler"),
         )
@@ -126,36 +132,34 @@ class GlidePipeline:
         image: Picture,
         mask: Picture,
         prompt: str,
+        *,
         seed: int = 0,
         guidance_scale: float = 5.0,
-        steps: int = 100,
-        upsampler_steps: str | int = "fast27",
+        steps: int | str | None = None,
+        upsampler_steps: int | str | None = None,
         progress: bool = True,
     ) -> Tensor:
-        """The picture with its masked part (True or white: where to paint) painted as the
-        prompt says; every other pixel stays. (1, 3, 256, 256), or the base network's size
-        without an inpainting upsampler.
+        """The picture with its masked part (True or white: where to paint) painted as
+        the prompt says; every other pixel stays. (1, 3, 256, 256), or the base
+        network's size without an inpainting upsampler.
         """
         run = Run(checked_seeds(seed, 1), self.device, progress)
-        base, large = self.network("base-inpaint"), self.networks.get("upsample-inpaint")
-        side = (large or base).config.unet.image_size
-        known, hole = (
-            as_pictures(image, side).to(self.device, self.dtype),
-            as_mask(mask, side).to(self.device),
-        )
-        small_side = base.config.unet.image_size
-        small_known, small_hole = resize(known, small_side), cover(hole, small_side)
         prompts = checked_prompts([prompt], self.tokenizer)  # type: ignore[arg-type]
-        denoiser = self.guided(
-            base, prompts, guidance_scale, known=small_known, hole=small_hole
-        )
-        process, noise = self.base_process.respace(steps), run.noise("base")
+        stage = self.base_stage.changed(steps=steps, guidance_scale=guidance_scale)
+        base = self.network("base-inpaint")
+        large = self.networks.get("upsample-inpaint")
+        side = (large or base).config.unet.image_size
+        known = as_pictures(image, side).to(self.device, self.dtype)  # (1, 3, S, S)
+        hole = as_mask(mask, side).to(self.device)  # (1, 1, S, S)
+        small_side = base.config.unet.image_size
+        small_known = resize(known, small_side)
+        small_hole = cover(hole, small_side)
         small = repaint(
-            denoiser,
-            process,
+            self.guided(base, prompts, guidance_scale, known=small_known, hole=small_hole),
+            stage.process,
             small_known,
             small_hole,
-            noise,
+            run.noise("base"),
             resamples=1,
             progress=run.label("base"),
         )
@@ -165,15 +169,23 @@ class GlidePipeline:
         return torch.where(hole, drawn, known)
 
     def guided(
-        self, network: Glide, prompts: Sequence[str], guidance_scale: float, **seen: Tensor
+        self,
+        network: Glide,
+        prompts: Sequence[str],
+        guidance_scale: float,
+        **known_part: Tensor,
     ) -> Denoiser:
-        """A network closed over its prompts and what it sees, guided against the empty text."""
+        """A network closed over its prompts and the known part that it sees, guided
+        against the empty text.
+        """
 
-        def read(texts: Sequence[str]) -> dict[str, Tensor]:
-            return {**network.read(*self.tokenizer(texts, self.device)), **seen}
+        def conditioning(texts: Sequence[str]) -> dict[str, Tensor]:
+            tokens, mask = self.tokenizer(texts, self.device)
+            return {**network.read(tokens, mask), **known_part}
 
+        empty = [""] * len(prompts)
         return classifier_free(
-            network.denoise, guidance_scale, read([""] * len(prompts)), read(prompts)
+            network.denoise, guidance_scale, conditioning(empty), conditioning(prompts)
         )
 
     def network(self, kind: str) -> Glide:
@@ -186,18 +198,27 @@ class GlidePipeline:
         return self.networks[kind]
 
 
+def picture_shape(network: Glide, n: int) -> tuple[int, int, int, int]:
+    """The shape of n pictures that a network draws."""
+    side = network.config.unet.image_size
+    return n, 3, side, side
+
+
 class GlideTokenizer:
-    """GPT-2's byte pairs, as GLIDE reads them: lower case (reported of its code), the last
-    token of the vocabulary as padding, and no token for start or end.
+    """GPT-2's byte pairs, as GLIDE reads them: lower case (reported of its code), the
+    last token of the vocabulary as padding, and no token for start or end.
     """
 
     def __init__(self, bpe: BytePairs, context_length: int, vocab_size: int):
-        self.bpe, self.context_length, self.padding = bpe, context_length, vocab_size - 1
+        self.bpe = bpe
+        self.context_length = context_length
+        self.padding = vocab_size - 1
 
     def __call__(
         self, texts: Sequence[str], device: torch.device | str = "cpu"
     ) -> tuple[Tensor, Tensor]:
-        """Ids int64 and mask bool, True where a token is real, both (B, context_length)."""
+        """Ids int64 and mask bool, True where a token is real, both (B,
+        context_length)."""
         rows = [self.bpe.encode(text.lower()).ids[: self.context_length] for text in texts]
         tokens = torch.full((len(rows), self.context_length), self.padding, dtype=torch.int64)
         for row, ids in zip(tokens, rows, strict=True):
@@ -217,11 +238,11 @@ def load_glide(
     vocabulary: Source | None = None,
     **how: Any,
 ) -> GlidePipeline:
-    """GLIDE from a folder with its released files, and GPT-2's `tokenizer.json` beside them (or
-    `vocabulary`).
+    """GLIDE from a folder with its released files, and GPT-2's `tokenizer.json` beside
+    them (or `vocabulary`).
 
-    kinds: which of the four networks; how: as in `released.load_glide_network`, `config` as a
-    dict of kind -> config."""
+    kinds: which of the four networks; how: as in `released.load_glide_network`,
+    `config` as a dict of kind -> config."""
     configs = how.pop("config", {})
     path = find_file(vocabulary or Path(source), ["tokenizer.json"], VOCABULARY)
     networks = {

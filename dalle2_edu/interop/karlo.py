@@ -4,8 +4,8 @@
     karlo = load_karlo("kakaobrain/karlo-v1-alpha", dtype=torch.bfloat16, device="cuda")
     pictures = karlo.text_to_image(["a portrait of a dachshund wearing a top hat"])     # (1, 3, 256, 256)
 
-It is the pipeline of the miniature with other networks and other values, all of them read in
-its code and its configuration:
+It is the pipeline of the miniature with other networks and other values, all of them
+read in its code and its configuration:
 
     CLIP        ViT-L/14, its projections as they come: not normalised
     prior       1000 cosine steps, predicts the embedding, 25 steps, guidance 4, one candidate
@@ -94,8 +94,8 @@ class Karlo(UnCLIP):
     def upsample(
         self, place: int, low_res: Tensor, run: Run, *, steps: int | None = None
     ) -> Tensor:
-        """(B, 3, 64, 64) -> (B, 3, 256, 256) in [-1, 1]: the first network takes every step but
-        the last, the second network that one.
+        """(B, 3, 64, 64) -> (B, 3, 256, 256) in [-1, 1]: the first network takes every
+        step but the last, the second network that one.
         """
         first = self.upsamplers[place]
         stage = self.upsampler_stages[place].changed(steps=steps, name="upsampler_steps")

@@ -3,11 +3,11 @@
     Karlo's own checkpoints     prior, decoder and upsampler as .ckpt, CLIP and the statistics beside them
     diffusers' folder           a folder for each network, with a config.json and its weights
 
-diffusers keeps the noise schedule in single precision, Karlo and we in double: one step then
-differs by up to 1e-3 (prior) and 5e-4 (decoder, upsampler).
+diffusers keeps the noise schedule in single precision, Karlo and we in double: one step
+then differs by up to 1e-3 (prior) and 5e-4 (decoder, upsampler).
 
-Weights go straight to the wanted type and device (`weights.pour`), after every key and shape
-was compared: no half-loaded pipeline is ever returned.
+Weights go straight to the wanted type and device (`weights.pour`), after every key and
+shape was compared: no half-loaded pipeline is ever returned.
 
 Chapter 24 uses this file.
 """
@@ -83,12 +83,12 @@ def load_karlo(
     progress: bool = True,
     config: KarloConfig | None = None,
 ) -> Karlo:
-    """Karlo from a folder in either format, or from a Hugging Face repository in diffusers'
-    ("owner/name").
+    """Karlo from a folder in either format, or from a Hugging Face repository in
+    diffusers' ("owner/name").
 
-    config: the sizes of Karlo's own checkpoints, which do not say them, if they are not the
-    released ones. Raises Dalle2EduError, naming file and key, for what is missing, cut off or
-    another network, and for a device that PyTorch can't use."""
+    config: the sizes of Karlo's own checkpoints, which do not say them, if they are not
+    the released ones. Raises Dalle2EduError, naming file and key, for what is missing,
+    cut off or another network, and for a device that PyTorch can't use."""
     target = Target(dtype, checked_device(device), progress)
     folder = find_folder(source)
     if (folder / "prior" / "config.json").is_file():
@@ -184,8 +184,8 @@ def _state_dict(path: Path) -> Any:
 
 
 def _checkpoint_clip(path: Path, target: Target) -> Clip:
-    """OpenAI's ViT-L-14.pt, a TorchScript archive, or a plain state dict with its keys; the
-    sizes follow from the shapes.
+    """OpenAI's ViT-L-14.pt, a TorchScript archive, or a plain state dict with its
+    keys; the sizes follow from the shapes.
     """
     official = open_weights(path)
     # stored beside the weights in OpenAI's archive
@@ -199,8 +199,8 @@ def _checkpoint_clip(path: Path, target: Target) -> Clip:
 
 
 def clip_from_shapes(state: dict[str, Tensor]) -> Any:
-    """What builds the CLIP with these tensors: OpenAI's transformers have 64 channels a
-    head.
+    """What builds the CLIP with these tensors: OpenAI's transformers have 64 channels
+    a head.
     """
     import open_clip  # here, since it takes seconds
 
@@ -356,7 +356,8 @@ def unet_config(theirs: dict[str, Any]) -> UNetConfig:
 
 
 def _diffusers_clip(folder: Path, target: Target) -> Clip:
-    """The text tower and, if the folder has one, the image tower, in one open_clip model."""
+    """The text tower and, if the folder has one, the image tower, in one open_clip
+    model."""
     text = _config(folder, "text_encoder")
     vision = None
     towers = ["text_encoder"]
@@ -378,8 +379,8 @@ def _diffusers_clip(folder: Path, target: Target) -> Clip:
 
 
 def _towers(text: dict[str, Any], vision: dict[str, Any] | None) -> Any:
-    """open_clip's model of these sizes. Without an image tower a tiny one is built, and thrown
-    away.
+    """open_clip's model of these sizes. Without an image tower a tiny one is built,
+    and thrown away.
     """
     import open_clip  # here, since it takes seconds
 

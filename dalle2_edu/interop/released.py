@@ -1,13 +1,14 @@
-"""One function for each released network: where its file is, in; our module with its weights,
-out.
+"""One function for each released network: where its file is, in; our module with its
+weights, out.
 
     from dalle2_edu.interop.released import load_glide_network
     base = load_glide_network("base.pt")                                     # GLIDE (filtered), 385 million numbers
     upsampler = load_glide_network("upsample.pt", "upsample", dtype=torch.bfloat16, device="cuda")
 
-`source` is a file, a folder that holds it under its released name, or a Hugging Face repository
-("owner/name") that does. Weights go straight to the wanted type and device (`weights.pour`).
-Karlo's networks, which need their CLIP and their statistics beside them, are in `karlo`.
+`source` is a file, a folder that holds it under its released name, or a Hugging Face
+repository ("owner/name") that does. Weights go straight to the wanted type and device
+(`weights.pour`). Karlo's networks, which need their CLIP and their statistics beside
+them, are in `karlo`.
 
 Chapter 24 uses this file.
 """
@@ -43,10 +44,11 @@ NEW_ORDER = ("64",)  # the one released network whose attention keeps all querie
 def load_glide_network(
     source: Source = ".", kind: str = "base", config: GlideConfig | None = None, **how: Any
 ) -> Glide:
-    """GLIDE (filtered): kind is "base", "upsample", "base-inpaint" or "upsample-inpaint".
+    """GLIDE (filtered): kind is "base", "upsample", "base-inpaint" or
+    "upsample-inpaint".
 
-    config is the released one unless another is given. how: `dtype`, `device` and `progress` of
-    `weights.pour`."""
+    config is the released one unless another is given. how: `dtype`, `device` and
+    `progress` of `weights.pour`."""
     name = _known(kind, GLIDE_FILES, "GLIDE network")
     config = config or presets.GLIDE[kind]
     path = find_file(
@@ -96,8 +98,8 @@ def load_adm_classifier(
 def load_dvae(
     encoder: Source = ".", decoder: Source = ".", config: DvaeConfig | None = None, **how: Any
 ) -> tuple[DvaeEncoder, DvaeDecoder]:
-    """DALL·E 1's dVAE. The released files are pickled modules; they are read without being run,
-    or written as safetensors by `dalle2-edu convert`.
+    """DALL·E 1's dVAE. The released files are pickled modules; they are read without
+    being run, or written as safetensors by `dalle2-edu convert`.
     """
     config = config or DvaeConfig()
     return _dvae(encoder, "encoder", DvaeEncoder, config, how), _dvae(

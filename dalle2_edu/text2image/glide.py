@@ -1,8 +1,9 @@
-"""GLIDE: a U-Net that draws from text directly, the direct ancestor of DALL·E 2's decoder.
+"""GLIDE: a U-Net that draws from text directly, the direct ancestor of DALL·E 2's
+decoder.
 
 The idea: a transformer reads the tokens. Its last output stands where ADM has the class
-embedding (it is added to the timestep's), and all its outputs become extra keys and values in
-every attention layer of the U-Net.
+embedding (it is added to the timestep's), and all its outputs become extra keys and
+values in every attention layer of the U-Net.
 
     GLIDE, arXiv 2112.10741, section 3.1 (text conditioning), 3.2 (inpainting: four extra input channels)
 
@@ -26,8 +27,8 @@ from dalle2_edu.diffusion.unet import TIME_EMB_MULT, UNet, UNetConfig
 
 @dataclass(frozen=True)
 class GlideConfig:
-    """The U-Net, and the text transformer's vocabulary, context length, width, layers and
-    heads.
+    """The U-Net, and the text transformer's vocabulary, context length, width, layers
+    and heads.
     """
 
     unet: UNetConfig = field(
@@ -41,11 +42,11 @@ class GlideConfig:
 
 
 class Glide(nn.Module):
-    """x_t (B, 3, H, W), t (B,), tokens (B, L) -> (B, 6, H, W): eps in the first three channels,
-    variance in the rest.
+    """x_t (B, 3, H, W), t (B,), tokens (B, L) -> (B, 6, H, W): eps in the first three
+    channels, variance in the rest.
 
-    One class for the four released networks. What they see beside the noisy picture are more
-    input channels, which `unet.in_channels` counts:
+    One class for the four released networks. What they see beside the noisy picture are
+    more input channels, which `unet.in_channels` counts:
 
         base               3          upsampler             3 + 3
         base, inpainting   3 + 4      upsampler, inpainting 3 + 4 + 3
@@ -69,16 +70,16 @@ class Glide(nn.Module):
     ) -> Tensor:
         """mask (B, L) is True where a token is real.
 
-        known (B, 3, H, W) and hole, bool (B, 1, H, W), True where to paint: for a network that
-        inpaints. low_res (B, 3, h, w), of any size: for an upsampler."""
-        return self.denoise(
-            x_t, t, **self.read(tokens, mask), known=known, hole=hole, low_res=low_res
-        )
+        known (B, 3, H, W) and hole, bool (B, 1, H, W), True where to paint: for a
+        network that inpaints. low_res (B, 3, h, w), of any size: for an upsampler."""
+        text = self.read(tokens, mask)
+        return self.denoise(x_t, t, **text, known=known, hole=hole, low_res=low_res)
 
     def read(self, tokens: Tensor, mask: Tensor) -> dict[str, Tensor]:
-        """What the U-Net is told of B texts: `denoise`'s conditioning."""
-        pooled, context = self.text(tokens, mask)
-        return {"added_emb": pooled, "context_kv": self.unet.project_context(context)}
+        """What the U-Net is conditioned on, from B texts: `denoise`'s keywords."""
+        pooled, context = self.text(tokens, mask)  # (B, 4 channels), (B, L, width)
+        context_kv = self.unet.project_context(context)
+        return {"added_emb": pooled, "context_kv": context_kv}
 
     def denoise(
         self,
@@ -91,18 +92,20 @@ class Glide(nn.Module):
         low_res: Tensor | None = None,
     ) -> Tensor:
         """The same with the text read already: it does not change from step to step."""
-        seen = [x_t]
+        channels = [x_t]
         if known is not None and hole is not None:
-            keep = (~hole).to(x_t.dtype)
-            seen += [known * keep, keep]  # what it holds in the hole is not looked at
+            keep = (~hole).to(x_t.dtype)  # 1 where a pixel is known
+            channels += [known * keep, keep]  # 3 + 1; nothing in the hole can leak
         if low_res is not None:
-            seen.append(F.interpolate(low_res, x_t.shape[-2:], mode="bilinear"))
-        return self.unet(torch.cat(seen, dim=1), t, added_emb, context_kv)
+            enlarged = F.interpolate(low_res, x_t.shape[-2:], mode="bilinear")
+            channels.append(enlarged)  # 3
+        x = torch.cat(channels, dim=1)  # (B, 3 + 4 + 3, H, W) for the inpainting upsampler
+        return self.unet(x, t, added_emb, context_kv)
 
 
 class GlideText(nn.Module):
-    """Tokens (B, L), mask (B, L) -> the vector for the timestep embedding (B, 4 channels), and
-    tokens (B, L, width).
+    """Tokens (B, L), mask (B, L) -> the vector for the timestep embedding (B, 4
+    channels), and tokens (B, L, width).
     """
 
     def __init__(self, config: GlideConfig):
@@ -115,8 +118,8 @@ class GlideText(nn.Module):
         self.pooled_proj = nn.Linear(config.width, config.unet.channels * TIME_EMB_MULT)
 
     def forward(self, tokens: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        x = torch.where(
-            mask[..., None], self.token(tokens) + self.position, self.padding
-        )  # (B, L, width)
+        words = self.token(tokens) + self.position  # (B, L, width)
+        x = torch.where(mask[..., None], words, self.padding)  # (B, L, width)
         x = self.norm(self.transformer(x))
-        return self.pooled_proj(x[:, -1]), x
+        pooled = self.pooled_proj(x[:, -1])  # the last place: (B, width) => (B, 4 channels)
+        return pooled, x

@@ -1,27 +1,28 @@
-r"""Inpainting: paint a hole anew so that it fits what is around it, with a network that never
-learned to.
+r"""Inpainting: paint a hole anew so that it fits what is around it, with a network that
+never learned to.
 
-The idea: the known part needs no guess. At each level of noise we know what it should look
-like, the picture noised to that level; so it is put in place of what the sampler made of it,
-and the network sees the true surroundings of the hole while it paints.
+The idea: the known part needs no guess. At each level of noise we know what it should
+look like, the picture noised to that level; so it is put in place of what the sampler
+made of it, and the network sees the true surroundings of the hole while it paints.
 
     known part    x_(t-1) = sqrt(abar_(t-1)) x_0 + sqrt(1 - abar_(t-1)) eps          RePaint (arXiv 2201.09865), Eq. 8a
     hole          x_(t-1) = one step of the sampler from x_t                         Eq. 8b
     both          x_(t-1) = mask * hole + (1 - mask) * known                         Eq. 8c
     going back    x_t     = sqrt(1 - beta_t) x_(t-1) + sqrt(beta_t) eps              Algorithm 1, line 9
 
-The trap: a step looks at the surroundings as they were noised one level higher. What it paints
-fits their *old* noise, and the surroundings never hear of the hole: nobody makes the two agree.
-RePaint goes back up a few levels (`jump`), which mixes both parts into one noise, and comes
-down again, several times (`resamples`). Each time the network harmonises them a little more.
-The walk up and down is `repaint_walk`.
+The trap: a step looks at the surroundings as they were noised one level higher. What it
+paints fits their *old* noise, and the known part never adapts to the painted part.
+RePaint goes back up a few levels (`jump`), which mixes both parts into one noise, and
+comes down again, several times (`resamples`). Each time the network harmonises them a
+little more. The walk up and down is `repaint_walk`.
 
 Here mask is True where to PAINT; RePaint's m is 1 where the picture is known.
 
-The other way is to teach the network: GLIDE (arXiv 2112.10741, section 3) feeds the known
-picture and the mask as four more input channels whose weights start at zero. Such a denoiser is
-closed over both, `lambda x_t, t: model(cat(x_t, known, mask), t)`, and can be given to
-`repaint` with resamples=1, which then only keeps the known pixels in place.
+The other way is to teach the network: GLIDE (arXiv 2112.10741, section 3) feeds the
+known picture and the mask as four more input channels whose weights start at zero. Such
+a denoiser is closed over both, `lambda x_t, t: model(cat(x_t, known, mask), t)`, and
+can be given to `repaint` with resamples=1, which then only keeps the known pixels in
+place.
 
 Chapter 14 (GLIDE) uses this file; chapter 19 has unCLIP inpaint.
 """
@@ -43,25 +44,27 @@ GREY_LEVEL = 2 / 255  # one step of a byte, in [-1, 1]
 
 
 def repaint_walk(steps: int, jump: int, resamples: int) -> list[int]:
-    """The levels of noise that RePaint visits, from `steps` (noise) to 0 (clean), each beside
-    the one before.
+    """The levels of noise that RePaint visits, from `steps` (noise) to 0 (clean), each
+    beside the one before.
 
-    On its way down the walk comes to level 1, 1 + jump, 1 + 2 jump, ... `resamples` times each:
-    it climbs `jump` levels again after all but the last visit. resamples=1 goes straight down.
-    250 steps with RePaint's jump and resamples of 10 make 4,570 moves. Raises Dalle2EduError
-    unless all three are 1 or more."""
+    On its way down the walk comes to level 1, 1 + jump, 1 + 2 jump, ... `resamples`
+    times each: it climbs `jump` levels again after all but the last visit. resamples=1
+    goes straight down. 250 steps with RePaint's jump and resamples of 10 make 4,570
+    moves. Raises Dalle2EduError unless all three are 1 or more."""
     if min(steps, jump, resamples) < 1:
         raise Dalle2EduError(
             f"steps, jump and resamples must be 1 or more, not {steps}, {jump} and {resamples}."
         )
-    climbs_left = dict.fromkeys(range(1, steps - jump + 1, jump), resamples - 1)
-    level, walk = steps, [steps]
+    landings = range(1, steps - jump + 1, jump)  # the levels from which it climbs again
+    climbs_left = dict.fromkeys(landings, resamples - 1)
+    level = steps
+    walk = [steps]
     while level > 0:
         level -= 1
         walk.append(level)
         if climbs_left.get(level, 0):
             climbs_left[level] -= 1
-            walk += range(level + 1, level + jump + 1)
+            walk += range(level + 1, level + jump + 1)  # up, one level after the other
             level += jump
     return walk
 
@@ -82,28 +85,27 @@ def repaint(
 ) -> Tensor:
     """Paint what the mask marks, keep the rest exactly; RePaint, Algorithm 1.
 
-    known: (B, C, H, W), its numbers under the mask are not looked at. mask: bool, True where to
-    paint, any shape that broadcasts to it. eta is the share of fresh noise in a step down, as
-    in `ddim_sample`: RePaint's ancestral sampling is 1. The other arguments are those of the
-    samplers; callback(move, x, pred_x0) is called after each move down. Returns (B, C, H, W),
-    equal to known, bit by bit, where the mask is False. Raises Dalle2EduError for a mask that
-    is not bool or of another size."""
+    known: (B, C, H, W), its numbers under the mask are not looked at. mask: bool, True
+    where to paint, any shape that broadcasts to it. eta is the share of fresh noise in
+    a step down, as in `ddim_sample`: RePaint's ancestral sampling is 1. The other
+    arguments are those of the samplers; callback(move, x, pred_x0) is called after each
+    move down. Returns (B, C, H, W), equal to known, bit by bit, where the mask is
+    False. Raises Dalle2EduError for a mask that is not bool or of another size."""
     _check_mask(mask, known)
-    sigmas, walk = (
-        ddim_sigmas(diffusion, eta).tolist(),
-        repaint_walk(diffusion.num_timesteps, jump, resamples),
-    )
+    sigmas = ddim_sigmas(diffusion, eta).tolist()  # σ_t of each step
+    moves = list(pairwise(repaint_walk(diffusion.num_timesteps, jump, resamples)))
     x = noise(known.shape).to(known.dtype)
     known = torch.where(mask, torch.zeros_like(known), known)  # nothing under the mask can leak
-    moves = list(pairwise(walk))
     for move, (level, goal) in enumerate(
         moves if progress is None else tqdm(moves, desc=progress)
     ):
         if goal > level:
             x = _noised_once(diffusion, x, level, noise)
             continue
-        x, pred_x0 = _denoised_once(model, diffusion, x, level, sigmas[level - 1], noise, clip)
-        x = torch.where(mask, x, _at_level(diffusion, known, goal, noise))
+        sigma = sigmas[level - 1]
+        x, pred_x0 = _denoised_once(model, diffusion, x, level, sigma, noise, clip)  # Eq. 8b
+        surroundings = _at_level(diffusion, known, goal, noise)  # Eq. 8a
+        x = torch.where(mask, x, surroundings)  # Eq. 8c
         if callback is not None:
             callback(move, x, pred_x0)
     return x
@@ -118,20 +120,23 @@ def _denoised_once(
     noise: Noise,
     clip: float | None,
 ) -> tuple[Tensor, Tensor]:
-    """One level down, and the guessed x_0. Level 1 is the process's step 0."""
-    index = torch.full((len(x),), level - 1, dtype=torch.int64, device=x.device)
-    pred_x0 = diffusion.predict_start(
-        model(x, diffusion.original_timesteps(index)), x, index, clip
-    )
+    """One level down, and the predicted x_0. Level 1 is the process's step 0."""
+    index = torch.full((len(x),), level - 1, dtype=torch.int64, device=x.device)  # (B,)
+    t = diffusion.original_timesteps(index)
+    pred_x0 = diffusion.predict_start(model(x, t), x, index, clip)
     eps = diffusion.predict_noise_from_start(x, index, pred_x0)
-    x = ddim_move(pred_x0, eps, diffusion.alphas_cumprod_prev[level - 1].item(), sigma)
-    return (x + sigma * noise(x.shape).to(x.dtype) if sigma > 0 else x), pred_x0
+    abar_prev = diffusion.alphas_cumprod_prev[level - 1].item()  # ᾱ_(t-1)
+    x = ddim_move(pred_x0, eps, abar_prev, sigma)
+    if sigma > 0:
+        x = x + sigma * noise(x.shape).to(x.dtype)
+    return x, pred_x0
 
 
 def _noised_once(diffusion: GaussianDiffusion, x: Tensor, level: int, noise: Noise) -> Tensor:
     """One level up, by the forward process."""
-    beta = diffusion.betas[level].item()
-    return (1 - beta) ** 0.5 * x + beta**0.5 * noise(x.shape).to(x.dtype)
+    beta = diffusion.betas[level].item()  # β_t
+    eps = noise(x.shape).to(x.dtype)
+    return (1 - beta) ** 0.5 * x + beta**0.5 * eps
 
 
 def _at_level(diffusion: GaussianDiffusion, known: Tensor, level: int, noise: Noise) -> Tensor:
@@ -139,7 +144,8 @@ def _at_level(diffusion: GaussianDiffusion, known: Tensor, level: int, noise: No
     if level == 0:
         return known
     index = torch.full((len(known),), level - 1, dtype=torch.int64, device=known.device)
-    return diffusion.q_sample(known, index, noise(known.shape).to(known.dtype))
+    eps = noise(known.shape).to(known.dtype)
+    return diffusion.q_sample(known, index, eps)
 
 
 def _check_mask(mask: Tensor, known: Tensor) -> None:
@@ -159,11 +165,11 @@ def _check_mask(mask: Tensor, known: Tensor) -> None:
 
 @dataclass(frozen=True)
 class Seam:
-    """How much neighbouring pixels differ on average, (B,) each: across the mask's edge, and
-    inside what was painted.
+    """How much neighbouring pixels differ on average, (B,) each: across the mask's
+    edge, and inside what was painted.
 
-    ratio is 1 where the edge looks like any other place, more where a seam shows. A hole that
-    is flatter than a step of a byte counts as one step."""
+    ratio is 1 where the edge looks like any other place, more where a seam shows. A
+    hole that is flatter than a step of a byte counts as one step."""
 
     across: Tensor
     inside: Tensor
@@ -174,24 +180,25 @@ class Seam:
 
 
 def seam(images: Tensor, mask: Tensor) -> Seam:
-    """Measure the seam of painted pictures (B, C, H, W) along the edge of a bool mask (B or 1,
-    1, H, W).
+    """Measure the seam of painted pictures (B, C, H, W) along the edge of a bool mask
+    (B or 1, 1, H, W).
 
     nan where there is no edge, or where no two painted pixels are neighbours.
     """
-    mask = mask.expand(len(images), 1, *images.shape[-2:])
-    across, inside, edges, inner = (images.new_zeros(len(images)) for _ in range(4))
+    mask = mask.expand(len(images), 1, *images.shape[-2:])  # (B, 1, H, W)
+    zeros = images.new_zeros(len(images))  # (B,)
+    across, edges = zeros.clone(), zeros.clone()  # sum of differences over the edge, and count
+    inside, inner = zeros.clone(), zeros.clone()  # the same inside the mask
     for dim in (-2, -1):  # down, then to the right
         length = images.shape[dim] - 1
-        difference = (
-            images.diff(dim=dim).abs().mean(dim=1)
-        )  # (B, C, H, W) => (B, H - 1, W) or (B, H, W - 1)
-        one, other = (
-            mask.narrow(dim, 0, length)[:, 0],
-            mask.narrow(dim, 1, length)[:, 0],
-        )  # the two neighbours
-        across += (difference * (one ^ other)).sum(dim=(1, 2))
-        edges += (one ^ other).sum(dim=(1, 2))
-        inside += (difference * (one & other)).sum(dim=(1, 2))
-        inner += (one & other).sum(dim=(1, 2))
+        difference = images.diff(dim=dim).abs()  # (B, C, H - 1, W) or (B, C, H, W - 1)
+        difference = difference.mean(dim=1)  # over the channels
+        first = mask.narrow(dim, 0, length)[:, 0]  # of two neighbours: is this one painted?
+        second = mask.narrow(dim, 1, length)[:, 0]  # and this one?
+        on_edge = first ^ second
+        both_painted = first & second
+        across += (difference * on_edge).sum(dim=(1, 2))
+        edges += on_edge.sum(dim=(1, 2))
+        inside += (difference * both_painted).sum(dim=(1, 2))
+        inner += both_painted.sum(dim=(1, 2))
     return Seam(across / edges, inside / inner)

@@ -1,14 +1,15 @@
-r"""Edits: variations, blends and text diffs, what DALL·E 2 does with a picture that you bring.
+r"""Edits: variations, blends and text diffs, what DALL·E 2 does with a picture that you
+bring.
 
-All of them turn the picture into its bipartite latent (z_i, x_T), change the one half or the
-other, and decode again. unCLIP (arXiv 2204.06125), section 3:
+All of them turn the picture into its bipartite latent (z_i, x_T), change the one half
+or the other, and decode again. unCLIP (arXiv 2204.06125), section 3:
 
     variations   the same z_i; fresh noise in each step when it is decoded: eta > 0      section 3.1
     interpolate  z_i along the arc to another picture's; x_T as well, or one for all     section 3.2
     text_diff    z_i part of the way to where the words lead, x_T kept                   section 3.3
 
-So an edit is a function from latents to latents, and knows no network. `UnCLIP.invert` makes
-the latent, `UnCLIP.decode` paints it:
+So an edit is a function from latents to latents, and knows no network. `UnCLIP.invert`
+makes the latent, `UnCLIP.decode` paints it:
 
     latent = unclip.invert("cat.png")
     pictures = unclip.decode(variations(latent, n=4), eta=1.0)                     # (4, 3, 128, 128)
@@ -35,10 +36,12 @@ from dalle2_edu.unclip.latents import Latent, slerp
 
 
 def variations(latent: Latent, n: int = 4) -> Latent:
-    """One picture's latent n times: decoded with eta > 0, n other pictures of the same thing.
+    """One picture's latent n times: decoded with eta > 0, n other pictures of the same
+    thing.
 
-    What CLIP saw stays, the rest is drawn again: the more, the larger eta. With eta = 0 all n
-    are the picture itself. Raises Dalle2EduError for n below 1 and for several pictures."""
+    What CLIP saw stays, the rest is drawn again: the more, the larger eta. With eta = 0
+    all n are the picture itself. Raises Dalle2EduError for n below 1 and for several
+    pictures."""
     n = checked_count("n", n)
     check_single(latent)
     return repeated(latent, n)
@@ -47,12 +50,13 @@ def variations(latent: Latent, n: int = 4) -> Latent:
 def interpolate(
     first: Latent, second: Latent, *, steps: int = 7, x_T: Tensor | None = None
 ) -> Latent:
-    """A blend of two pictures in `steps` pictures; both ends are the pictures themselves.
+    """A blend of two pictures in `steps` pictures; both ends are the pictures
+    themselves.
 
-    The noise goes along the arc between the two pictures' noises. Or x_T (1, 3, S, S) serves
-    all steps, so that only the meaning changes: `UnCLIP.draw_noise([0])` makes one. Two equal
-    latents give that picture in every step, and a warning. Raises Dalle2EduError for fewer than
-    2 steps and for several pictures."""
+    The noise goes along the arc between the two pictures' noises. Or x_T (1, 3, S, S)
+    serves all steps, so that only the meaning changes: `UnCLIP.draw_noise([0])` makes
+    one. Two equal latents give that picture in every step, and a warning. Raises
+    Dalle2EduError for fewer than 2 steps and for several pictures."""
     check_single(first)
     check_single(second)
     if torch.equal(first.z_i, second.z_i) and torch.equal(first.x_T, second.x_T):
@@ -73,13 +77,13 @@ def interpolate(
 def text_diff(
     latent: Latent, direction: Tensor, *, steps: int = 6, max_theta: float = 0.4
 ) -> Latent:
-    """A picture turned step by step towards what words say: its z_i moves along the arc to the
-    direction z_d (1, D), its noise stays.
+    """A picture turned step by step towards what words say: its z_i moves along the
+    arc to the direction z_d (1, D), its noise stays.
 
-    `UnCLIP.words_direction` makes z_d. theta rises evenly from 0, the picture itself, to
-    max_theta; the paper ends between 0.25 and 0.5, and at 1 nothing of the picture's own
-    meaning would be left. Raises Dalle2EduError for max_theta outside (0, 1], fewer than 2
-    steps and several pictures."""
+    `UnCLIP.words_direction` makes z_d. theta rises evenly from 0, the picture itself,
+    to max_theta; the paper ends between 0.25 and 0.5, and at 1 nothing of the picture's
+    own meaning would be left. Raises Dalle2EduError for max_theta outside (0, 1], fewer
+    than 2 steps and several pictures."""
     check_single(latent)
     if not 0 < max_theta <= 1:
         raise Dalle2EduError(
@@ -102,7 +106,8 @@ def repeated(latent: Latent, n: int) -> Latent:
 
 
 def between(pair: Tensor, theta: Tensor) -> Tensor:
-    """n points on the arc from pair[0] to pair[1]: (2, ...) and theta (n,) -> (n, ...)."""
+    """n points on the arc from pair[0] to pair[1]: (2, ...) and theta (n,) -> (n,
+    ...)."""
     first = pair[0].expand(len(theta), *pair.shape[1:])
     second = pair[1].expand(len(theta), *pair.shape[1:])
     return slerp(first, second, theta)

@@ -1,22 +1,23 @@
-r"""The networks that were taught to inpaint: they see the known pixels and the mask beside the
-noise.
+r"""The networks that were fine-tuned to inpaint: they see the known pixels and the mask
+beside the noise.
 
-The idea, GLIDE's (arXiv 2112.10741, section 3): replacing the known pixels at each step never
-tells the network what is known and what is only its own guess. So erase random regions in
-training and show the rest, clean, as more input channels:
+The idea, GLIDE's (arXiv 2112.10741, section 3): replacing the known pixels at each step
+never tells the network what is known and what is only its own guess. So erase random
+regions in training and show the rest, clean, as more input channels:
 
     decoder     in  [x_t, known * keep, keep]                                      3 + 3 + 1 channels
     upsampler   in  [x_t, enlarged low_res, known detail * keep, keep]             3 + 3 + 3 + 1 channels
     both        out as before; keep is 1 where a pixel is known, 0 in the hole
 
-The first layer's weights for the four new channels start at zero: before the first step of
-fine-tuning each network is exactly the one that it was made of, and what it knows about drawing
-is not thrown away.
+The first layer's weights for the four new channels start at zero: before the first step
+of fine-tuning each network is exactly the one that it was made of, and what it knows
+about drawing is not thrown away.
 
-Why the upsampler too? The decoder closes a hole at 32 pixels, but the eye looks for the seam at
-128. There the known pixels are a sharp picture and the painted ones an upsampler's guess. Where
-exactly an outline goes on stands in the known pixels. They are shown as what the network
-diffuses: their *detail*, what they have beyond the enlarged small picture (`upsampler`).
+Why the upsampler too? The decoder closes a hole at 32 pixels, but the eye looks for the
+seam at 128. There the known pixels are a sharp picture and the painted ones an
+upsampler's guess. Where exactly an outline goes on stands in the known pixels. They are
+shown as what the network diffuses: their *detail*, what they have beyond the enlarged
+small picture (`upsampler`).
 
 Chapter 16 uses the decoder, chapter 17 the upsampler, chapter 19 both.
 """
@@ -36,8 +37,8 @@ SEEN_CHANNELS = 4  # the known picture's three and the mask
 
 
 class InpaintDecoder(nn.Module):
-    """Denoises x_t (B, 3, H, W) given what a `Decoder` is given, and the known part of the
-    picture.
+    """Denoises x_t (B, 3, H, W) given what a `Decoder` is given, and the known part of
+    the picture.
     """
 
     def __init__(self, config: DecoderConfig):
@@ -47,10 +48,11 @@ class InpaintDecoder(nn.Module):
 
     @classmethod
     def from_decoder(cls, decoder: Decoder) -> InpaintDecoder:
-        """A decoder's twin with four more input channels, whose weights are zero."""
-        twin = cls(replace(decoder.config, unet=widened(decoder.config.unet)))
-        load_widened(twin.decoder, decoder)
-        return twin
+        """A copy of a decoder with four more input channels, whose weights are zero."""
+        wider = replace(decoder.config, unet=widened(decoder.config.unet))
+        model = cls(wider)
+        load_widened(model.decoder, decoder)
+        return model
 
     @property
     def null_image_emb(self) -> Tensor:
@@ -60,8 +62,9 @@ class InpaintDecoder(nn.Module):
     def forward(
         self, x_t: Tensor, t: Tensor, known: Tensor, hole: Tensor, **given: Tensor
     ) -> Tensor:
-        """One pass. known (B, 3, H, W): what it holds in the hole is not looked at. hole, bool
-        (B, 1, H, W): True where to paint. given: a `Decoder`'s other arguments.
+        """One pass. known (B, 3, H, W): what it holds in the hole is not looked at.
+        hole, bool (B, 1, H, W): True where to paint. given: a `Decoder`'s other
+        arguments.
         """
         return self.denoise(x_t, t, known, hole, **self.decoder.read(**given))
 
@@ -69,10 +72,9 @@ class InpaintDecoder(nn.Module):
         self, x_t: Tensor, t: Tensor, known: Tensor, hole: Tensor, **read: Tensor
     ) -> Tensor:
         """The same with the embeddings and the text read already, by `Decoder.read`."""
-        keep = (~hole).to(x_t.dtype)
-        return self.decoder.denoise(
-            torch.cat([x_t, known * keep, keep], dim=1), t, **read
-        )  # (B, 3 + 3 + 1, H, W) in
+        keep = (~hole).to(x_t.dtype)  # 1 where a pixel is known
+        x = torch.cat([x_t, known * keep, keep], dim=1)  # (B, 3 + 3 + 1, H, W)
+        return self.decoder.denoise(x, t, **read)
 
 
 def widened(unet: UNetConfig) -> UNetConfig:
@@ -80,22 +82,23 @@ def widened(unet: UNetConfig) -> UNetConfig:
     return replace(unet, in_channels=unet.in_channels + SEEN_CHANNELS)
 
 
-def load_widened(twin: nn.Module, trained: nn.Module) -> None:
-    """Copy `trained`'s weights into its twin, whose `unet` is `widened`; the new channels'
-    weights become zero.
+def load_widened(model: nn.Module, trained: nn.Module) -> None:
+    """Copy `trained`'s weights into a model whose `unet` is `widened`; the new
+    channels' weights become zero.
     """
-    weights, stem = trained.state_dict(), "unet.stem.weight"
-    new = twin.state_dict()[stem]
+    name = "unet.stem.weight"  # of the first layer, the only one that differs
+    weights = trained.state_dict()
+    old = weights[name]  # (C, in, 3, 3)
+    wide = model.state_dict()[name]  # (C, in + new, 3, 3)
     # Folding by `patch_size` keeps a channel's pixels together, so the new channels come last.
-    weights[stem] = torch.cat(
-        [weights[stem], torch.zeros_like(new[:, weights[stem].shape[1] :])], dim=1
-    )
-    twin.load_state_dict(weights)
+    zeros = torch.zeros_like(wide[:, old.shape[1] :])
+    weights[name] = torch.cat([old, zeros], dim=1)
+    model.load_state_dict(weights)
 
 
 class InpaintUpsampler(nn.Module):
-    """Denoises the detail x_t (B, 3, H, W) given what an `Upsampler` is given, and the known
-    part of the picture.
+    """Denoises the detail x_t (B, 3, H, W) given what an `Upsampler` is given, and the
+    known part of the picture.
     """
 
     def __init__(self, config: UpsamplerConfig):
@@ -105,19 +108,21 @@ class InpaintUpsampler(nn.Module):
 
     @classmethod
     def from_upsampler(cls, upsampler: Upsampler) -> InpaintUpsampler:
-        """An upsampler's twin with four more input channels, whose weights are zero."""
-        twin = cls(replace(upsampler.config, unet=widened(upsampler.config.unet)))
-        load_widened(twin.upsampler, upsampler)
-        return twin
+        """A copy of an upsampler with four more input channels, whose weights are
+        zero."""
+        wider = replace(upsampler.config, unet=widened(upsampler.config.unet))
+        model = cls(wider)
+        load_widened(model.upsampler, upsampler)
+        return model
 
     def forward(
         self, x_t: Tensor, t: Tensor, low_res: Tensor, known: Tensor, hole: Tensor
     ) -> Tensor:
-        """One pass. known (B, 3, H, W), in [-1, 1]: what it holds in the hole is not looked at.
-        hole, bool (B, 1, H, W): True where to paint.
+        """One pass. known (B, 3, H, W), in [-1, 1]: what it holds in the hole is not
+        looked at. hole, bool (B, 1, H, W): True where to paint.
         """
-        keep = (~hole).to(x_t.dtype)
-        seen = [to_detail(known, low_res) * keep, keep]
-        return self.upsampler.unet(
-            torch.cat([x_t, enlarge(low_res, x_t.shape[-1]), *seen], dim=1), t
-        )
+        keep = (~hole).to(x_t.dtype)  # 1 where a pixel is known
+        enlarged = enlarge(low_res, side=x_t.shape[-1])  # (B, 3, H, W)
+        known_detail = to_detail(known, low_res) * keep
+        x = torch.cat([x_t, enlarged, known_detail, keep], dim=1)  # (B, 3 + 3 + 3 + 1, H, W)
+        return self.upsampler.unet(x, t)

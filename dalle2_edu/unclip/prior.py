@@ -5,12 +5,12 @@ The idea in five lines. A caption has many pictures, so "the" image embedding of
 not exist: the prior draws one. It is a diffusion model, but over a single vector and not over
 pixels. A causal transformer reads
 
-    [text tokens, CLIP text embedding, timestep, noised image embedding z_t, query]      (the paper's order)
+    [text tokens, CLIP text embedding, timestep, noised image embedding, query]      (the paper's order)
 
 and its output at the last place, the learned query, is the answer. It predicts the clean
 embedding z itself, not the noise:
 
-    L = E_{t, z_t} || f(z_t, t, y) - z ||^2           unCLIP (arXiv 2204.06125), eq. 2, section 2.2
+    L = E_{t, z^(t)} || f(z^(t), t, y) - z ||^2       unCLIP (arXiv 2204.06125), eq. 2, section 2.2
 
 In training the text is replaced by the empty text 10% of the time, so that guidance is
 possible. At sampling two embeddings are drawn and the one nearer to the text embedding is kept
@@ -92,21 +92,26 @@ class DiffusionPrior(nn.Module):
         self.register_buffer("std", torch.ones(config.clip_dim))
 
     def forward(
-        self, z_t: Tensor, t: Tensor, text_emb: Tensor, text_enc: Tensor, text_mask: Tensor
+        self,
+        noised_z: Tensor,
+        t: Tensor,
+        text_emb: Tensor,
+        text_enc: Tensor,
+        text_mask: Tensor,
     ) -> Tensor:
-        """z_t (B, D), t (B,), text_emb (B, D), text_enc (B, L, text_width), text_mask (B, L)
+        """noised_z (B, D), t (B,), text_emb (B, D), text_enc (B, L, text_width), text_mask (B, L)
         True if real -> z (B, D).
 
         L may be less than the context length: `without_padding`.
         """
-        time = self.time_mlp(timestep_embedding(t, self.config.width).to(z_t.dtype))
+        time = self.time_mlp(timestep_embedding(t, self.config.width).to(noised_z.dtype))
         singles = [
             self.text_emb_proj(text_emb * self.config.emb_scale),
             time,
-            self.z_proj(z_t),
+            self.z_proj(noised_z),
         ]  # each (B, width)
         tokens = [self.text_enc_proj(text_enc), *(single[:, None] for single in singles)]
-        tokens.append(self.query.expand(len(z_t), -1, -1))
+        tokens.append(self.query.expand(len(noised_z), -1, -1))
         # A text that was cut short has its own places, and the others theirs at the end.
         position = torch.cat(
             [self.position[:, : text_enc.shape[1]], self.position[:, -EXTRA_TOKENS:]], dim=1

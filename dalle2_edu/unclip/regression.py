@@ -1,18 +1,19 @@
-r"""The prior that is none: text in, the mean of all image embeddings that it could have out.
+r"""A regression baseline for the prior: text in, the mean of all its image embeddings
+out.
 
-The idea: why *draw* an embedding? Let the same transformer answer at once, without noise, and
-be corrected by the squared error. The answer with the least error is the mean over all pictures
-of the caption,
+The idea: why *draw* an embedding? Let the same transformer answer at once, without
+noise, and be corrected by the squared error. The answer with the least error is the
+mean over all pictures of the caption,
 
     f(y) = E[z | y]
 
-and the mean of many pictures' embeddings is no picture's embedding: it is shorter, and where
-the caption leaves things open it lies between all of them. The prior on trial
+and the mean of many pictures' embeddings is no picture's embedding: it is shorter, and
+where the caption leaves things open it lies between all of them. The prior on trial
 (`evaluation/trial.py`) shows what that costs.
 
-The network is the diffusion prior asked a single question: t = T, where z_t is nothing but
-noise, with the noise left out. There the best answer of the diffusion prior itself is the same
-mean.
+The network is the diffusion prior asked a single question: t = T, where the noised
+embedding is nothing but noise, with that noise left out. There the best answer of the
+diffusion prior itself is the same mean.
 
 Chapter 15 uses this file.
 """
@@ -46,11 +47,11 @@ class RegressionPrior(nn.Module):
     def draw_embeddings(
         self, text: TextEncoding, null: TextEncoding, run: Run, guidance_scale: float = 1.0
     ) -> Tensor:
-        """The one answer for each text, (B, 1, D) in CLIP's space; the seeds have no say.
-        Guidance as elsewhere.
+        """The one answer for each text, (B, 1, D) in CLIP's space; deterministic: the
+        run's seeds are ignored. Guidance as elsewhere.
         """
-        answer = self(**text.as_conditioning())
+        answer = self(**text.as_conditioning())  # (B, D)
         if guidance_scale != 1:
-            empty = self(**null.as_conditioning())
-            answer = empty + guidance_scale * (answer - empty)
-        return self.prior.unstandardise(answer)[:, None]
+            unconditional = self(**null.as_conditioning())
+            answer = unconditional + guidance_scale * (answer - unconditional)
+        return self.prior.unstandardise(answer)[:, None]  # (B, D) => (B, 1, D)

@@ -18,8 +18,8 @@ from dalle2_edu.unclip.pipeline import Stages
 
 
 def contact_sheet(stages: Stages, path: Path) -> Path:
-    """Write a PNG with a row for each prompt: prompt, tokens, prior, and every picture from
-    small to large.
+    """Write a PNG with a row for each prompt: prompt, tokens, prior, and every picture
+    from small to large.
     """
     rows, columns = len(stages.prompts), 3 + len(stages.pictures)
     figure = Figure(figsize=(2.1 * columns, 2.45 * rows), layout="constrained")
@@ -53,8 +53,8 @@ def show_text(panel: Axes, title: str, text: str, size: float) -> None:
 
 
 def show_prior(panel: Axes, stages: Stages, i: int) -> None:
-    """The drawn image embedding as a small map of its numbers, and how near both candidates lie
-    to the text.
+    """The drawn image embedding as a small map of its numbers, and how near both
+    candidates lie to the text.
     """
     z = stages.image_emb[i].cpu().numpy()
     side = int(np.ceil(np.sqrt(len(z) / 2)))  # half as high as wide

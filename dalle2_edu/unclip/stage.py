@@ -1,10 +1,10 @@
 """A stage: how one network of the pipeline is sampled.
 
-A network alone does not say how to draw with it. It learned to undo the noise of one process,
-in so many steps, and sampling it takes more choices: which sampler walks back, in how many
-steps, where its predictions are bounded, and how strongly they are guided. A `Stage` holds
-these values for one network, so that a pipeline is networks and values, and another system,
-Karlo, is other networks and other values:
+A network alone does not say how to draw with it. It learned to undo the noise of one
+process, in so many steps, and sampling it takes more choices: which sampler walks back,
+in how many steps, where its predictions are bounded, and how strongly they are guided.
+A `Stage` holds these values for one network, so that a pipeline is networks and values,
+and another system, Karlo, is other networks and other values:
 
                  process                     sampler      steps   clip   guidance
     prior        1000 cosine, x_0            ancestral    25      5      1
@@ -49,7 +49,8 @@ class SampleFunction(Protocol):
 
 @dataclass(frozen=True)
 class Stage:
-    """How one network is sampled. Raises Dalle2EduError for numbers that make no sense."""
+    """How one network is sampled. Raises Dalle2EduError for numbers that make no
+    sense."""
 
     diffusion: GaussianDiffusion  # the process that the network was trained on
     sampler: SampleFunction
@@ -79,8 +80,8 @@ class Stage:
     ) -> Stage:
         """The same stage with these values; None keeps the stage's own.
 
-        name is what an error calls the steps. Raises Dalle2EduError for steps that the process
-        does not have."""
+        name is what an error calls the steps. Raises Dalle2EduError for steps that the
+        process does not have."""
         if steps is not None:
             check_steps(name, steps, self.diffusion.num_timesteps)
         return replace(
@@ -111,8 +112,8 @@ class Stage:
 
 
 def check_steps(name: str, steps: int | str, most: int) -> None:
-    """Raise Dalle2EduError, naming the argument, unless there can be so many steps; how a text
-    such as "ddim25" is spelled is for `respace` to check.
+    """Raise Dalle2EduError, naming the argument, unless there can be so many steps;
+    how a text such as "ddim25" is spelled is for `respace` to check.
     """
     if isinstance(steps, str):
         return

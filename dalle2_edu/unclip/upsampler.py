@@ -1,26 +1,27 @@
-"""The upsamplers: a small picture in, one twice (in the paper four times) as large out.
+"""The upsamplers: a small picture in, one twice (in the paper four times) as large
+out.
 
-The idea: a diffusion model at the larger size that sees the small picture, enlarged, as three
-more input channels. No text, no guidance, no attention: what to draw is decided, only detail is
-missing. Without attention every layer runs at any size, so the network is trained on crops a
-quarter as wide as the target and run on the whole picture.
+The idea: a diffusion model at the larger size that sees the small picture, enlarged, as
+three more input channels. No text, no guidance, no attention: what to draw is decided,
+only detail is missing. Without attention every layer runs at any size, so the network
+is trained on crops a quarter as wide as the target and run on the whole picture.
 
     unCLIP (arXiv 2204.06125), section 2.1; crops from latent diffusion (arXiv 2112.10752)
 
-One thing the miniature does otherwise: it diffuses not the picture but its *detail*, what the
-enlarged small picture lacks (as SRDiff, arXiv 2104.14951):
+One thing the miniature does otherwise: it diffuses not the picture but its *detail*,
+what the enlarged small picture lacks (as SRDiff, arXiv 2104.14951):
 
     detail = DETAIL_SCALE (picture - enlarged)
 
-Why: a group norm averages over the whole map, so a network trained on small crops meets other
-averages on the whole picture. At our sizes (crops of 16 pixels) that shifted flat colours
-visibly. Where nothing is missing the detail is zero, and zero stays zero.
+Why: a group norm averages over the whole map, so a network trained on small crops meets
+other averages on the whole picture. At our sizes (crops of 16 pixels) that shifted flat
+colours visibly. Where nothing is missing the detail is zero, and zero stays zero.
 
-Between stages the small picture is the decoder's work and not a perfectly reduced photograph.
-So in training it is damaged a little: the first upsampler's by a Gaussian blur (kernel 3, sigma
-0.6), the second's by a mix of blur, resizing and noise in random order ("BSR-style", after
-BSRGAN, arXiv 2103.14006). Otherwise every flaw of the stage below would be taken for detail and
-sharpened.
+Between stages the small picture is the decoder's work and not a perfectly reduced
+photograph. So in training it is damaged a little: the first upsampler's by a Gaussian
+blur (kernel 3, sigma 0.6), the second's by a mix of blur, resizing and noise in random
+order ("BSR-style", after BSRGAN, arXiv 2103.14006). Otherwise every flaw of the stage
+below would be taken for detail and sharpened.
 
 Chapter 17 uses this file.
 """
@@ -49,8 +50,8 @@ FACTOR = 2  # how many times wider the picture gets; the paper's is 4
 
 @dataclass(frozen=True)
 class UpsamplerConfig:
-    """The U-Net at the target size (its six input channels are x_t and the enlarged small
-    picture) and the schedule.
+    """The U-Net at the target size (its six input channels are x_t and the enlarged
+    small picture) and the schedule.
 
     Table 3: "cosine" for the first upsampler, "linear" for the second.
     """
@@ -74,14 +75,15 @@ class UpsamplerConfig:
 
 
 def upsampler_diffusion(config: UpsamplerConfig) -> GaussianDiffusion:
-    """The miniature upsampler's process: 1000 steps of the config's schedule, v predicted."""
+    """The miniature upsampler's process: 1000 steps of the config's schedule, v
+    predicted."""
     betas = cosine_betas(1000) if config.schedule == "cosine" else linear_betas(1000)
     return GaussianDiffusion(betas, prediction="v", variance="fixed_small")
 
 
 class Upsampler(nn.Module):
-    """Denoises x_t (B, 3, H, W), the noisy detail (or in the released systems the picture),
-    given the small picture low_res (B, 3, h, w) of any size.
+    """Denoises x_t (B, 3, H, W), the noisy detail (or in the released systems the
+    picture), given the small picture low_res (B, 3, h, w) of any size.
     """
 
     def __init__(self, config: UpsamplerConfig):
@@ -90,24 +92,27 @@ class Upsampler(nn.Module):
         self.unet = UNet(config.unet)
 
     def forward(self, x_t: Tensor, t: Tensor, low_res: Tensor) -> Tensor:
-        return self.unet(
-            torch.cat([x_t, enlarge(low_res, x_t.shape[-1])], dim=1), t
-        )  # (B, 6, H, W) in
+        enlarged = enlarge(low_res, side=x_t.shape[-1])  # (B, 3, H, W)
+        return self.unet(torch.cat([x_t, enlarged], dim=1), t)  # (B, 6, H, W) in
 
 
 def enlarge(low_res: Tensor, side: int) -> Tensor:
-    """The small picture at the large size, bicubic: (B, 3, h, w) -> (B, 3, side, side)."""
+    """The small picture at the large size, bicubic: (B, 3, h, w) -> (B, 3, side,
+    side)."""
     return F.interpolate(low_res, (side, side), mode="bicubic", antialias=True)
 
 
 def to_detail(images: Tensor, low_res: Tensor) -> Tensor:
     """What the enlarged small picture lacks, scaled up: (B, 3, H, W)."""
-    return DETAIL_SCALE * (images - enlarge(low_res, images.shape[-1]))
+    enlarged = enlarge(low_res, side=images.shape[-1])
+    return DETAIL_SCALE * (images - enlarged)
 
 
 def from_detail(detail: Tensor, low_res: Tensor) -> Tensor:
-    """The inverse: put the detail onto the enlarged small picture, (B, 3, H, W) in [-1, 1]."""
-    return (enlarge(low_res, detail.shape[-1]) + detail / DETAIL_SCALE).clamp(-1, 1)
+    """The inverse: put the detail onto the enlarged small picture, (B, 3, H, W) in
+    [-1, 1]."""
+    enlarged = enlarge(low_res, side=detail.shape[-1])
+    return (enlarged + detail / DETAIL_SCALE).clamp(-1, 1)
 
 
 def upsampler_stage(config: UpsamplerConfig) -> Stage:
@@ -128,8 +133,8 @@ def upsample(
 ) -> Tensor:
     """One stage of the cascade: (B, 3, S, S) -> (B, 3, FACTOR S, FACTOR S) in [-1, 1].
 
-    stage says how to sample: `upsampler_stage`. noise(shape), callback(step, detail, predicted
-    detail) and progress are those of the samplers."""
+    stage says how to sample: `upsampler_stage`. noise(shape), callback(step, detail,
+    predicted detail) and progress are those of the samplers."""
     batch, channels, side = low_res.shape[:3]
     shape = (batch, channels, FACTOR * side, FACTOR * side)
     detail = stage.sample(
@@ -143,38 +148,35 @@ def upsample(
 
 
 def reduce(images: Tensor, factor: int) -> Tensor:
-    """The clean small picture: box average over factor x factor pixels, (B, 3, H, W) -> (B, 3,
-    H/f, W/f).
+    """The clean small picture: box average over factor x factor pixels, (B, 3, H, W)
+    -> (B, 3, H/f, W/f).
     """
     return F.avg_pool2d(images, factor)
 
 
 def blur_condition(low_res: Tensor, generator: torch.Generator) -> Tensor:
-    """The first upsampler's damage: Gaussian blur, kernel 3, sigma 0.6 (the paper's values), on
-    half of the pictures.
+    """The first upsampler's damage: Gaussian blur, kernel 3, sigma 0.6 (the paper's
+    values), on half of the pictures.
 
     On half only: at sampling nobody blurs the condition, so the network must know both.
     """
     blurred = blur(low_res, kernel=3, sigma=0.6)
-    chosen = (
-        torch.rand(len(low_res), 1, 1, 1, generator=generator, device=generator.device) < 0.5
-    )
+    chosen = _uniform_each(low_res, generator) < 0.5  # (B, 1, 1, 1)
     return torch.where(chosen, blurred, low_res)
 
 
 def bsr_condition(low_res: Tensor, generator: torch.Generator) -> Tensor:
-    """The second upsampler's damage, BSR-style: blur, down-and-up resizing and noise, in an
-    order drawn anew each time.
+    """The second upsampler's damage, BSR-style: blur, down-and-up resizing and noise,
+    in an order drawn anew each time.
 
     Each picture gets its own share of the damage, from none to all of it.
     """
     damages = [_random_blur, _random_resize, _random_noise]
+    order = torch.randperm(len(damages), generator=generator, device=generator.device)
     damaged = low_res
-    for i in torch.randperm(
-        len(damages), generator=generator, device=generator.device
-    ).tolist():
+    for i in order.tolist():
         damaged = damages[i](damaged, generator)
-    share = torch.rand(len(low_res), 1, 1, 1, generator=generator, device=generator.device)
+    share = _uniform_each(low_res, generator)  # (B, 1, 1, 1)
     return torch.lerp(low_res, damaged, share).clamp(-1, 1)
 
 
@@ -186,10 +188,15 @@ def blur(x: Tensor, kernel: int, sigma: float) -> Tensor:
     return gaussian_blur(x, [kernel, kernel], [sigma, sigma])
 
 
+def _uniform_each(x: Tensor, generator: torch.Generator) -> Tensor:
+    """A number from [0, 1) for each picture of a batch, (B, 1, 1, 1)."""
+    return torch.rand(len(x), 1, 1, 1, generator=generator, device=generator.device)
+
+
 def _uniform(low: float, high: float, generator: torch.Generator) -> float:
-    return (
-        low + (high - low) * torch.rand((), generator=generator, device=generator.device).item()
-    )
+    """One number from [low, high) for the whole batch."""
+    share = torch.rand((), generator=generator, device=generator.device).item()
+    return low + (high - low) * share
 
 
 def _random_blur(x: Tensor, generator: torch.Generator) -> Tensor:
@@ -206,4 +213,5 @@ def _random_resize(x: Tensor, generator: torch.Generator) -> Tensor:
 
 def _random_noise(x: Tensor, generator: torch.Generator) -> Tensor:
     sigma = _uniform(0.0, 0.06, generator)
-    return x + sigma * torch.randn(x.shape, generator=generator, device=generator.device)
+    noise = torch.randn(x.shape, generator=generator, device=generator.device)
+    return x + sigma * noise

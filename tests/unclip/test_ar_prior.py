@@ -19,12 +19,9 @@ from dalle2_edu.unclip.ar_prior import (
     PAPER,
     ARPrior,
     ARPriorConfig,
-    bucket_means,
-    draw_code,
-    normal_to_uniform,
-    quantile_edges,
-    to_buckets,
 )
+from dalle2_edu.unclip.ar_sampling import draw_code, normal_to_uniform
+from dalle2_edu.unclip.buckets import bucket_means, quantile_edges, to_buckets
 from dalle2_edu.unclip.latents import fit_pca
 
 RANK, BUCKETS = tiny_models.AR_PRIOR.rank, tiny_models.AR_PRIOR.buckets

@@ -89,7 +89,7 @@ def test_slerp_refuses_a_theta_beyond_the_ends(theta: float) -> None:
 
 
 def test_slerp_refuses_vectors_of_other_spaces() -> None:
-    with pytest.raises(Dalle2EduError, match="alike"):
+    with pytest.raises(Dalle2EduError, match="must be the same"):
         slerp(torch.ones(2, 3), torch.ones(2, 4), 0.5)
 
 

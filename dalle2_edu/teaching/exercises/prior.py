@@ -13,7 +13,7 @@ from torch import Tensor
 
 from dalle2_edu.teaching.checks import Exercise, Mistake
 from dalle2_edu.teaching.words import Words
-from dalle2_edu.unclip.ar_prior import quantile_edges
+from dalle2_edu.unclip.buckets import quantile_edges
 from dalle2_edu.unclip.prior import nearest_to_text, prior_mask
 
 Network = Callable[[Tensor, Tensor], Tensor]  # (noised embedding, text) -> guess
