@@ -10,7 +10,7 @@ don't support the text stops. A reading is
   and references to equations and sections. A cell that opens with a heading begins something new.
 
 The English text decides, for both languages. What no number can check (how a figure is to be
-read, an answer that is an argument) is listed with its reason in `tests/notebooks/unclaimed.py`."""
+read, an answer that is an argument) is listed with its reason in `tests/unclaimed.py`."""
 
 from __future__ import annotations
 

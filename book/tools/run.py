@@ -11,8 +11,8 @@ of the code cells, the hashes of the zoo's weights that were loaded and digests 
 files that were imported. Outputs of other code cells or of weights that have left the zoo fail
 a test; outputs of an older package are listed by `make notebooks-stale`.
 
-A notebook that raised an error, grew over 1 MB or printed a path of this machine keeps the file
-it had, and one line says why."""
+A notebook that raised an error, grew over 1.5 MB, printed a path of this machine or shows a figure
+without words keeps the file it had, and one line says why."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ from dalle2_edu import zoo
 from dalle2_edu.errors import Dalle2EduError
 
 TIERS = ("smoke", "cpu", "gpu")
-LARGEST = 1_000_000  # bytes of a stored notebook
+LARGEST = 1_500_000  # bytes of a stored notebook: pictures at their full size
 INVISIBLE = 8  # of 255: a change of colour that no eye finds
 CELL_SECONDS = 3600
 START_SECONDS = 300  # a busy machine takes its time to start a kernel
@@ -271,6 +271,8 @@ def _tidy_outputs(outputs: list[NotebookNode]) -> list[NotebookNode]:
             )
         if "image/png" in output.get("data", {}):
             shrink(output.data)
+            told = output.metadata.pop("image/png", {})  # the words go with the picture's kind
+            output.metadata[picture_kind(output) or "image/png"] = told
         kept.append(output)
     return kept
 
@@ -296,6 +298,17 @@ def shrink(data: dict[str, Any]) -> None:
         data[mime] = fewer
 
 
+def picture_kind(output: NotebookNode) -> str:
+    """The kind of picture that an output is; "" for another output."""
+    kinds = ("image/png", "image/jpeg")
+    return next((kind for kind in kinds if kind in output.get("data", {})), "")
+
+
+def alt(output: NotebookNode) -> str:
+    """What a stored picture says to those who can't see it."""
+    return str(output.get("metadata", {}).get(picture_kind(output), {}).get("alt", ""))
+
+
 def _encoded(picture: Image.Image, kind: str, **options: Any) -> str:
     buffer = io.BytesIO()
     picture.save(buffer, kind, **options)
@@ -314,13 +327,16 @@ def faults(notebook: NotebookNode) -> Iterator[str]:
     size = len(nbformat.writes(notebook).encode())
     if size > LARGEST:
         yield (
-            f"{size / 1e6:.2f} MB with its outputs, 1 MB at most; draw fewer or smaller:"
+            f"{size / 1e6:.2f} MB with its outputs, {LARGEST / 1e6:.1f} MB at most; draw fewer or"
+            " smaller:"
             f" {_largest(notebook)}"
         )
     for cell in notebook.cells:
         for output in cell.get("outputs", []):
             if _is_error(output):
                 yield f"cell {cell.id} has an error output: {output.ename}"
+            if picture_kind(output) and not re.search(r"\w \w|[\u4e00-\u9fff]", alt(output)):
+                yield f"cell {cell.id} shows a figure without words for those who can't see it"
             for path in absolute_paths(output):
                 yield f"cell {cell.id} shows a path of this machine: {path}"
 

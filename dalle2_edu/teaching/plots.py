@@ -12,9 +12,10 @@ once, at the end of the cell, and is small on disk.
 
 import io
 import math
+import re
 import textwrap
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -34,6 +35,7 @@ FAMILY = (  # a name of our own, so that no other Noto of the machine is taken f
     "dalle2_edu Sans"
 )
 DPI = 90
+MARGIN = 0.1  # inches of a panel that its picture can't use
 WIDTH = 7.6  # inches: 684 pixels, the width of the page's text
 
 
@@ -123,20 +125,37 @@ class BookFigure(Figure):
 
     matplotlib shows every open figure at the end of a cell, and IPython shows the cell's last
     value: a figure that is both would come twice. This one is closed when it is first shown.
+
+    alt: what there is to be seen, for those who can't see it; by default the figure's own
+    labels say it (`description`). dots: pixels an inch in the file.
     """
 
-    def _ipython_display_(self) -> None:
-        from IPython.display import display
+    alt: str = ""
+    dots: int = DPI
 
-        display({"image/png": png(self), "text/plain": "<Figure>"}, raw=True)
-        close(self)
+    def _ipython_display_(self) -> None:
+        show_once(self)
+
+
+def show_once(drawn: Figure) -> None:
+    """Shows a figure in the notebook, with its words for those who can't see it."""
+    from IPython.display import display
+
+    told = {"image/png": {"alt": getattr(drawn, "alt", "") or description(drawn)}}
+    display({"image/png": png(drawn), "text/plain": "<Figure>"}, metadata=told, raw=True)
+    close(drawn)
 
 
 def png(drawn: Figure) -> bytes:
     """The figure as the bytes of a PNG file, with no empty border."""
     file = io.BytesIO()
     drawn.savefig(
-        file, format="png", bbox_inches="tight", pad_inches=0.06, pil_kwargs={"optimize": True}
+        file,
+        format="png",
+        dpi=getattr(drawn, "dots", DPI),
+        bbox_inches="tight",
+        pad_inches=0.06,
+        pil_kwargs={"optimize": True},
     )
     return file.getvalue()
 
@@ -153,20 +172,88 @@ def figure(
     columns: int = 1,
     width: float | None = None,
     height: float | None = None,
+    alt: str = "",
     **options: Any,
 ) -> tuple[Figure, Any]:
     """A figure and its axes, as plt.subplots gives them, in the book's sizes.
 
     width, height: of the whole figure in inches; by default as wide as the text (three quarters
-    of it for a single panel) and 2.6 inches a row. options: for plt.subplots, such as
-    sharey=True."""
+    of it for a single panel) and 2.6 inches a row. alt: what there is to be seen, in the
+    reader's language. options: for plt.subplots, such as sharey=True."""
     import matplotlib.pyplot as plt
 
     width = width or (WIDTH * 0.75 if columns == 1 else WIDTH)
     height = height or 2.6 * rows + 0.4
-    return plt.subplots(
+    drawn, axes = plt.subplots(
         rows, columns, figsize=(width, height), FigureClass=BookFigure, **options
     )
+    drawn.alt = alt
+    return drawn, axes
+
+
+# --- Words for those who can't see it ---------------------------------------------------------
+
+SIGNS = {  # TeX -> what a screen reader can say
+    "alpha": "α", "beta": "β", "eps": "ε", "varepsilon": "ε", "eta": "η", "lambda": "λ",
+    "theta": "θ", "sigma": "σ", "mu": "μ", "varnothing": "∅", "phi": "φ", "varphi": "φ",
+}  # fmt: skip
+LONGEST = 400  # letters of a description
+
+
+def description(drawn: Figure) -> str:
+    """What a figure's labels say of it, in the reader's language: "Plot: SNR(t) over step t.
+    Curves: linear, cosine." It is better to pass `alt` where the labels don't say what matters.
+    """
+    parts = pictures_told([axes for axes in drawn.axes if axes.images])
+    parts += [told for axes in drawn.axes if not axes.images and (told := plot_told(axes))]
+    heading = drawn._suptitle.get_text() if getattr(drawn, "_suptitle", None) else ""  # type: ignore[attr-defined]
+    text = " ".join([*([spoken(heading) + words(".", "。")] if heading else []), *parts])
+    text = text or words("A drawing.", "一幅示意图。")
+    return text if len(text) <= LONGEST else text[: LONGEST - 2].rstrip() + " …"
+
+
+def pictures_told(panels: Sequence[Axes]) -> list[str]:
+    """One sentence about the panels that hold pictures: how many, and what their labels are."""
+    if not panels:
+        return []
+    count = len(panels)
+    titles = listed(axes.get_title() for axes in panels)
+    rows = listed(axes.get_ylabel() for axes in panels)
+    said = words(f"{count} pictures" if count > 1 else "A picture", f"{count} 张图")
+    if rows:
+        said += words(f"; rows: {rows}", f"；各行：{rows}")
+    if titles:
+        said += words(f"; titles: {titles}", f"；标题：{titles}")
+    return [said + words(".", "。")]
+
+
+def plot_told(axes: Axes) -> str:
+    """One sentence about a panel with curves, bars or points."""
+    x, y, title = (
+        spoken(text) for text in (axes.get_xlabel(), axes.get_ylabel(), axes.get_title())
+    )
+    names = listed(
+        label for label in axes.get_legend_handles_labels()[1] if not label.startswith("_")
+    )
+    what = listed([title, y])
+    if not (what or x or names):
+        return ""
+    over = words(f" over {x}", f"，横轴：{x}") if x else ""
+    curves_told = words(f"; shown: {names}", f"；图中有：{names}") if names else ""
+    return words("Plot: ", "曲线图：") + what + over + curves_told + words(".", "。")
+
+
+def listed(texts: Iterable[str]) -> str:
+    """Different texts in one line, without the empty ones."""
+    different = list(dict.fromkeys(filter(None, map(spoken, texts))))
+    return words(", ", "、").join(different)
+
+
+def spoken(text: str) -> str:
+    """A label without its TeX: r"$\\bar\\alpha_t$" -> "α_t"."""
+    text = re.sub(r"\\([a-zA-Z]+)", lambda found: SIGNS.get(found[1], ""), text)
+    text = re.sub(r"[${}]|\\[,;!]|\\.", "", text)
+    return " ".join(text.split())
 
 
 # --- Pictures ---------------------------------------------------------------------------------
@@ -179,17 +266,22 @@ def grid(
     row_titles: Sequence[str] | None = None,
     heading: str | None = None,
     scale: float = 1.0,
+    alt: str = "",
 ) -> Figure:
-    """Pictures in rows, nearest neighbour, so that every pixel is seen.
+    """Pictures in rows, nearest neighbour, so that every pixel is seen: a picture never gets
+    fewer pixels of the figure than it has itself.
 
     images: (N, 3, H, W) or (N, 1, H, W) in [-1, 1], or uint8; or a list of N such pictures,
     sizes may differ. titles: N, above the pictures. columns: pictures a row. row_titles: one
-    for each row, at its left. scale: 1 fits 8 columns into the width of the text."""
+    for each row, at its left. scale: 1 fits 8 columns into the width of the text; a picture
+    with more pixels than such a panel gets a larger one. alt: what there is to be seen."""
     pictures = list(images)
     columns = min(columns, len(pictures))
     rows = math.ceil(len(pictures) / columns)
     room = WIDTH - (0.9 if row_titles else 0)  # inches for the pictures
     panel = min(room / max(columns, 4.5), 1.7) * scale
+    wide = max(picture.shape[-1] for picture in pictures)  # in pixels
+    panel = max(panel, min(wide / DPI + MARGIN, room / columns))  # wider, as the page has room
     texts = [wrapped(text, round(panel * 14)) for text in titles or ()]
     lines = [
         max((t.count("\n") + 1 for t in texts[row * columns :][:columns]), default=0)
@@ -200,6 +292,8 @@ def grid(
         rows, columns, panel * columns + (0.9 if row_titles else 0), height, squeeze=False
     )
     drawn.set_layout_engine("constrained", w_pad=0.02, h_pad=0.02, wspace=0.02, hspace=0.02)
+    assert isinstance(drawn, BookFigure)
+    drawn.alt, drawn.dots = alt, max(DPI, math.ceil(wide / (panel - MARGIN)))
     for place, axes in enumerate(panels.ravel()):
         blank(axes)
         if place < len(pictures):
@@ -267,14 +361,15 @@ def curves(
     log: bool = False,
     smooth: int = 1,
     axes: Axes | None = None,
+    alt: str = "",
 ) -> Figure:
     """One line for each name in `lines` (name -> numbers), with a legend.
 
     x: what they are drawn over, 0, 1, 2, ... by default. log: a logarithmic y axis. smooth:
     each point is the mean of this many neighbours. axes: draws there and not into a new figure.
-    """
+    alt: what there is to be seen, for a new figure."""
     if axes is None:
-        _, axes = figure()
+        _, axes = figure(alt=alt)
     for name, numbers in lines.items():
         y = moving_mean(as_array(numbers), smooth)
         axes.plot(np.arange(len(y)) if x is None else as_array(x)[: len(y)], y, label=name)

@@ -7,6 +7,7 @@ book, a slide, a test: `DALLE2_EDU_STATIC=1`, or no ipywidgets) it draws the pic
 values of the first control side by side; the other controls stay at their first value."""
 
 import io
+import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -25,13 +26,17 @@ WIDE = 1.6  # a picture that is wider than this many times its height gets a lin
 
 
 def explore(
-    draw: Callable[..., Any], labels: Mapping[str, str] | None = None, **controls: Sequence[Any]
+    draw: Callable[..., Any],
+    labels: Mapping[str, str] | None = None,
+    alt: str = "",
+    **controls: Sequence[Any],
 ) -> None:
     """Lets the reader turn the controls of `draw`.
 
     draw: called with one keyword argument for each control; returns (or draws with matplotlib)
     a picture (3, H, W), a batch (N, 3, H, W), a figure or a PIL image. labels: control -> the
-    words shown for it. controls: name -> values."""
+    words shown for it. alt: what the strip shows, for those who can't see it. controls: name ->
+    values."""
     if not controls or not all(len(values) for values in controls.values()):
         raise Dalle2EduError(
             "explore needs at least one control with values, such as guidance=[1, 2, 4]"
@@ -40,7 +45,9 @@ def explore(
     if can_move():
         show_sliders(draw, controls, names)
     else:
-        show_figure(strip(draw, controls, names))
+        drawn = strip(draw, controls, names)
+        drawn.alt = alt  # type: ignore[attr-defined]
+        show_figure(drawn)
 
 
 def can_move() -> bool:
@@ -93,9 +100,7 @@ def show_sliders(
 def show_figure(drawn: Figure) -> None:
     """Shows a figure now; outside a notebook there is nowhere to show it."""
     if running_shell() is not None:
-        from IPython.display import display
-
-        display({"image/png": plots.png(drawn), "text/plain": "<Figure>"}, raw=True)
+        plots.show_once(drawn)
     plots.close(drawn)
 
 
@@ -140,6 +145,10 @@ def sheet(panels: Sequence[np.ndarray], titles: Sequence[str], columns: int) -> 
         rows, columns, width, rows * (tallest * width / columns + 0.3), squeeze=False
     )
     drawn.set_layout_engine("constrained", w_pad=0.03, h_pad=0.03, wspace=0.02, hspace=0.02)
+    assert isinstance(drawn, plots.BookFigure)
+    most = max(panel.shape[1] for panel in panels)  # no panel has fewer pixels than its picture
+    enough = math.ceil(most / (width / columns - plots.MARGIN))
+    drawn.dots = min(max(plots.DPI, enough), 2 * plots.DPI)
     for place in axes.ravel():
         plots.blank(place)
     for place, panel, title in zip(axes.ravel(), panels, titles, strict=False):

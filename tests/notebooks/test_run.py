@@ -20,6 +20,9 @@ from nbformat import NotebookNode
 from PIL import Image
 from small_notebooks import Folder, book, code, text
 
+# one grey pixel
+PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGNoAAAAggCBd81ytgAAAABJRU5ErkJggg=="
+
 # What a chapter sees of the machine that runs it; the same on every machine.
 SEEN = """
 import os, pathlib
@@ -68,6 +71,34 @@ def test_a_good_notebook_is_stored_with_its_stamp(
     assert stamp.keys() >= {"minutes", "commit", "date"}
 
 
+def test_the_stamp_names_weights_claims_and_package(
+    folder: Folder, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And it is found out when either is another one later."""
+    claim = (
+        "from dalle2_edu import zoo\nfrom dalle2_edu.teaching import chapter\n"
+        "ch = chapter('01')\nzoo.load('shapes', 'oracle')\nch.claim('why', True)"
+    )
+    arguments = only_chapter(folder, text("title", "# 1. Noise"), code("claim", claim))
+    assert run.main(arguments) == 0
+    stamp = folder.read("en").metadata.dalle2_edu.run
+    assert stamp.claims == 1
+    assert list(stamp.zoo) == ["shapes/oracle"] and run.other_weights(stamp) == []
+    assert "dalle2_edu.zoo" in stamp.package and run.other_modules(stamp) == []
+    assert run.stale(folder.root, "en", "01_noise") == ""
+    stamp.zoo["shapes/oracle"] = "0123456789abcdef"
+    stamp.package["dalle2_edu.zoo"] = "0123456789abcdef"
+    assert run.other_weights(stamp) == ["shapes/oracle"]
+    assert run.other_modules(stamp) == ["dalle2_edu.zoo"]
+    notebook = folder.read("en")
+    notebook.metadata.dalle2_edu.run = stamp
+    folder.write("en", notebook)
+    capsys.readouterr()
+    assert run.main([*arguments, "--stale"]) == 0
+    said = capsys.readouterr().out
+    assert "other weights: shapes/oracle" in said and "changed since: dalle2_edu.zoo" in said
+
+
 @pytest.mark.parametrize(
     ("source", "what"),
     [
@@ -79,7 +110,12 @@ def test_a_good_notebook_is_stored_with_its_stamp(
             "import pathlib\nprint(pathlib.Path.cwd() / 'x')",
             "cell bad shows a path of this machine: ",
         ),
-        ("print('0123456789' * 100_001)", "1.00 MB with its outputs, 1 MB at most"),
+        ("print('0123456789' * 150_001)", "1.50 MB with its outputs, 1.5 MB at most"),
+        (
+            "from IPython.display import Image, display\nimport base64\n"
+            f"display(Image(base64.b64decode({PIXEL!r})))",
+            "cell bad shows a figure without words for those who can't see it",
+        ),
     ],
 )
 def test_a_bad_notebook_is_refused(

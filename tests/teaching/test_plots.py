@@ -98,10 +98,14 @@ def test_a_figure_is_as_wide_as_the_text_and_no_wider():
 
 def test_a_figure_is_shown_once(monkeypatch):
     shown = []
-    monkeypatch.setattr("IPython.display.display", lambda data, raw: shown.append(data))
+    monkeypatch.setattr(
+        "IPython.display.display",
+        lambda data, metadata, raw: shown.append((data, metadata["image/png"]["alt"])),
+    )
     drawn, _ = plots.figure()
     drawn._ipython_display_()
-    assert len(shown) == 1 and shown[0]["image/png"].startswith(b"\x89PNG")
+    [(data, alt)] = shown
+    assert data["image/png"].startswith(b"\x89PNG") and alt
     assert not plt.get_fignums(), "the cell's end would show it again"
 
 
@@ -121,3 +125,60 @@ def test_wrapping_counts_a_chinese_character_as_two_columns():
     assert plots.wrapped("红色圆形在左边", 6) == "红色圆\n形在左\n边"
     assert plots.wrapped("红色圆，形", 6) == "红色圆，\n形"  # no line begins with a comma
     assert plots.wrapped("a red circle", 6) == "a red\ncircle"
+
+
+# --- Every pixel, and words for those who can't see -------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("side", "columns", "row_titles"),
+    [(128, 8, None), (128, 5, ["a", "b"]), (64, 12, None), (32, 8, None)],
+)
+def test_a_picture_never_gets_fewer_pixels_than_it_has(side, columns, row_titles):
+    drawn = plots.grid(
+        torch.zeros(2 * columns, 3, side, side),
+        columns=columns,
+        row_titles=row_titles,
+        scale=0.4,
+    )
+    drawn.set_dpi(drawn.dots)
+    drawn.canvas.draw()
+    widths = [axes.get_window_extent().width for axes in drawn.axes]
+    assert min(widths) >= side - 0.5
+
+
+@pytest.mark.parametrize(
+    ("lang", "said"),
+    [
+        ("en", "Plot: SNR(t), ᾱ_t over step t; shown: linear, cosine."),
+        ("zh", "曲线图：SNR(t)、ᾱ_t，横轴：步 t；图中有：线性、余弦。"),
+    ],
+)
+def test_a_figure_says_what_its_labels_say(lang, said, monkeypatch):
+    monkeypatch.setenv("DALLE2_EDU_LANG", lang)
+    names = {"en": ("linear", "cosine", "step t"), "zh": ("线性", "余弦", "步 t")}[lang]
+    drawn = plots.curves(
+        {names[0]: [1, 2], names[1]: [2, 1]}, xlabel=names[2], ylabel="$ᾱ_t$", title="SNR(t)"
+    )
+    assert plots.description(drawn) == said
+
+
+def test_a_grid_says_what_its_rows_are(monkeypatch):
+    monkeypatch.setenv("DALLE2_EDU_LANG", "en")
+    drawn = plots.grid(
+        torch.zeros(4, 3, 8, 8),
+        ["s = 1", "s = 2", "", ""],
+        columns=2,
+        row_titles=["right", "hers"],
+    )
+    assert plots.description(drawn) == "4 pictures; rows: right, hers; titles: s = 1, s = 2."
+    assert plots.description(plots.figure()[0]) == "A drawing."
+
+
+def test_tex_is_spoken():
+    assert plots.spoken(r"$\hat x_0$ at $\eta = 1$") == "x_0 at η = 1"
+
+
+def test_words_given_by_hand_come_first():
+    assert plots.figure(alt="Two bumps.")[0].alt == "Two bumps."
+    assert plots.grid(torch.zeros(1, 3, 8, 8), alt="A black square.").alt == "A black square."

@@ -447,12 +447,21 @@ guided = Exercise(
             _network,
             _normal(3, 4, seed=6),
             _normal(3, 4, seed=7),
-            torch.zeros(3, 4, dtype=torch.float64),
+            _normal(3, 4, seed=8),  # the empty text's encoding is not a row of zeros
             s,
         )
         for s in (0.0, 1.0, 4.0)
     ],
     mistakes=[
+        Mistake(
+            lambda network, z, text, null, s: _guided(
+                network, z, text, torch.zeros_like(null), s
+            ),
+            Words(
+                en="You put zeros in the empty text's place. It has an encoding: `null`.",
+                zh="你用零代替了空文本。空文本也有编码，就是 `null`。",
+            ),
+        ),
         Mistake(
             _drops_the_sample,
             Words(
