@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import build
+import chapter_links
 import pytest
 from dalle2_book import lessons
 
@@ -75,3 +76,24 @@ def test_the_list_links_to_lines_that_exist(language: str) -> None:
     for path, line in links:
         lines = (ROOT / path).read_text(encoding="utf8").splitlines()
         assert not line or re.match(r"class |def ", lines[int(line) - 1]), (path, line)
+
+
+def test_numbers_become_links_where_the_chapter_exists() -> None:
+    written = {7: "07_ddpm.ipynb"}
+    said = "See chapter 7, chapters 6 and 7, `chapter 7`, [chapter 7](x.ipynb)."
+    link = "(../../notebooks/en/07_ddpm.ipynb)"
+    wanted = (
+        f"See [chapter 7]{link}, chapters 6 and [7]{link}, `chapter 7`, [chapter 7](x.ipynb)."
+    )
+    assert chapter_links.linked(said, "en", written) == wanted
+    chinese = chapter_links.linked("见第 6、7 章与第 8 章。", "zh", written)
+    assert chinese == "见第 6、[7](../../notebooks/zh/07_ddpm.ipynb) 章与第 8 章。"
+
+
+@each_language
+def test_every_chapter_that_exists_is_linked_where_a_page_names_it(language: str) -> None:
+    written = chapter_links.chapters()
+    for page in sorted((ROOT / "book" / language).glob("*.md")):
+        text = page.read_text(encoding="utf8")
+        message = f"{page.name}: python book/tools/chapter_links.py"
+        assert chapter_links.linked(text, language, written) == text, message
