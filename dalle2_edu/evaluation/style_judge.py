@@ -122,3 +122,14 @@ def first_of_100(logits: Tensor, asked: Tensor, seed: int) -> Tensor:
     others = others + (others >= asked[:, None])  # (B, 99): jumps over the right one
     right = logits.gather(1, asked[:, None])  # (B, 1)
     return (right > logits.gather(1, others)).all(dim=1)
+
+
+def ceiling(judge: StyleJudge, seed: int = 0) -> dict[str, float]:
+    """The judge's share of right answers on the real held-out pictures, which it never saw:
+    no generator can be expected to do better.
+    """
+    real = emoji.held_out_pairs(judge.config.image_size).images
+    images = real.float() / 127.5 - 1  # 0..255 -> [-1, 1]
+    device = next(judge.parameters()).device
+    found = marks(judge, images.to(device), emoji.held_out(), seed)
+    return {name: float(right.float().mean()) for name, right in found.items()}
