@@ -1,5 +1,5 @@
-"""One whole drawing, text to picture, on both sides: the same weights, the same noise, Karlo's
-steps and guidance.
+"""One whole drawing, text to picture, on both sides: the same weights, the same noise,
+Karlo's steps and guidance.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ DTYPE = torch.bfloat16 if ON_GPU else torch.float32
 
 
 def our_karlo(folder: Path, dtype: torch.dtype = DTYPE) -> Karlo:
-    """Our pipeline; in half precision with what pays on a GPU: channels-last convolutions and
-    compiled networks.
+    """Our pipeline; in half precision with what pays on a GPU: channels-last
+    convolutions and compiled networks.
     """
     karlo = load_karlo(folder, dtype=dtype, device=DEVICE, progress=False)
     if dtype == torch.bfloat16:
@@ -44,17 +44,22 @@ def draw(karlo: UnCLIP) -> Tensor:
 
 
 def their_work(theirs: Any) -> Callable[[], Tensor]:
-    """The same by `rivals.TheirKarlo`, with the tokens that its own tokenizer would make."""
-    tokenizer = ClipTokenizer(theirs.parts["text_encoder"].config.max_position_embeddings)
+    """The same by `rivals.TheirKarlo`, with the tokens that its own tokenizer would
+    make.
+    """
+    tokenizer = ClipTokenizer(
+        theirs.parts["text_encoder"].config.max_position_embeddings
+    )
     tokens, null = tokenizer([PROMPT]), tokenizer([""])
     return lambda: theirs(tokens, null, [SEED])
 
 
 def differences(folder: Path) -> tuple[float, float]:
-    """How far apart the two sides' pictures are in single precision: with diffusers' schedule
-    as it is, and in double precision.
+    """How far apart the two sides' pictures are in single precision: with diffusers'
+    schedule as it is, and in double precision.
     """
-    from rivals import TheirKarlo  # only here: our side's process does not hold diffusers
+    # only here: our side's process does not hold diffusers
+    from rivals import TheirKarlo
 
     theirs = TheirKarlo(folder)
     with torch.backends.cudnn.flags(allow_tf32=False):

@@ -1,9 +1,11 @@
-"""The data pipeline: pictures and captions out of a shard, decoded, resized and tokenized.
+"""The data pipeline: pictures and captions out of a shard, decoded, resized and
+tokenized.
 
-diffusers has none of its own; its training scripts use torchvision's transforms. So the rival
-is what most people write: webdataset, Pillow, torchvision's `Resize` and `CenterCrop`, and
-open_clip's tokenizer. dalle2-pytorch's loader is the same webdataset with precomputed
-embeddings beside JPEGs, which this shard does not have."""
+diffusers has none of its own; its training scripts use torchvision's transforms. So the
+rival is what most people write: webdataset, Pillow, torchvision's `Resize` and
+`CenterCrop`, and open_clip's tokenizer. dalle2-pytorch's loader is the same webdataset
+with precomputed embeddings beside JPEGs, which this shard does not have.
+"""
 
 from __future__ import annotations
 

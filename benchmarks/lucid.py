@@ -1,12 +1,12 @@
-r"""`dalle2-pytorch`, the first open reimplementation: another architecture at the same number
-of parameters.
+r"""`dalle2-pytorch`, the first open reimplementation: another architecture at the same
+number of parameters.
 
-Its networks can't take our weights: its U-Net reads text in cross-attention at the bottom only,
-its prior's attention has one key and value for all heads. So what is compared is what a step of
-training costs at a given size, no more.
+Its networks can't take our weights: its U-Net reads text in cross-attention at the
+bottom only, its prior's attention has one key and value for all heads. So what is
+compared is what a step of training costs at a given size, no more.
 
-It is not among this project's packages. To have it in the benchmark, put it where `FOLDER`
-says:
+It is not among this project's packages. To have it in the benchmark, put it where
+`FOLDER` says:
 
     pip install --no-deps --target out/rivals dalle2-pytorch coca-pytorch ema-pytorch kornia kornia-rs loguru einx \
         frozendict pytorch-warmup resize-right rotary-embedding-torch torch-einops-utils vector-quantize-pytorch x-clip
@@ -52,7 +52,8 @@ PRIORS = {
 def load() -> tuple[Any, str]:
     """The package and its version; or None and why not."""
     if FOLDER.is_dir() and str(FOLDER) not in sys.path:
-        sys.path.append(str(FOLDER))  # at the end: what this project has installed comes first
+        # at the end: what this project has installed comes first
+        sys.path.append(str(FOLDER))
     try:
         package = importlib.import_module("dalle2_pytorch")
     except (
@@ -95,7 +96,10 @@ class LucidDecoder(nn.Module):
         text_mask: Tensor,
     ) -> Tensor:
         return self.unet(
-            x_t, t, image_embed=image_emb, text_encodings=text_enc * text_mask[..., None]
+            x_t,
+            t,
+            image_embed=image_emb,
+            text_encodings=text_enc * text_mask[..., None],
         )
 
 
@@ -113,7 +117,12 @@ class LucidPrior(nn.Module):
         )
 
     def forward(
-        self, z_t: Tensor, t: Tensor, text_emb: Tensor, text_enc: Tensor, text_mask: Tensor
+        self,
+        z_t: Tensor,
+        t: Tensor,
+        text_emb: Tensor,
+        text_enc: Tensor,
+        text_mask: Tensor,
     ) -> Tensor:
         return self.network(
             z_t, t, text_embed=text_emb, text_encodings=text_enc * text_mask[..., None]
@@ -132,5 +141,8 @@ if __name__ == "__main__":  # how near the numbers of parameters are
     with torch.device("meta"):
         for each in (SMALL, LARGE) if lucid else ():
             for which in ("decoder", "prior"):
-                counts = parameters(network(lucid, each, which)), parameters(ours(each, which))
+                counts = (
+                    parameters(network(lucid, each, which)),
+                    parameters(ours(each, which)),
+                )
                 print(each.name, which, *(f"{count / 1e6:.2f}M" for count in counts))

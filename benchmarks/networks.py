@@ -1,12 +1,14 @@
-"""Our side of the comparison: which networks, what they are given, and one step of training.
+"""Our side of the comparison: which networks, what they are given, and one step of
+training.
 
 Both sides get the same weights, the same inputs and the same loss, so a network is here
-whatever has the right `forward`: (x_t, t, image_emb, text_emb, text_enc, text_mask) for a
-decoder, (z_t, t, text_emb, text_enc, text_mask) for a prior.
+whatever has the right `forward`: (x_t, t, image_emb, text_emb, text_enc, text_mask) for
+a decoder, (z_t, t, text_emb, text_enc, text_mask) for a prior.
 
-The released systems have patch size 1, no positions and a learned variance, and diffusers'
-classes can be nothing else. So the small networks that are compared have the miniature's trunk
-(16 x 16, 64 channels) without its two tricks, and the miniature itself is timed beside them.
+The released systems have patch size 1, no positions and a learned variance, and
+diffusers' classes can be nothing else. So the small networks that are compared have the
+miniature's trunk (16 x 16, 64 channels) without its two tricks, and the miniature
+itself is timed beside them.
 """
 
 from __future__ import annotations
@@ -63,7 +65,11 @@ TINY = Size(  # for the test
     embeddings=2,
 )
 SMALL = Size(
-    "miniature's size", DecoderConfig(unet=TRUNK), PriorConfig(), pictures=64, embeddings=128
+    "miniature's size",
+    DecoderConfig(unet=TRUNK),
+    PriorConfig(),
+    pictures=64,
+    embeddings=128,
 )
 LARGE = Size(
     "100M",
@@ -86,14 +92,18 @@ LARGE = Size(
     embeddings=128 if ON_GPU else 4,
 )
 MINIATURE = Size(
-    "the miniature itself", DecoderConfig(), PriorConfig(), SMALL.pictures, SMALL.embeddings
+    "the miniature itself",
+    DecoderConfig(),
+    PriorConfig(),
+    SMALL.pictures,
+    SMALL.embeddings,
 )
 
 
 @dataclass(frozen=True)
 class Drawing:
-    """The networks of one whole drawing, Karlo in small: 32 x 32, then 128 x 128; CLIP is
-    `decoder.clip_dim` wide.
+    """The networks of one whole drawing, Karlo in small: 32 x 32, then 128 x 128; CLIP
+    is `decoder.clip_dim` wide.
     """
 
     decoder: DecoderConfig
@@ -113,7 +123,9 @@ UPSAMPLER = UNetConfig(
     scale_shift_norm=False,
 )
 DRAWING = Drawing(
-    DecoderConfig(512, 512, unet=replace(LARGE.decoder.unet, channels=96, head_channels=32)),
+    DecoderConfig(
+        512, 512, unet=replace(LARGE.decoder.unet, channels=96, head_channels=32)
+    ),
     PriorConfig(512, 512, context_length=77, width=512, layers=8, heads=8),
     UpsamplerConfig("cosine", UPSAMPLER),
 )
@@ -121,12 +133,13 @@ TINY_DRAWING = Drawing(
     DecoderConfig(16, 16, unet=TINY.decoder.unet),
     PriorConfig(16, 16, context_length=77, width=32, layers=2, heads=2),
     UpsamplerConfig(
-        "cosine", replace(UPSAMPLER, image_size=16, channel_mult=(1, 2), num_res_blocks=1)
+        "cosine",
+        replace(UPSAMPLER, image_size=16, channel_mult=(1, 2), num_res_blocks=1),
     ),
 )
 
 
-# --- what the networks are given --------------------------------------------------------------
+# --- what the networks are given ------------------------------------------------------
 
 
 def text_inputs(n: int, dim: int, length: int) -> dict[str, Tensor]:
@@ -139,7 +152,9 @@ def text_inputs(n: int, dim: int, length: int) -> dict[str, Tensor]:
     }
 
 
-def decoder_inputs(config: DecoderConfig, n: int, length: int = 77) -> dict[str, Tensor]:
+def decoder_inputs(
+    config: DecoderConfig, n: int, length: int = 77
+) -> dict[str, Tensor]:
     """Noisy pictures, their steps, and what is told about them."""
     side = config.unet.image_size
     inputs = {"x_t": torch.randn(n, 3, side, side), "t": torch.randint(1000, (n,))}
@@ -169,13 +184,13 @@ def ours(size: Size, part: str) -> nn.Module:
     return Decoder(size.decoder) if part == "decoder" else DiffusionPrior(size.prior)
 
 
-# --- a step of training -----------------------------------------------------------------------
+# --- a step of training ---------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class How:
-    """How a step is run; the defaults are what our training loop does, on the GPU with all that
-    it has.
+    """How a step is run; the defaults are what our training loop does, on the GPU with
+    all that it has.
     """
 
     half: bool = ON_GPU
@@ -196,8 +211,12 @@ def set_up(network: nn.Module, how: How) -> nn.Module:
     return network
 
 
-def trainer(network: nn.Module, inputs: dict[str, Tensor], how: How) -> Callable[[], Any]:
-    """One step of training as a function without arguments: forward, backward, AdamW."""
+def trainer(
+    network: nn.Module, inputs: dict[str, Tensor], how: How
+) -> Callable[[], Any]:
+    """One step of training as a function without arguments: forward, backward,
+    AdamW.
+    """
     network = set_up(network, how)
     fused = (
         {"fused": True} if how.fused else {}

@@ -1,5 +1,5 @@
-"""The most memory that one training step or one drawing takes, in a fresh process for each
-side.
+"""The most memory that one training step or one drawing takes, in a fresh process for
+each side.
 
 python benchmarks/peak.py ours decoder 100M        prints two numbers of bytes: at the peak, and after the imports
 python benchmarks/peak.py theirs drawing FOLDER
@@ -50,7 +50,11 @@ def step(side: str, part: str, size: Size) -> int:
             theirs as build,
         )  # only here: our side's process does not hold diffusers
     imports = 0 if ON_GPU else peak_bytes()
-    how = How() if side == "ours" else How(channels_last=False, compiled=False, fused=False)
+    how = (
+        How()
+        if side == "ours"
+        else How(channels_last=False, compiled=False, fused=False)
+    )
     work = networks.trainer(build(size, part), networks.inputs_of(size, part), how)
     for _ in range(STEPS):
         work()
@@ -75,5 +79,9 @@ def drawing(side: str, folder: Path) -> int:
 
 if __name__ == "__main__":
     side, what, which = sys.argv[1:]
-    before = drawing(side, Path(which)) if what == "drawing" else step(side, what, SIZES[which])
+    before = (
+        drawing(side, Path(which))
+        if what == "drawing"
+        else step(side, what, SIZES[which])
+    )
     print(peak_bytes(), before)

@@ -1,9 +1,10 @@
 """diffusers' side: its classes with our weights, and a plain loop over its parts and
 schedulers.
 
-The classes are those of its (deprecated) unCLIP pipeline. They are built at our sizes and
-filled with random numbers; `interop`'s mappings then pour the same numbers into our classes.
-Each is wrapped so that it takes what ours takes."""
+The classes are those of its (deprecated) unCLIP pipeline. They are built at our sizes
+and filled with random numbers; `interop`'s mappings then pour the same numbers into our
+classes. Each is wrapped so that it takes what ours takes.
+"""
 
 from __future__ import annotations
 
@@ -34,17 +35,19 @@ PRIOR_GUIDANCE, DECODER_GUIDANCE = 4.0, 8.0
 PRIOR_STEPS, DECODER_STEPS, UPSAMPLER_STEPS = 25, 25, 7
 
 
-# --- its classes at our sizes -----------------------------------------------------------------
+# --- its classes at our sizes ---------------------------------------------------------
 
 
 def awakened(module: nn.Module) -> nn.Module:
-    """Random numbers in every parameter, also in those that start at zero: so a difference
-    can't hide.
+    """Random numbers in every parameter, also in those that start at zero: so a
+    difference can't hide.
     """
     with torch.no_grad():
         for parameter in module.parameters():
             parameter.copy_(
-                torch.randn(parameter.shape) * 0.5 / math.sqrt(max(1, parameter[0].numel()))
+                torch.randn(parameter.shape)
+                * 0.5
+                / math.sqrt(max(1, parameter[0].numel()))
             )
     return module
 
@@ -54,11 +57,15 @@ def common(config: UNetConfig, down: list[str], up: list[str]) -> dict[str, obje
         "sample_size": config.image_size,
         "in_channels": config.in_channels,
         "out_channels": config.out_channels,
-        "block_out_channels": tuple(config.channels * mult for mult in config.channel_mult),
+        "block_out_channels": tuple(
+            config.channels * mult for mult in config.channel_mult
+        ),
         "layers_per_block": config.num_res_blocks,
         "norm_num_groups": config.norm_groups,
         "norm_eps": 1e-5,
-        "resnet_time_scale_shift": "scale_shift" if config.scale_shift_norm else "default",
+        "resnet_time_scale_shift": "scale_shift"
+        if config.scale_shift_norm
+        else "default",
         "down_block_types": tuple(down),
         "up_block_types": tuple(up),
     }
@@ -74,7 +81,9 @@ def unet(config: UNetConfig) -> UNet2DConditionModel:
         for i in levels
     ]
     up = [
-        "SimpleCrossAttnUpBlock2D" if i in config.attention_levels else "ResnetUpsampleBlock2D"
+        "SimpleCrossAttnUpBlock2D"
+        if i in config.attention_levels
+        else "ResnetUpsampleBlock2D"
         for i in levels
     ]
     return UNet2DConditionModel(
@@ -90,7 +99,9 @@ def unet(config: UNetConfig) -> UNet2DConditionModel:
 def plain_unet(config: UNetConfig) -> UNet2DModel:
     """An upsampler's U-Net."""
     n = len(config.channel_mult)
-    kinds = common(config, ["ResnetDownsampleBlock2D"] * n, ["ResnetUpsampleBlock2D"] * n)
+    kinds = common(
+        config, ["ResnetDownsampleBlock2D"] * n, ["ResnetUpsampleBlock2D"] * n
+    )
     return UNet2DModel(**kinds, add_attention=False, freq_shift=0, flip_sin_to_cos=True)
 
 
@@ -152,7 +163,11 @@ class TheirDecoder(nn.Module):
         )
         mask = F.pad(text_mask, (IMAGE_TOKENS, 0), value=True)
         return self.unet(
-            x_t, t, encoder_hidden_states=hidden, class_labels=added, attention_mask=mask
+            x_t,
+            t,
+            encoder_hidden_states=hidden,
+            class_labels=added,
+            attention_mask=mask,
         ).sample
 
 
@@ -164,7 +179,12 @@ class TheirPrior(nn.Module):
         self.prior = prior_transformer(config)
 
     def forward(
-        self, z_t: Tensor, t: Tensor, text_emb: Tensor, text_enc: Tensor, text_mask: Tensor
+        self,
+        z_t: Tensor,
+        t: Tensor,
+        text_emb: Tensor,
+        text_enc: Tensor,
+        text_mask: Tensor,
     ) -> Tensor:
         return self.prior(
             z_t,
@@ -196,8 +216,8 @@ def matched(size: Size, part: str) -> tuple[nn.Module, nn.Module]:
 
 @torch.no_grad()
 def difference(own: nn.Module, their: nn.Module, inputs: dict[str, Tensor]) -> float:
-    """The largest difference between the two answers, as a share of the largest number in
-    them.
+    """The largest difference between the two answers, as a share of the largest number
+    in them.
     """
     with torch.backends.cudnn.flags(
         allow_tf32=False
@@ -206,7 +226,7 @@ def difference(own: nn.Module, their: nn.Module, inputs: dict[str, Tensor]) -> f
     return ((a - b).abs().max() / b.abs().max()).item()
 
 
-# --- a whole drawing --------------------------------------------------------------------------
+# --- a whole drawing ------------------------------------------------------------------
 
 SCHEDULERS = {  # as the released Karlo's configuration has them
     "prior": ("sample", "fixed_small_log", 5.0),
@@ -256,10 +276,12 @@ def save_karlo(drawing: Drawing, folder: Path) -> None:
 
 
 class TheirKarlo:
-    """What diffusers' unCLIP pipeline does, as a plain loop over its parts and schedulers.
+    """What diffusers' unCLIP pipeline does, as a plain loop over its parts and
+    schedulers.
 
-    The pipeline itself can no longer be loaded from a folder in the newest versions. The noise
-    is that of our seeds, handed to the scheduler in place of its own."""
+    The pipeline itself can no longer be loaded from a folder in the newest versions.
+    The noise is that of our seeds, handed to the scheduler in place of its own.
+    """
 
     def __init__(self, folder: Path, dtype: torch.dtype = torch.float32):
         loaded = {
@@ -272,8 +294,8 @@ class TheirKarlo:
 
     @torch.no_grad()
     def __call__(self, tokens: Tensor, null_tokens: Tensor, seeds: list[int]) -> Tensor:
-        """Token ids (B, L) of the prompts and of empty texts -> pictures (B, 3, S, S) in [-1,
-        1].
+        """Token ids (B, L) of the prompts and of empty texts -> pictures (B, 3, S, S)
+        in [-1, 1].
         """
         run = Run(seeds, DEVICE)
         text = self.read(torch.cat([null_tokens, tokens]).to(DEVICE))
@@ -328,11 +350,18 @@ class TheirKarlo:
             ).sample
             null, given = both.chunk(2)
             null_eps, (eps, variance) = null[:, :3], given.split(3, dim=1)
-            return torch.cat([null_eps + DECODER_GUIDANCE * (eps - null_eps), variance], dim=1)
+            return torch.cat(
+                [null_eps + DECODER_GUIDANCE * (eps - null_eps), variance], dim=1
+            )
 
         side = unet.config.sample_size
         return self.walk(
-            guess, "decoder", "decoder", (len(run.seeds), 3, side, side), DECODER_STEPS, run
+            guess,
+            "decoder",
+            "decoder",
+            (len(run.seeds), 3, side, side),
+            DECODER_STEPS,
+            run,
         ).clamp(-1, 1)
 
     def enlarge(self, small: Tensor, run: Run) -> Tensor:
@@ -364,7 +393,9 @@ class TheirKarlo:
         times = schedule.timesteps
         x = noise(shape).to(self.dtype)
         with mock.patch.object(
-            scheduling_unclip, "randn_tensor", lambda size, **_: noise(size).to(self.dtype)
+            scheduling_unclip,
+            "randn_tensor",
+            lambda size, **_: noise(size).to(self.dtype),
         ):
             for i, t in enumerate(times):
                 before = times[i + 1] if i + 1 < steps else None
@@ -372,8 +403,8 @@ class TheirKarlo:
         return x
 
     def sharpen(self) -> None:
-        """Schedules in double precision, as Karlo's own code and ours have them; diffusers' are
-        in single.
+        """Schedules in double precision, as Karlo's own code and ours have them;
+        diffusers' are in single.
         """
         for each in self.schedulers.values():
             each.betas = cosine_betas(each.config.num_train_timesteps)

@@ -1,12 +1,13 @@
-"""Ours against diffusers (and dalle2-pytorch), on this machine, with the same weights, taking
-turns.
+"""Ours against diffusers (and dalle2-pytorch), on this machine, with the same weights,
+taking turns.
 
     python benchmarks/run.py            under ten minutes on two cores; writes benchmarks/RESULTS.md
     python benchmarks/run.py --quick    half a minute, tiny networks, writes nothing: does it run?
 
-Before anything is timed, the answers are compared: the two sides must compute the same thing.
-On a GPU the same command takes bf16, channels-last, `torch.compile` and the fused optimiser for
-our side, bf16 for the others."""
+Before anything is timed, the answers are compared: the two sides must compute the same
+thing. On a GPU the same command takes bf16, channels-last, `torch.compile` and the
+fused optimiser for our side, bf16 for the others.
+"""
 
 from __future__ import annotations
 
@@ -43,9 +44,11 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 RESULTS = Path(__file__).parent / "RESULTS.md"
-# how far apart the answers of the same weights may lie, as a share of the largest number
+# how far apart the answers of the same weights may lie, as a share of the largest
+# number
 SAME = 1e-4
-# of two pictures in [-1, 1] after 57 steps that each amplify the rounding of the step before
+# of two pictures in [-1, 1] after 57 steps that each amplify the rounding of the step
+# before
 SAME_PICTURE = 1e-2
 STOCK = How(
     channels_last=False, compiled=False, fused=False
@@ -59,7 +62,11 @@ class Plan:
     def __init__(self, quick: bool):
         self.quick = quick
         self.sizes = [networks.TINY] if quick else [networks.SMALL, networks.LARGE]
-        self.rounds = {networks.TINY.name: 3, networks.SMALL.name: 7, networks.LARGE.name: 5}
+        self.rounds = {
+            networks.TINY.name: 3,
+            networks.SMALL.name: 7,
+            networks.LARGE.name: 5,
+        }
         self.largest = self.sizes[-1]
         self.drawing = networks.TINY_DRAWING if quick else networks.DRAWING
         self.drawing_rounds = 3
@@ -72,7 +79,7 @@ class Plan:
         self.trick_rounds = 3
 
 
-# --- the ceiling ------------------------------------------------------------------------------
+# --- the ceiling ----------------------------------------------------------------------
 
 
 Rates = dict[str, dict[str, float]]
@@ -80,8 +87,8 @@ KINDS = {"float32": torch.float32, "bf16": torch.bfloat16}
 
 
 def ceiling(plan: Plan) -> dict[str, dict[str, float]]:
-    """The fastest that this machine multiplies and adds, operations a second: for each kind of
-    numbers and of work.
+    """The fastest that this machine multiplies and adds, operations a second: for each
+    kind of numbers and of work.
     """
     seconds = plan.product_seconds
     return {
@@ -94,11 +101,12 @@ def ceiling(plan: Plan) -> dict[str, dict[str, float]]:
 
 
 def operations(size: Size, part: str) -> int:
-    """Floating-point operations of one training step, counted where tensors have shapes and no
-    numbers.
+    """Floating-point operations of one training step, counted where tensors have shapes
+    and no numbers.
     """
     inputs = {
-        name: tensor.to("meta") for name, tensor in networks.inputs_of(size, part).items()
+        name: tensor.to("meta")
+        for name, tensor in networks.inputs_of(size, part).items()
     }
     with torch.device("meta"):
         network = networks.ours(size, part)
@@ -107,7 +115,7 @@ def operations(size: Size, part: str) -> int:
     return counter.get_total_flops()
 
 
-# --- (a) a step of training -------------------------------------------------------------------
+# --- (a) a step of training -----------------------------------------------------------
 
 
 def training(plan: Plan, rates: Rates) -> Table:
@@ -146,7 +154,9 @@ def computing() -> str:
     return "bf16" if ON_GPU else "float32"
 
 
-def training_rows(plan: Plan, size: Size, part: str, rates: Rates) -> Iterator[list[str]]:
+def training_rows(
+    plan: Plan, size: Size, part: str, rates: Rates
+) -> Iterator[list[str]]:
     """The sides of one network at one size, a row each."""
     torch.manual_seed(0)
     inputs = networks.inputs_of(size, part)
@@ -165,13 +175,17 @@ def training_rows(plan: Plan, size: Size, part: str, rates: Rates) -> Iterator[l
     package, _ = lucid.load()
     if package is not None and size.name in lucid.UNETS:
         sides["dalle2-pytorch"] = (lucid.network(package, size, part), STOCK)
-    work = {name: trainer(network, inputs, how) for name, (network, how) in sides.items()}
+    work = {
+        name: trainer(network, inputs, how) for name, (network, how) in sides.items()
+    }
     times = take_turns(work, plan.rounds[size.name])
     batch = len(inputs["t"])
     for name, spread in times.items():
         same = "" if name == "dalle2-pytorch" else f"{apart:.0e}"
         ratio = (
-            "" if name == "ours" else f"{spread.median / times['ours'].median:.2f} x as fast"
+            ""
+            if name == "ours"
+            else f"{spread.median / times['ours'].median:.2f} x as fast"
         )
         part_of = share(size, part, spread, rates) if name != "dalle2-pytorch" else ""
         count = f"{parameters(sides[name][0]) / 1e6:.1f}M"
@@ -213,7 +227,7 @@ def share(size: Size, part: str, spread: Spread, rates: Rates) -> str:
     return f"{operations(size, part) / spread.median / max(rates[computing()].values()):.0%}"
 
 
-# --- (b) a whole drawing ----------------------------------------------------------------------
+# --- (b) a whole drawing --------------------------------------------------------------
 
 
 def drawing(plan: Plan, folder: Path) -> Table:
@@ -223,8 +237,14 @@ def drawing(plan: Plan, folder: Path) -> Table:
         raise SystemExit(
             f"The two sides' pictures differ by {sharp:.1e}, so a comparison means nothing."
         )
-    karlo, theirs = drawings.our_karlo(folder), rivals.TheirKarlo(folder, drawings.DTYPE)
-    works = {"ours": lambda: drawings.draw(karlo), "diffusers": drawings.their_work(theirs)}
+    karlo, theirs = (
+        drawings.our_karlo(folder),
+        rivals.TheirKarlo(folder, drawings.DTYPE),
+    )
+    works = {
+        "ours": lambda: drawings.draw(karlo),
+        "diffusers": drawings.their_work(theirs),
+    }
     times = take_turns(works, plan.drawing_rounds)
     ratio = times["diffusers"].median / times["ours"].median
     rows = [
@@ -255,13 +275,15 @@ def karlo_size(karlo: drawings.Karlo) -> str:
     return f"{sum(map(parameters, parts)) / 1e6:.0f}"
 
 
-# --- (c) data ---------------------------------------------------------------------------------
+# --- (c) data -------------------------------------------------------------------------
 
 
 def data(plan: Plan) -> Table:
     loading.check(100)
     n = plan.pictures
-    captions = [caption for several in loading.our_pictures(n).captions for caption in several]
+    captions = [
+        caption for several in loading.our_pictures(n).captions for caption in several
+    ]
     our_tokens, usual_tokens = loading.tokenizers()
     works: dict[str, dict[str, Callable[[], object]]] = {
         "pictures: read, decode, resize": {
@@ -278,7 +300,11 @@ def data(plan: Plan) -> Table:
         times = take_turns(sides, plan.trick_rounds)
         per_second = [f"{n / times[side].median:,.0f}" for side in sides]
         rows.append(
-            [name, *per_second, f"{times['usual'].median / times['ours'].median:.2f} x as fast"]
+            [
+                name,
+                *per_second,
+                f"{times['usual'].median / times['ours'].median:.2f} x as fast",
+            ]
         )
     return Table(
         "Data",
@@ -291,7 +317,7 @@ def data(plan: Plan) -> Table:
     )
 
 
-# --- memory, ceiling, tricks ------------------------------------------------------------------
+# --- memory, ceiling, tricks ----------------------------------------------------------
 
 
 def memory(plan: Plan, folder: Path) -> Table:
@@ -339,7 +365,13 @@ def trick_table(plan: Plan) -> Table:
     ]
     gains += tricks.in_drawing(plan.drawing.decoder, plan.trick_rounds)
     rows = [
-        [gain.trick, gain.work, str(gain.without), str(gain.with_it), f"{gain.times:.2f}x"]
+        [
+            gain.trick,
+            gain.work,
+            str(gain.without),
+            str(gain.with_it),
+            f"{gain.times:.2f}x",
+        ]
         for gain in gains
     ]
     return Table(
@@ -351,8 +383,8 @@ def trick_table(plan: Plan) -> Table:
 
 
 def tried(plan: Plan) -> Iterator[tuple[Size, str, str]]:
-    """Every trick on the large decoder; compiling that takes minutes on a small machine, so
-    there the small prior is compiled.
+    """Every trick on the large decoder; compiling that takes minutes on a small
+    machine, so there the small prior is compiled.
     """
     for trick in tricks.IN_TRAINING:
         if trick != "torch.compile" or ON_GPU:
@@ -361,12 +393,16 @@ def tried(plan: Plan) -> Iterator[tuple[Size, str, str]]:
             yield networks.SMALL, "prior", trick
 
 
-# --- the command ------------------------------------------------------------------------------
+# --- the command ----------------------------------------------------------------------
 
 
 def about() -> str:
     _, version = lucid.load()
-    gpu = "" if ON_GPU else "The GPU part of this benchmark was not run: there was no GPU.\n"
+    gpu = (
+        ""
+        if ON_GPU
+        else "The GPU part of this benchmark was not run: there was no GPU.\n"
+    )
     return "\n".join(
         [
             "# Ours beside diffusers and dalle2-pytorch",
@@ -399,7 +435,9 @@ def tables(plan: Plan) -> Iterator[Table]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument(
-        "--quick", action="store_true", help="tiny networks, nothing written: does it run?"
+        "--quick",
+        action="store_true",
+        help="tiny networks, nothing written: does it run?",
     )
     plan = Plan(parser.parse_args().quick)
     diffusers.utils.logging.set_verbosity_error()

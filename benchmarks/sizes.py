@@ -1,11 +1,12 @@
-"""Our networks at the papers' sizes: parameters, memory and arithmetic of one step, without
-allocating any of it.
+"""Our networks at the papers' sizes: parameters, memory and arithmetic of one step,
+without allocating any of it.
 
     python benchmarks/sizes.py
 
 Everything is built on the meta device, where tensors have shapes and no numbers;
-`torch.utils.flop_counter` counts the multiplications and additions of one pass over one picture
-(or embedding)."""
+`torch.utils.flop_counter` counts the multiplications and additions of one pass over one
+picture (or embedding).
+"""
 
 from __future__ import annotations
 
@@ -75,8 +76,8 @@ def example(module: nn.Module) -> tuple[Tensor, ...]:
 
 @torch.no_grad()
 def operations(module: nn.Module) -> int | None:
-    """Floating-point operations of one pass; None for the autoregressive prior, which runs
-    token by token.
+    """Floating-point operations of one pass; None for the autoregressive prior, which
+    runs token by token.
     """
     if isinstance(module, ARPrior):
         return None
@@ -97,7 +98,9 @@ def row(size: PaperSize) -> str:
 
 
 if __name__ == "__main__":
-    print(f"{'network':30}{'ours':>10}{'paper':>8}{'bf16':>9}{'training':>10}{'one pass':>8}")
+    print(
+        f"{'network':30}{'ours':>10}{'paper':>8}{'bf16':>9}{'training':>10}{'one pass':>8}"
+    )
     print(f"{'':48}{'GiB':>9}{'GiB':>10}{'TFLOP':>8}")
     for size in PAPER:
         print(row(size))

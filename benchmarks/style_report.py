@@ -3,8 +3,8 @@
     make style-report                                # the package, part by part
     python benchmarks/style_report.py FOLDER ...     # any other code, counted the same way
 
-Numbers do not make code readable, but they show where to look: long lines that hold several
-thoughts, functions with many parameters, formulas with no symbol beside them.
+Numbers do not make code readable, but they show where to look: long lines that hold
+several thoughts, functions with many parameters, formulas with no symbol beside them.
 
     comments      lines with a comment, for each line of code
     docstrings    lines inside docstrings, for each line of code
@@ -16,7 +16,8 @@ thoughts, functions with many parameters, formulas with no symbol beside them.
                   that is no import, definition or docstring
     pairs         assignments like `a, b = x, y`, for each 1,000 lines of code
 
-A line of code is one that is neither blank, nor only a comment, nor part of a docstring.
+A line of code is one that is neither blank, nor only a comment, nor part of a
+docstring.
 """
 
 from __future__ import annotations
@@ -33,7 +34,14 @@ ROOT = Path(__file__).parents[1]
 WIDE = 88  # columns
 EXERCISES = "exercises"  # their hints are long strings in two languages: counted apart
 
-OPERATIONS = (ast.Call, ast.Attribute, ast.BinOp, ast.BoolOp, ast.Compare, ast.Subscript)
+OPERATIONS = (
+    ast.Call,
+    ast.Attribute,
+    ast.BinOp,
+    ast.BoolOp,
+    ast.Compare,
+    ast.Subscript,
+)
 DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 NO_STATEMENTS = (*DEFINITIONS, ast.Import, ast.ImportFrom)
 
@@ -105,7 +113,9 @@ def docstring_lines(tree: ast.Module) -> set[int]:
         if isinstance(node, (ast.Module, *DEFINITIONS)) and node.body:
             first = node.body[0]
             if is_docstring(first):
-                numbers.update(range(first.lineno, (first.end_lineno or first.lineno) + 1))
+                numbers.update(
+                    range(first.lineno, (first.end_lineno or first.lineno) + 1)
+                )
     return numbers
 
 
@@ -141,8 +151,8 @@ def is_pair(node: ast.stmt) -> bool:
 
 
 def count_folder(folder: Path, skip: str = "") -> Count:
-    """Count all Python files below a folder (or one file), but those below a folder named
-    `skip`.
+    """Count all Python files below a folder (or one file), but those below a folder
+    named `skip`.
     """
     paths = [folder] if folder.is_file() else sorted(folder.rglob("*.py"))
     total = Count()

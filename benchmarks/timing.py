@@ -1,10 +1,11 @@
 """How the benchmark measures: turns, spread, the machine's ceiling, memory.
 
-Two programs that are timed one after the other are timed on two machines: a processor that has
-warmed up is slower, and a neighbour comes and goes. So the contestants take turns, in an order
-drawn anew each round, and what is shown is the median and the quartiles of the rounds. On a GPU
-the work is only queued when a call returns: CUDA's own events take the time there, and the host
-waits for the last one."""
+Two programs that are timed one after the other are timed on two machines: a processor
+that has warmed up is slower, and a neighbour comes and goes. So the contestants take
+turns, in an order drawn anew each round, and what is shown is the median and the
+quartiles of the rounds. On a GPU the work is only queued when a call returns: CUDA's
+own events take the time there, and the host waits for the last one.
+"""
 
 from __future__ import annotations
 
@@ -53,8 +54,8 @@ def spread(seconds: list[float]) -> Spread:
 def take_turns(
     contestants: Mapping[str, Work], rounds: int, warmup: int = WARMUP
 ) -> dict[str, Spread]:
-    """Time every contestant once a round, in an order of its own each round; the first `warmup`
-    rounds don't count.
+    """Time every contestant once a round, in an order of its own each round; the first
+    `warmup` rounds don't count.
     """
     order, luck = list(contestants), random.Random(0)
     seconds: dict[str, list[float]] = {name: [] for name in contestants}
@@ -73,7 +74,10 @@ def timed(work: Work) -> float:
         began = time.perf_counter()
         work()
         return time.perf_counter() - began
-    begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+    begin, end = (
+        torch.cuda.Event(enable_timing=True),
+        torch.cuda.Event(enable_timing=True),
+    )
     torch.cuda.synchronize()
     begin.record()
     work()
@@ -83,26 +87,33 @@ def timed(work: Work) -> float:
 
 
 def half_precision(enabled: bool = ON_GPU) -> contextlib.AbstractContextManager[object]:
-    """bf16 where it pays: matrix products and convolutions. On the GPU always, here only if
-    asked.
+    """bf16 where it pays: matrix products and convolutions. On the GPU always, here
+    only if asked.
     """
-    return torch.autocast(DEVICE.type, torch.bfloat16) if enabled else contextlib.nullcontext()
+    return (
+        torch.autocast(DEVICE.type, torch.bfloat16)
+        if enabled
+        else contextlib.nullcontext()
+    )
 
 
-# --- the ceiling ------------------------------------------------------------------------------
+# --- the ceiling ----------------------------------------------------------------------
 
 
 def matrix_rate(dtype: torch.dtype, sizes: tuple[int, ...], seconds: float) -> float:
-    """The largest rate of a product of two square matrices, in operations a second; 2 n^3
-    operations a product.
+    """The largest rate of a product of two square matrices, in operations a second; 2
+    n^3 operations a product.
     """
     return max(rate(product(size, dtype), 2 * size**3, seconds) for size in sizes)
 
 
-def convolution_rate(dtype: torch.dtype, channels: tuple[int, ...], seconds: float) -> float:
+def convolution_rate(
+    dtype: torch.dtype, channels: tuple[int, ...], seconds: float
+) -> float:
     """The same of a 3 x 3 convolution over eight maps of 32 x 32.
 
-    On a processor another library computes it than the matrix product, at times twice as fast.
+    On a processor another library computes it than the matrix product, at times twice
+    as fast.
     """
     return max(
         rate(convolution(width, dtype), 2 * 9 * width**2 * 8 * 32**2, seconds)
@@ -122,13 +133,16 @@ def convolution(width: int, dtype: torch.dtype) -> Work:
         torch.randn(width, width, 3, 3, device=DEVICE),
     )
     x, kernel = (
-        each.to(dtype).contiguous(memory_format=torch.channels_last) for each in (x, kernel)
+        each.to(dtype).contiguous(memory_format=torch.channels_last)
+        for each in (x, kernel)
     )
     return lambda: F.conv2d(x, kernel, padding=1)
 
 
 def rate(work: Work, operations: int, seconds: float) -> float:
-    """Operations a second: the fastest of the calls that fit into `seconds`, three at least."""
+    """Operations a second: the fastest of the calls that fit into `seconds`, three at
+    least.
+    """
     timed(work)
     passed, began = [timed(work) for _ in range(3)], time.perf_counter()
     while time.perf_counter() - began < seconds:
@@ -136,7 +150,7 @@ def rate(work: Work, operations: int, seconds: float) -> float:
     return operations / min(passed)
 
 
-# --- memory -----------------------------------------------------------------------------------
+# --- memory ---------------------------------------------------------------------------
 
 
 def peak_bytes() -> int:
@@ -156,18 +170,22 @@ def peak_bytes() -> int:
     )
 
 
-# --- the machine ------------------------------------------------------------------------------
+# --- the machine ----------------------------------------------------------------------
 
 
 def machine() -> str:
-    """The processor as the system names it, its cores and the threads that are used; and the
-    GPU.
+    """The processor as the system names it, its cores and the threads that are used;
+    and the GPU.
     """
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.is_file() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    names = [
+        line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")
+    ]
     cpu = (
         f"{names[0] if names else 'CPU'}, {os.cpu_count()} cores, {torch.get_num_threads()}"
         " threads"
     )
-    return f"{torch.cuda.get_device_name()} beside {cpu}" if ON_GPU else f"{cpu}, no GPU"
+    return (
+        f"{torch.cuda.get_device_name()} beside {cpu}" if ON_GPU else f"{cpu}, no GPU"
+    )

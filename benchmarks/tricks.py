@@ -1,4 +1,6 @@
-"""What each trick brings, by itself: the same work with and without it, taking turns."""
+"""What each trick brings, by itself: the same work with and without it, taking
+turns.
+"""
 
 from __future__ import annotations
 
@@ -48,19 +50,30 @@ def in_training(size: Size, part: str, trick: str, rounds: int) -> Gain:
     network, inputs = ours(size, part), inputs_of(size, part)
     without = trainer(copy.deepcopy(network), inputs, PLAIN)
     with_it = trainer(network, inputs, IN_TRAINING[trick])
-    return compared(trick, f"training step, {part}, {size.name}", without, with_it, rounds)
+    return compared(
+        trick, f"training step, {part}, {size.name}", without, with_it, rounds
+    )
 
 
 def in_drawing(config: DecoderConfig, rounds: int) -> list[Gain]:
     """Tricks in one guided step of the decoder, for one picture."""
-    decoder, work = Decoder(config).to(DEVICE).eval(), "one guided step of a drawing, decoder"
+    decoder, work = (
+        Decoder(config).to(DEVICE).eval(),
+        "one guided step of a drawing, decoder",
+    )
     flat = copy.deepcopy(decoder).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     steps = guided_steps(decoder, config)
     usual = steps["one pass, text read once"]
     return [
-        compared("one batched pass for guidance", work, steps["two passes"], usual, rounds),
         compared(
-            "text read once per picture", work, steps["text read in each step"], usual, rounds
+            "one batched pass for guidance", work, steps["two passes"], usual, rounds
+        ),
+        compared(
+            "text read once per picture",
+            work,
+            steps["text read in each step"],
+            usual,
+            rounds,
         ),
         compared(
             "channels-last",
@@ -84,7 +97,9 @@ def guided_steps(decoder: Decoder, config: DecoderConfig) -> Mapping[str, Work]:
     with torch.no_grad():
         read, null_read = decoder.read(**inputs), decoder.read(**null)
     ways: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-        "one pass, text read once": classifier_free(decoder.denoise, 8.0, null_read, read),
+        "one pass, text read once": classifier_free(
+            decoder.denoise, 8.0, null_read, read
+        ),
         "text read in each step": classifier_free(decoder, 8.0, null, inputs),
         "two passes": lambda x, t: guide(
             decoder.denoise(x, t, **null_read), decoder.denoise(x, t, **read), 8.0, 3
@@ -93,7 +108,9 @@ def guided_steps(decoder: Decoder, config: DecoderConfig) -> Mapping[str, Work]:
     return {name: without_gradient(way, x_t, t) for name, way in ways.items()}
 
 
-def without_gradient(way: Callable[[Tensor, Tensor], Tensor], x_t: Tensor, t: Tensor) -> Work:
+def without_gradient(
+    way: Callable[[Tensor, Tensor], Tensor], x_t: Tensor, t: Tensor
+) -> Work:
     @torch.no_grad()
     def work() -> Any:
         return way(x_t, t)

@@ -23,8 +23,8 @@ HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    """Import what is asked for when it is asked for, so that the command line's --help does not
-    wait for torch.
+    """Import what is asked for when it is asked for, so that the command line's --help
+    does not wait for torch.
     """
     if name not in HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

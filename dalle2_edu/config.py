@@ -3,7 +3,8 @@ the JSON beside its weights.
 
 `asdict` turns a config into JSON; `from_dict` is its inverse: it rebuilds nested
 configs, turns JSON's lists back into tuples, and refuses a value of another type than
-the field's."""
+the field's.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +22,8 @@ def from_dict(config_class: type[Config], values: dict[str, Any]) -> Config:
     (or JSON made of it).
 
     Raises Dalle2EduError for a field that the class does not have, or a value that is
-    none for its field."""
+    none for its field.
+    """
     name = config_class.__name__
     if not isinstance(values, dict):
         raise Dalle2EduError(f"{name} can't be made from {values!r:.60}.")
@@ -65,4 +67,6 @@ def _fits(hint: Any, value: Any) -> bool:
         return hint is bool
     if hint is float:
         return isinstance(value, (int, float))
-    return isinstance(value, origin or hint) if isinstance(origin or hint, type) else True
+    return (
+        isinstance(value, origin or hint) if isinstance(origin or hint, type) else True
+    )

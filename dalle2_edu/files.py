@@ -1,8 +1,9 @@
 """Reading and writing small files: text, JSON, and whole-or-nothing writes.
 
-Whatever comes from outside is read in one place for each kind of thing, so that each mistake
-has one clear line: text and JSON here, pictures in `data/pictures.py`, samples and tables in
-`data/samples.py`, weights in `interop/weights.py`."""
+Whatever comes from outside is read in one place for each kind of thing, so that each
+mistake has one clear line: text and JSON here, pictures in `data/pictures.py`, samples
+and tables in `data/samples.py`, weights in `interop/weights.py`.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +16,8 @@ from typing import Any
 
 from dalle2_edu.errors import Dalle2EduError
 
-# A mark at a file's start that names its encoding. UTF-32's begins like UTF-16's: look first.
+# A mark at a file's start that names its encoding. UTF-32's begins like UTF-16's: look
+# first.
 MARKS = {
     codecs.BOM_UTF32_LE: "utf-32",
     codecs.BOM_UTF32_BE: "utf-32",
@@ -31,8 +33,8 @@ def one_line(error: BaseException) -> str:
 
 
 def printable(text: str) -> str:
-    """A text that a terminal can show on one line: a file's name may hold line breaks, or signals
-    that the terminal would obey.
+    """A text that a terminal can show on one line: a file's name may hold line breaks,
+    or signals that the terminal would obey.
     """
     return "".join(letter if letter.isprintable() else "�" for letter in text)
 
@@ -40,7 +42,8 @@ def printable(text: str) -> str:
 def decode_text(data: bytes) -> str:
     """Bytes as text: by the mark at their start, otherwise as UTF-8.
 
-    Raises ValueError for anything else: guessing would turn names into noise without a word.
+    Raises ValueError for anything else: guessing would turn names into noise without a
+    word.
     """
     encoding = next((MARKS[mark] for mark in MARKS if data.startswith(mark)), "utf-8")
     try:
@@ -50,7 +53,9 @@ def decode_text(data: bytes) -> str:
 
 
 def parse_json(text: str | bytes) -> Any:
-    """JSON values; raises ValueError for what is none, also for what is nested too deep."""
+    """JSON values; raises ValueError for what is none, also for what is nested too
+    deep.
+    """
     try:
         return json.loads(text)
     except RecursionError:
@@ -58,11 +63,15 @@ def parse_json(text: str | bytes) -> Any:
 
 
 def read_text(path: str | os.PathLike[str]) -> str:
-    """The text of a file; raises Dalle2EduError, naming it, where there is none to be read."""
+    """The text of a file; raises Dalle2EduError, naming it, where there is none to be
+    read.
+    """
     try:
         return decode_text(Path(path).read_bytes())
     except OSError as error:
-        raise Dalle2EduError(f"{path} can't be read: {error.strerror or error}.") from error
+        raise Dalle2EduError(
+            f"{path} can't be read: {error.strerror or error}."
+        ) from error
     except ValueError as error:
         raise Dalle2EduError(f"{path} can't be read: {error}.") from error
 
@@ -79,10 +88,10 @@ def read_json(path: str | os.PathLike[str]) -> Any:
 def atomic_write(path: str | os.PathLike[str], data: bytes | str) -> Path:
     """Write a file that appears whole or not at all; text is written as UTF-8.
 
-    Written beside its place under another name, then renamed, so that a reader or a full disk
-    never sees half of it. Missing folders are made, and the file has the usual permissions.
-    Raises Dalle2EduError for a folder or a device at that place, and for a disk that can't take
-    it.
+    Written beside its place under another name, then renamed, so that a reader or a
+    full disk never sees half of it. Missing folders are made, and the file has the
+    usual permissions. Raises Dalle2EduError for a folder or a device at that place, and
+    for a disk that can't take it.
     """
     path = Path(path)
     if path.is_dir():
@@ -93,14 +102,17 @@ def atomic_write(path: str | os.PathLike[str], data: bytes | str) -> Path:
     unfinished = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, unfinished = tempfile.mkstemp(prefix=f".{path.name[:60]}.", dir=path.parent)
+        handle, unfinished = tempfile.mkstemp(
+            prefix=f".{path.name[:60]}.", dir=path.parent
+        )
         with os.fdopen(handle, "wb") as file:
             file.write(content)
             file.flush()
             os.fsync(
                 file.fileno()
             )  # onto the disk itself, before it takes the old file's place
-        os.chmod(unfinished, 0o666 & ~current_umask())  # mkstemp lets the owner alone read
+        # mkstemp lets the owner alone read
+        os.chmod(unfinished, 0o666 & ~current_umask())
         os.replace(unfinished, path)
     except OSError as error:
         if unfinished is not None:

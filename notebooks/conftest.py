@@ -1,8 +1,10 @@
-"""How the notebooks run as tests: `pytest --nbval-lax notebooks` (a part of `make test`).
+"""How the notebooks run as tests: `pytest --nbval-lax notebooks` (a part of `make
+test`).
 
-Every cell of both languages runs at the smallest tier; a cell tagged `nbval-check-output` must
-print what the notebook stores. The settings are for the kernels only, each of which starts in
-its notebook's folder."""
+Every cell of both languages runs at the smallest tier; a cell tagged
+`nbval-check-output` must print what the notebook stores. The settings are for the
+kernels only, each of which starts in its notebook's folder.
+"""
 
 import os
 from collections.abc import Generator

@@ -1,5 +1,5 @@
-"""Settings for all tests: no network, no screen, the smallest tier, the same random numbers
-every time.
+"""Settings for all tests: no network, no screen, the smallest tier, the same random
+numbers every time.
 """
 
 import os
@@ -16,7 +16,7 @@ import torch
 
 @pytest.fixture(autouse=True)
 def same_random_numbers() -> None:
-    """A test without a seed of its own still draws the same numbers in every run and in any
-    order.
+    """A test without a seed of its own still draws the same numbers in every run and in
+    any order.
     """
     torch.manual_seed(0)

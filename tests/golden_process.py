@@ -1,16 +1,18 @@
-"""Hold `GaussianDiffusion` to what the released process computed on a fixed model output.
+"""Hold `GaussianDiffusion` to what the released process computed on a fixed model
+output.
 
-Schedule arrays are float64 on both sides and agree to 1e-6 relative, entry by entry (in fact to
-1e-13).
+Schedule arrays are float64 on both sides and agree to 1e-6 relative, entry by entry (in
+fact to 1e-13).
 
-The per-step tensors were computed in float32, so we compute in float32 as well: the same
-operations in the same order give the same rounding, and almost all of them come out bit for
-bit. The bar is 1e-6 of the largest value in the picture. Three places need a word: - The DDIM
-steps take sqrt(1 - abar), which the released code computes from abar rounded to float32; near
-abar = 1 that
+The per-step tensors were computed in float32, so we compute in float32 as well: the
+same operations in the same order give the same rounding, and almost all of them come
+out bit for bit. The bar is 1e-6 of the largest value in the picture. Three places need
+a word: - The DDIM steps take sqrt(1 - abar), which the released code computes from abar
+rounded to float32; near abar = 1 that
   loses three digits. We keep float64 there, so the check hands our formula the rounded abar; with the exact
   one the result differs by 6e-6.
-- The KL terms (vb, the loss that holds it, the prior term) subtract numbers near 1, so one unit
+- The KL terms (vb, the loss that holds it, the prior term) subtract numbers near 1, so
+  one unit
   in the last place of a float32 1 (1.2e-7), in bits and scaled as they are, is granted on top.
 - Nothing else: no tolerance was fitted to the result.
 """
@@ -30,8 +32,8 @@ RTOL = 1e-6
 
 
 def check_process(config: dict, tensors: dict[str, Tensor]) -> None:
-    """Assert that our process, built from the file's config, gives the file's outputs from its
-    inputs.
+    """Assert that our process, built from the file's config, gives the file's outputs
+    from its inputs.
     """
     assert config["loss"] == "rescaled_mse", f"unknown loss {config['loss']}"
     diffusion = GaussianDiffusion(
@@ -57,7 +59,9 @@ def arrays(diffusion: GaussianDiffusion) -> dict[str, Tensor]:
     return {name: getattr(diffusion, name) for name in names}
 
 
-def steps(diffusion: GaussianDiffusion, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+def steps(
+    diffusion: GaussianDiffusion, tensors: dict[str, Tensor]
+) -> dict[str, Tensor]:
     index, x_t = tensors["input.index"], tensors["input.x_t"]
     torch.testing.assert_close(
         diffusion.q_sample(tensors["input.x0"], index, tensors["input.noise"]),
@@ -86,8 +90,14 @@ def steps(diffusion: GaussianDiffusion, tensors: dict[str, Tensor]) -> dict[str,
     }
 
 
-def losses(diffusion: GaussianDiffusion, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    x0, index, noise = tensors["input.x0"], tensors["input.index"], tensors["input.noise"]
+def losses(
+    diffusion: GaussianDiffusion, tensors: dict[str, Tensor]
+) -> dict[str, Tensor]:
+    x0, index, noise = (
+        tensors["input.x0"],
+        tensors["input.index"],
+        tensors["input.noise"],
+    )
     terms = diffusion.training_losses(
         lambda x_t, t: tensors["input.model_out"], x0, index, noise
     )
@@ -108,7 +118,10 @@ def assert_close(name: str, ours: Tensor, theirs: Tensor, num_timesteps: int) ->
         scale = (
             scale.flatten(1).amax(dim=1).reshape(-1, *[1] * (theirs.dim() - 1))
         )  # (B, 1, 1, 1)
-    error, allowed = (ours - theirs).abs(), RTOL * scale + rounding_of_ones(name, num_timesteps)
+    error, allowed = (
+        (ours - theirs).abs(),
+        RTOL * scale + rounding_of_ones(name, num_timesteps),
+    )
     assert bool((error <= allowed).all()), (
         f"{name}: off by {(error / allowed).max():.2f} times what is allowed"
     )

@@ -20,14 +20,18 @@ STRANGE = [
 
 
 def mutations(data: bytes, n: int, seed: int = 0) -> Iterator[bytes]:
-    """n damaged copies: bytes changed, cut off, left out, doubled, or strange ones put in."""
+    """n damaged copies: bytes changed, cut off, left out, doubled, or strange ones put
+    in.
+    """
     draw = random.Random(seed)
     for _ in range(n):
         changed = bytearray(data)
         for _ in range(draw.randrange(1, 5)):
             place = draw.randrange(len(changed) + 1)
             end = min(place + draw.randrange(1, 40), len(changed))
-            kind = draw.choice(("change", "change", "cut", "leave out", "double", "strange"))
+            kind = draw.choice(
+                ("change", "change", "cut", "leave out", "double", "strange")
+            )
             if kind == "change" and place < len(changed):
                 changed[place] = draw.randrange(256)
             elif kind == "cut":

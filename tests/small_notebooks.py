@@ -49,7 +49,8 @@ class Folder:
         self.root = root / "notebooks"
         for place, language in enumerate(twins.LANGUAGES):
             cells = [
-                text(key, pair[place], pair[1 - place]) for key, pair in TRANSLATED.items()
+                text(key, pair[place], pair[1 - place])
+                for key, pair in TRANSLATED.items()
             ]
             cells += [text("formula", "$$x_t = x_0$$"), code("add", "print(1 + 1)")]
             self.write(language, book(*cells))
@@ -70,7 +71,9 @@ class Folder:
         return [cell.id for cell in self.read(language).cells]
 
     def edit(self, language: str, cell_id: str, **changes: Any) -> None:
-        """Change a cell's source, metadata, outputs ... as an author would in JupyterLab."""
+        """Change a cell's source, metadata, outputs ... as an author would in
+        JupyterLab.
+        """
         notebook = self.read(language)
         next(cell for cell in notebook.cells if cell.id == cell_id).update(changes)
         self.write(language, notebook)

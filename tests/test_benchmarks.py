@@ -1,5 +1,5 @@
-"""The benchmark compares like with like: both sides get the same weights and give the same
-answers.
+"""The benchmark compares like with like: both sides get the same weights and give the
+same answers.
 """
 
 import sys
@@ -17,7 +17,9 @@ def _benchmarks_on_the_path(monkeypatch: pytest.MonkeyPatch):
     torch.manual_seed(0)
     yield
     # A benchmark's file may be called what another folder's is called.
-    for name in [name for name, module in sys.modules.items() if _lies_in(module, BENCHMARKS)]:
+    for name in [
+        name for name, module in sys.modules.items() if _lies_in(module, BENCHMARKS)
+    ]:
         del sys.modules[name]
 
 
@@ -37,8 +39,8 @@ def test_a_training_step_is_compared_with_equal_networks(part):
 
 
 def test_a_drawing_is_compared_with_an_equal_drawing(tmp_path):
-    """Equal once diffusers' noise schedule has double precision, as ours: the noise and all
-    steps are the same.
+    """Equal once diffusers' noise schedule has double precision, as ours: the noise and
+    all steps are the same.
     """
     import drawings
     import networks

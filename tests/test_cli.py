@@ -38,7 +38,7 @@ def run(monkeypatch, capsys, *arguments: str) -> tuple[int, str, str]:
     return code, captured.out, captured.err
 
 
-# --- help -------------------------------------------------------------------------------------
+# --- help -----------------------------------------------------------------------------
 
 COMMANDS = [
     ["draw"],
@@ -72,7 +72,7 @@ def test_help_does_not_wait_for_pytorch():
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-# --- mistakes ---------------------------------------------------------------------------------
+# --- mistakes -------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -82,7 +82,10 @@ def test_help_does_not_wait_for_pytorch():
         (["draw", "caf\udce9"], "UTF-8"),
         (["draw", "rocket " * 20_000], "140,000 characters"),
         (["draw", "rocket", "--guidance-scale", "nan"], "nan is no number"),
-        (["inpaint", "no/such.png", "cat", "--guidance-scale", "inf"], "inf is no number"),
+        (
+            ["inpaint", "no/such.png", "cat", "--guidance-scale", "inf"],
+            "inf is no number",
+        ),
         (["draw", "rocket", "--domain", "cats"], "emoji, shapes"),
         (
             ["draw", "rocket", "--domain", "shared"],
@@ -142,7 +145,7 @@ def test_control_c_is_no_error(monkeypatch, capsys):
     assert "Traceback" not in err
 
 
-# --- draw -------------------------------------------------------------------------------------
+# --- draw -----------------------------------------------------------------------------
 
 
 @dataclass
@@ -168,7 +171,11 @@ class FakePipeline:
 
 @pytest.fixture
 def fake_pipeline(monkeypatch) -> FakePipeline:
-    pipeline, module, sheet = FakePipeline(), ModuleType("pipeline"), ModuleType("sheet")
+    pipeline, module, sheet = (
+        FakePipeline(),
+        ModuleType("pipeline"),
+        ModuleType("sheet"),
+    )
     vars(module).update(
         vars(import_module("dalle2_edu.unclip.pipeline"))
     )  # whoever imports it first finds the rest
@@ -184,7 +191,11 @@ def fake_pipeline(monkeypatch) -> FakePipeline:
 
 @pytest.mark.parametrize(
     ("prompt", "name"),
-    [("Smiling cat!", "smiling-cat"), ("红色的 圆形", "红色的-圆形"), ("../?", "picture")],
+    [
+        ("Smiling cat!", "smiling-cat"),
+        ("红色的 圆形", "红色的-圆形"),
+        ("../?", "picture"),
+    ],
 )
 def test_draw_writes_a_picture_and_its_steps(
     prompt, name, monkeypatch, capsys, fake_pipeline, tmp_path
@@ -236,7 +247,14 @@ def test_a_warning_is_one_line_too(monkeypatch, capsys, fake_pipeline, tmp_path)
             warnings.formatwarning(message, *rest)
         )
         code, _, err = run(
-            monkeypatch, capsys, "draw", "rocket", "--out", str(tmp_path), "--device", "cpu"
+            monkeypatch,
+            capsys,
+            "draw",
+            "rocket",
+            "--out",
+            str(tmp_path),
+            "--device",
+            "cpu",
         )
     assert code == 0
     assert err == "dalle2-edu: the prompt is too long\n"
@@ -247,14 +265,21 @@ def test_draw_names_a_folder_that_cannot_be_written(
 ):
     (tmp_path / "out").write_text("a file, not a folder")
     code, _, err = run(
-        monkeypatch, capsys, "draw", "rocket", "--out", str(tmp_path / "out"), "--device", "cpu"
+        monkeypatch,
+        capsys,
+        "draw",
+        "rocket",
+        "--out",
+        str(tmp_path / "out"),
+        "--device",
+        "cpu",
     )
     assert code == 2
     assert str(tmp_path / "out") in err
     assert "prompts" not in fake_pipeline.asked  # noticed before the drawing, not after
 
 
-# --- vary, blend, edit, inpaint ---------------------------------------------------------------
+# --- vary, blend, edit, inpaint -------------------------------------------------------
 
 
 class FakeEditor(FakePipeline):
@@ -374,7 +399,17 @@ def test_an_edit_writes_its_pictures_and_a_sheet(
 def test_a_blend_with_one_noise_and_a_text_diff_decode_what_was_asked_for(
     monkeypatch, capsys, fake_editor
 ):
-    words = ["blend", "red.png", "hole.png", "--steps", "3", "--seed", "7", "--device", "cpu"]
+    words = [
+        "blend",
+        "red.png",
+        "hole.png",
+        "--steps",
+        "3",
+        "--seed",
+        "7",
+        "--device",
+        "cpu",
+    ]
     run(monkeypatch, capsys, *words)
     assert fake_editor.asked["latent"].x_T[:, 0, 0, 0].tolist() == pytest.approx(
         [1.0, 1.5, 2.0]
@@ -406,13 +441,15 @@ def test_the_transparent_part_is_what_is_painted(monkeypatch, capsys, fake_edito
 
 
 def test_inpaint_asks_where_if_nothing_says_so(monkeypatch, capsys, fake_editor):
-    code, _, err = run(monkeypatch, capsys, "inpaint", "red.png", "cat", "--device", "cpu")
+    code, _, err = run(
+        monkeypatch, capsys, "inpaint", "red.png", "cat", "--device", "cpu"
+    )
     assert code == 2
     assert "--mask" in err and err.count("\n") == 1
     assert "given" not in fake_editor.asked
 
 
-# --- trial ------------------------------------------------------------------------------------
+# --- trial ----------------------------------------------------------------------------
 
 
 def test_the_trial_prints_its_table_and_writes_what_was_asked_for(
@@ -420,7 +457,9 @@ def test_the_trial_prints_its_table_and_writes_what_was_asked_for(
 ):
     from dalle2_edu.evaluation import trial
 
-    def hold(domain: str, plan: Any, sweep: bool, out: Path, device: str) -> dict[str, Any]:
+    def hold(
+        domain: str, plan: Any, sweep: bool, out: Path, device: str
+    ) -> dict[str, Any]:
         out.write_bytes(b"a grid")
         return {
             "domain": domain,
@@ -447,7 +486,9 @@ def test_the_trial_prints_its_table_and_writes_what_was_asked_for(
     ]
     code, printed, _ = run(monkeypatch, capsys, *words)
     assert code == 0
-    assert "emoji: 6 captions" in printed and "(d): none" in printed and "16.55" in printed
+    assert (
+        "emoji: 6 captions" in printed and "(d): none" in printed and "16.55" in printed
+    )
     assert out.read_bytes() == b"a grid" and '"captions": 6' in numbers.read_text()
 
 
@@ -457,7 +498,7 @@ def test_the_trial_refuses_an_odd_number_of_captions(monkeypatch, capsys):
     assert "even" in err and err.count("\n") == 1
 
 
-# --- seams ------------------------------------------------------------------------------------
+# --- seams ----------------------------------------------------------------------------
 
 
 def test_seams_are_printed_as_a_table(monkeypatch, capsys, tmp_path):
@@ -470,7 +511,9 @@ def test_seams_are_printed_as_a_table(monkeypatch, capsys, tmp_path):
     def hold(*arguments: Any) -> dict[str, Any]:
         asked.extend(arguments)
         return table(
-            "the seam", ["own", "other"], {"replaced": [Measure(1.0, 0.0, 2.0, 6), None]}
+            "the seam",
+            ["own", "other"],
+            {"replaced": [Measure(1.0, 0.0, 2.0, 6), None]},
         )
 
     monkeypatch.setattr(seams, "contest", hold)
@@ -493,7 +536,7 @@ def test_seams_are_printed_as_a_table(monkeypatch, capsys, tmp_path):
     assert "| replaced | 1.0 [0.0, 2.0] 6 | - |" in printed
 
 
-# --- zoo --------------------------------------------------------------------------------------
+# --- zoo ------------------------------------------------------------------------------
 
 
 def test_an_empty_zoo_is_listed_and_fails_to_verify(monkeypatch, capsys, tmp_path):
@@ -517,11 +560,17 @@ def test_a_zoo_of_your_own_is_an_option_of_every_command(monkeypatch, capsys, tm
     assert "not here" not in out
 
 
-def test_zoo_train_publishes_each_run_into_a_zoo_of_its_own(monkeypatch, capsys, tmp_path):
+def test_zoo_train_publishes_each_run_into_a_zoo_of_its_own(
+    monkeypatch, capsys, tmp_path
+):
     done = []
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(runs, "run", lambda name, tier, out, **rest: done.append((name, out)))
-    monkeypatch.setattr(runs, "publish", lambda out: done.append((out, str(zoo.folder()))))
+    monkeypatch.setattr(
+        runs, "run", lambda name, tier, out, **rest: done.append((name, out))
+    )
+    monkeypatch.setattr(
+        runs, "publish", lambda out: done.append((out, str(zoo.folder())))
+    )
     code, out, _ = run(monkeypatch, capsys, "zoo", "train", "--tier", "smoke")
     assert code == 0
     first = next(iter(runs.trainings()))
@@ -538,7 +587,9 @@ def test_threads_wait_passively_unless_you_said_otherwise():
         environment = {k: v for k, v in os.environ.items() if k != "OMP_WAIT_POLICY"}
         environment |= {"OMP_WAIT_POLICY": said} if said else {}
         command = [sys.executable, "-c", code]
-        answer = subprocess.run(command, env=environment, capture_output=True, text=True)
+        answer = subprocess.run(
+            command, env=environment, capture_output=True, text=True
+        )
         assert answer.stdout.strip() == expected
 
 

@@ -36,7 +36,8 @@ from dalle2_edu.unclip.upsampler import UpsamplerConfig
 def test_json_and_back(config: Any) -> None:
     again = from_dict(type(config), json.loads(json.dumps(asdict(config))))
     assert again == config
-    assert hash(again) == hash(config)  # lists would not hash: every tuple is a tuple again
+    # lists would not hash: every tuple is a tuple again
+    assert hash(again) == hash(config)
 
 
 def test_fields_left_out_keep_their_defaults() -> None:

@@ -1,9 +1,10 @@
 """Our classes against what the released systems compute: one test a golden file.
 
-A golden file holds a tiny network of a released system with random weights, an input, and that
-system's own answer. The files are found, not listed: set DALLE2_EDU_GOLDEN to run the same
-tests over another folder. A file's metadata says which system and constructor made it; a system
-that has no entry in CHECKS fails its test by name."""
+A golden file holds a tiny network of a released system with random weights, an input,
+and that system's own answer. The files are found, not listed: set DALLE2_EDU_GOLDEN to
+run the same tests over another folder. A file's metadata says which system and
+constructor made it; a system that has no entry in CHECKS fails its test by name.
+"""
 
 import json
 import os
@@ -53,7 +54,9 @@ def pick(tensors: Tensors, prefix: str) -> Tensors:
 
 
 @torch.no_grad()
-def assert_answers(module: nn.Module, inputs: tuple[Tensor, ...], expected: Tensor) -> None:
+def assert_answers(
+    module: nn.Module, inputs: tuple[Tensor, ...], expected: Tensor
+) -> None:
     assert (module(*inputs) - expected).abs().max() <= TOLERANCE
 
 
@@ -68,7 +71,9 @@ def filled(
 def check_adm(config: dict, tensors: Tensors) -> None:
     unet = keys.unet_config(config)
     official = keys.unet_tensors(
-        pick(tensors, "weights."), unet, legacy_order=not config["use_new_attention_order"]
+        pick(tensors, "weights."),
+        unet,
+        legacy_order=not config["use_new_attention_order"],
     )
     x = pick(tensors, "input.")
     net = filled(lambda: UNet(unet), official)
@@ -82,7 +87,8 @@ def check_adm(config: dict, tensors: Tensors) -> None:
 def check_classifier(config: dict, tensors: Tensors) -> None:
     unet = keys.unet_config(config)
     net = filled(
-        lambda: NoisyClassifier(unet), keys.classifier_tensors(pick(tensors, "weights."), unet)
+        lambda: NoisyClassifier(unet),
+        keys.classifier_tensors(pick(tensors, "weights."), unet),
     )
     x = pick(tensors, "input.")
     assert_answers(net, (x["x"], x["t"]), tensors["output.model_out"])
@@ -94,7 +100,9 @@ def check_glide(config: dict, tensors: Tensors) -> None:
     if "inpaint_mask" in x:  # theirs is 1 where a pixel is known
         seen |= {"known": x["inpaint_image"], "hole": x["inpaint_mask"] == 0}
     stem = tensors["weights.input_blocks.0.0.weight"]
-    unet = keys.unet_config(config, in_channels=stem.shape[1], context_dim=config["xf_width"])
+    unet = keys.unet_config(
+        config, in_channels=stem.shape[1], context_dim=config["xf_width"]
+    )
     sizes = (
         config["n_vocab"],
         config["text_ctx"],
@@ -105,11 +113,15 @@ def check_glide(config: dict, tensors: Tensors) -> None:
     official = keys.glide_tensors(pick(tensors, "weights."), unet, config["xf_heads"])
     net = filled(lambda: Glide(GlideConfig(unet, *sizes)), official)
     inputs = (x["x"], x["t"], x["tokens"], x["mask"])
-    assert_answers(lambda *args: net(*args, **seen), inputs, tensors["output.model_out"])
+    assert_answers(
+        lambda *args: net(*args, **seen), inputs, tensors["output.model_out"]
+    )
     with torch.no_grad():
         pooled, tokens = net.text(x["tokens"], x["mask"])
     assert (pooled - tensors["output.text_pooled"]).abs().max() <= TOLERANCE
-    assert (tokens.transpose(1, 2) - tensors["output.text_tokens"]).abs().max() <= TOLERANCE
+    assert (
+        tokens.transpose(1, 2) - tensors["output.text_tokens"]
+    ).abs().max() <= TOLERANCE
 
 
 def check_karlo_prior(config: dict, tensors: Tensors) -> None:
@@ -122,7 +134,10 @@ def check_karlo_prior(config: dict, tensors: Tensors) -> None:
         config["xf_layers"],
         heads,
     )
-    stats = {"mean": torch.zeros(config["clip_dim"]), "std": torch.ones(config["clip_dim"])}
+    stats = {
+        "mean": torch.zeros(config["clip_dim"]),
+        "std": torch.ones(config["clip_dim"]),
+    }
     official = keys.karlo_prior_tensors(pick(tensors, "weights."), heads)
     net = filled(lambda: DiffusionPrior(ours), official, stats)
     x = pick(tensors, "input.")
@@ -134,7 +149,8 @@ def check_karlo_decoder(config: dict, tensors: Tensors) -> None:
     unet = keys.unet_config(config, context_dim=config["xf_width"])
     ours = DecoderConfig(config["clip_dim"], config["clip_dim"], unet=unet)
     net = filled(
-        lambda: Decoder(ours), keys.karlo_decoder_tensors(pick(tensors, "weights."), unet)
+        lambda: Decoder(ours),
+        keys.karlo_decoder_tensors(pick(tensors, "weights."), unet),
     )
     x = pick(tensors, "input.")
     inputs = (x["x"], x["t"], x["image_emb"], x["text_emb"], x["text_enc"], x["mask"])
@@ -150,16 +166,25 @@ def check_karlo_upsampler(config: dict, tensors: Tensors) -> None:
 
 
 def check_dvae_encoder(config: dict, tensors: Tensors) -> None:
-    ours = DvaeConfig(config["vocab_size"], config["n_hid"], blocks=config["n_blk_per_group"])
-    net = filled(lambda: DvaeEncoder(ours), keys.dvae_tensors(pick(tensors, "weights.")))
+    ours = DvaeConfig(
+        config["vocab_size"], config["n_hid"], blocks=config["n_blk_per_group"]
+    )
+    net = filled(
+        lambda: DvaeEncoder(ours), keys.dvae_tensors(pick(tensors, "weights."))
+    )
     assert_answers(net, (tensors["input.x"],), tensors["output.logits"])
 
 
 def check_dvae_decoder(config: dict, tensors: Tensors) -> None:
     ours = DvaeConfig(
-        config["vocab_size"], config["n_hid"], config["n_init"], config["n_blk_per_group"]
+        config["vocab_size"],
+        config["n_hid"],
+        config["n_init"],
+        config["n_blk_per_group"],
     )
-    net = filled(lambda: DvaeDecoder(ours), keys.dvae_tensors(pick(tensors, "weights.")))
+    net = filled(
+        lambda: DvaeDecoder(ours), keys.dvae_tensors(pick(tensors, "weights."))
+    )
     assert_answers(net, (tensors["input.one_hot"],), tensors["output.stats"])
 
 

@@ -1,6 +1,8 @@
 """The house: which part of the package may import which, and that no circle closes.
 
-Imports are read from the source, those inside functions and under TYPE_CHECKING included."""
+Imports are read from the source, those inside functions and under TYPE_CHECKING
+included.
+"""
 
 from __future__ import annotations
 
@@ -14,9 +16,10 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = "dalle2_edu"
 
 GROUND = {"errors", "config", "files", "data", "drawing", "zoo"}
-MODELS = ["diffusion", "baselines", "text2image", "unclip", "beyond"]  # in the book's order
-# What each part may import, beside itself. A model knows the models before it, never what
-# measures, converts or trains it.
+# in the book's order
+MODELS = ["diffusion", "baselines", "text2image", "unclip", "beyond"]
+# What each part may import, beside itself. A model knows the models before it, never
+# what measures, converts or trains it.
 ALLOWED = {
     "errors": set(),
     "config": {"errors"},
@@ -35,7 +38,9 @@ ALLOWED = {
 
 
 def name_of(path: Path) -> str:
-    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(
+        ".__init__"
+    )
 
 
 MODULES = {name_of(path): path for path in sorted((ROOT / PACKAGE).rglob("*.py"))}
@@ -90,10 +95,18 @@ def test_a_part_imports_only_what_comes_before_it() -> None:
 
 
 def test_no_circle() -> None:
-    """Take away modules that import none of the rest, again and again: a circle would stay."""
-    left = {module: set(imported) for module, imported in GRAPH.items() if module != PACKAGE}
-    while ready := {module for module, imported in left.items() if not imported & left.keys()}:
-        left = {module: imported for module, imported in left.items() if module not in ready}
+    """Take away modules that import none of the rest, again and again: a circle would
+    stay.
+    """
+    left = {
+        module: set(imported) for module, imported in GRAPH.items() if module != PACKAGE
+    }
+    while ready := {
+        module for module, imported in left.items() if not imported & left.keys()
+    }:
+        left = {
+            module: imported for module, imported in left.items() if module not in ready
+        }
     assert left == {}
 
 
@@ -101,11 +114,13 @@ HEAVY = ["matplotlib", "open_clip", "torchvision", "huggingface_hub", "transform
 
 
 def test_the_pipeline_does_not_load_what_it_does_not_need() -> None:
-    code = (
-        f"import sys\nfrom dalle2_edu import UnCLIP\nprint(*set({HEAVY!r}) & set(sys.modules))"
-    )
+    code = f"import sys\nfrom dalle2_edu import UnCLIP\nprint(*set({HEAVY!r}) & set(sys.modules))"
     answer = subprocess.run(
-        [sys.executable, "-c", code], check=True, capture_output=True, text=True, cwd=ROOT
+        [sys.executable, "-c", code],
+        check=True,
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
     )
     assert answer.stdout.split() == []
 

@@ -1,4 +1,6 @@
-"""Who may import whom, around training: only `recipes/` knows both the models and the loop."""
+"""Who may import whom, around training: only `recipes/` knows both the models and the
+loop.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,15 @@ import pytest
 import dalle2_edu
 
 HOME = Path(dalle2_edu.__file__).parent
-MODELS = {"diffusion", "baselines", "text2image", "unclip", "beyond", "evaluation", "interop"}
+MODELS = {
+    "diffusion",
+    "baselines",
+    "text2image",
+    "unclip",
+    "beyond",
+    "evaluation",
+    "interop",
+}
 # a folder -> the folders that it must not import
 NEVER = {
     "training": {*MODELS, "recipes", "zoo", "cli", "teaching"},
@@ -21,7 +31,9 @@ NEVER = {
 
 
 def imported(folder: str) -> set[str]:
-    """The folders of the package that a folder's files import, function-level imports too."""
+    """The folders of the package that a folder's files import, function-level imports
+    too.
+    """
     found = set()
     for file in (HOME / folder).rglob("*.py"):
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):

@@ -1,4 +1,6 @@
-"""What is typed after `make` reaches the programs letter by letter, and no shell reads it."""
+"""What is typed after `make` reaches the programs letter by letter, and no shell reads
+it.
+"""
 
 from __future__ import annotations
 
@@ -46,12 +48,21 @@ def folder(tmp_path: Path) -> Path:
         (
             "notebooks",
             {"CHAPTER": NASTY, "LANGUAGE": NASTY, "TIER": NASTY},
-            ["book/tools/run.py"] + ["--tier", NASTY, "--chapter", NASTY, "--language", NASTY],
+            ["book/tools/run.py"]
+            + ["--tier", NASTY, "--chapter", NASTY, "--language", NASTY],
         ),
         (
             "sync",
             {"FROM": NASTY, "CONFIRM": NASTY},
-            ["book/tools/sync.py", "--chapter", "", "--confirm", NASTY, "--from", NASTY],
+            [
+                "book/tools/sync.py",
+                "--chapter",
+                "",
+                "--confirm",
+                NASTY,
+                "--from",
+                NASTY,
+            ],
         ),
         ("zoo", {"TIER": NASTY}, ["zoo", "train", "--tier", NASTY]),
         ("book", {"PORT": NASTY}, ["book/tools/serve.py", NASTY]),

@@ -1,4 +1,6 @@
-"""What the front pages say: the same numbers in both languages, and those of the benchmark."""
+"""What the front pages say: the same numbers in both languages, and those of the
+benchmark.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,8 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
-MEASURE = re.compile(r"-?\d+\.\d+ \[-?\d+\.\d+, -?\d+\.\d+\] \d+")  # 82.0 [73.3, 88.3] 100
+# 82.0 [73.3, 88.3] 100
+MEASURE = re.compile(r"-?\d+\.\d+ \[-?\d+\.\d+, -?\d+\.\d+\] \d+")
 SPEED = re.compile(r"\b\d\.\d\d(?= x| 倍)")
 SCREEN = 80  # lines
 
@@ -44,7 +47,9 @@ def test_a_readme_fits_on_a_screen_and_its_links_lead_somewhere(name: str) -> No
 def test_every_make_command_of_the_front_pages_exists() -> None:
     targets = set(re.findall(r"^(\w[\w-]*):", text_of("Makefile"), re.MULTILINE))
     pages = ["README.md", "README.zh.md", "CONTRIBUTING.md", "Makefile"]
-    named = {name for page in pages for name in re.findall(r"`make ([a-z-]+)", text_of(page))}
+    named = {
+        name for page in pages for name in re.findall(r"`make ([a-z-]+)", text_of(page))
+    }
     named |= {
         name
         for page in pages

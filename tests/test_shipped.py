@@ -1,5 +1,5 @@
-"""The weights that ship with the book: they load, they draw, and the judges among them can be
-trusted.
+"""The weights that ship with the book: they load, they draw, and the judges among them
+can be trusted.
 """
 
 from __future__ import annotations

@@ -20,7 +20,8 @@ from dalle2_edu.unclip.upsampler import Upsampler, UpsamplerConfig
 
 Module = TypeVar("Module", bound=nn.Module)
 
-DIM, WIDTH, LENGTH = 16, 32, 32  # CLIP's embedding and tokens, and the tokenizer's context
+# CLIP's embedding and tokens, and the tokenizer's context
+DIM, WIDTH, LENGTH = 16, 32, 32
 CLIP = ClipConfig(
     embed_dim=DIM,
     image_size=16,
@@ -78,8 +79,8 @@ def upsampler_config(size: int) -> UpsamplerConfig:
 
 
 def awake(module: Module) -> Module:
-    """The module in evaluation mode with noise in place of every zero, so that no branch stays
-    silent.
+    """The module in evaluation mode with noise in place of every zero, so that no
+    branch stays silent.
     """
     with torch.no_grad():
         for parameter in module.parameters():
@@ -89,7 +90,9 @@ def awake(module: Module) -> Module:
 
 
 def ar_prior() -> ARPrior:
-    """An autoregressive prior that knows some axes and buckets, and has something to say."""
+    """An autoregressive prior that knows some axes and buckets, and has something to
+    say.
+    """
     prior, z = ARPrior(AR_PRIOR), torch.randn(60, DIM) * 0.1 + 0.2
     with torch.no_grad():
         prior.position.normal_(std=0.5)
@@ -105,7 +108,11 @@ def pipeline() -> UnCLIP:
     prior.set_stats(torch.randn(9, DIM) * 0.1 + 0.2)
     upsamplers = [awake(Upsampler(upsampler_config(size))) for size in (64, 128)]
     return UnCLIP(
-        awake(Clip(CLIP)), prior, awake(Decoder(DECODER)), upsamplers, default_tokenizer()
+        awake(Clip(CLIP)),
+        prior,
+        awake(Decoder(DECODER)),
+        upsamplers,
+        default_tokenizer(),
     )
 
 

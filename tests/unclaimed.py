@@ -1,5 +1,6 @@
-"""Text cells that read an output and have no claim: chapter -> cell id -> why no number can check
-them. A short list: the tests allow half of a chapter's readings at most, and few have any.
+"""Text cells that read an output and have no claim: chapter -> cell id -> why no number
+can check them. A short list: the tests allow half of a chapter's readings at most, and
+few have any.
 """
 
 from __future__ import annotations

@@ -1,14 +1,14 @@
-"""`make book` and `make slides`: the English and the Chinese book, and the decks, as plain
-files in `_build/site`.
+"""`make book` and `make slides`: the English and the Chinese book, and the decks, as
+plain files in `_build/site`.
 
     python book/tools/build.py                    # everything
     python book/tools/build.py --only slides      # the decks alone
     python book/tools/build.py --partial          # for writers: leave out the pages that nobody has written yet
 
 Jupyter Book builds one language at a time: the shared `_config.yml` joined with
-`book/<language>/_config.yml`, and the pages of `book/<language>/_toc.yml`. Notebooks are not
-run; their stored outputs are shown. Any warning is an error. Each build starts from nothing,
-since Sphinx tells of a page's faults only when it reads the page.
+`book/<language>/_config.yml`, and the pages of `book/<language>/_toc.yml`. Notebooks
+are not run; their stored outputs are shown. Any warning is an error. Each build starts
+from nothing, since Sphinx tells of a page's faults only when it reads the page.
 
     _build/site/index.html            leads to the reader's language
     _build/site/en/, _build/site/zh/  the books
@@ -62,24 +62,30 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--only", choices=["all", "book", "slides"], default="all")
     parser.add_argument(
-        "--partial", action="store_true", help="leave out the pages that nobody has written yet"
+        "--partial",
+        action="store_true",
+        help="leave out the pages that nobody has written yet",
     )
     parser.add_argument(
-        "--output", type=Path, default=ROOT / "_build", help="where to build (default: _build)"
+        "--output",
+        type=Path,
+        default=ROOT / "_build",
+        help="where to build (default: _build)",
     )
     options = parser.parse_args(arguments)
     options.output = options.output.resolve()
     return options
 
 
-# --- the books --------------------------------------------------------------------------------
+# --- the books ------------------------------------------------------------------------
 
 
 def build_book(output: Path, partial: bool = False) -> None:
     """Both languages, side by side, and the landing page."""
     with ThreadPoolExecutor(len(LANGUAGES)) as pool:
         builds = [
-            pool.submit(build_language, language, output, partial) for language in LANGUAGES
+            pool.submit(build_language, language, output, partial)
+            for language in LANGUAGES
         ]
     for build in builds:
         build.result()
@@ -87,8 +93,8 @@ def build_book(output: Path, partial: bool = False) -> None:
 
 
 def build_language(language: str, output: Path, partial: bool = False) -> None:
-    """One language's book. Raises `Dalle2EduError` with Sphinx's own words if anything is wrong
-    with it.
+    """One language's book. Raises `Dalle2EduError` with Sphinx's own words if anything
+    is wrong with it.
     """
     start, work = time.monotonic(), output / language
     shutil.rmtree(work, ignore_errors=True)
@@ -104,11 +110,15 @@ def build_language(language: str, output: Path, partial: bool = False) -> None:
     )
     (work / "log.txt").write_text(run.stdout, encoding="utf8")
     if run.returncode != 0:
-        raise Dalle2EduError(f"the {language} book could not be built:\n{_faults(run.stdout)}")
+        raise Dalle2EduError(
+            f"the {language} book could not be built:\n{_faults(run.stdout)}"
+        )
     site = output / "site" / language
     shutil.rmtree(site, ignore_errors=True)
     shutil.copytree(
-        work / "_build" / "html", site, ignore=shutil.ignore_patterns("*webpack-macros.html")
+        work / "_build" / "html",
+        site,
+        ignore=shutil.ignore_patterns("*webpack-macros.html"),
     )
     print(
         f"{language}: {len(list(site.rglob('*.html')))} pages in"
@@ -118,8 +128,8 @@ def build_language(language: str, output: Path, partial: bool = False) -> None:
 
 
 def jupyter_book(config: Path, toc: Path, work: Path) -> list[str]:
-    """The command line. The source folder is the repository, so that pages reach notebooks and
-    package alike.
+    """The command line. The source folder is the repository, so that pages reach
+    notebooks and package alike.
     """
     tool = [
         sys.executable,
@@ -141,7 +151,9 @@ def jupyter_book(config: Path, toc: Path, work: Path) -> list[str]:
 
 
 def write_settings(language: str, work: Path, partial: bool) -> tuple[Path, Path]:
-    """This language's complete settings and table of contents, as files for Jupyter Book."""
+    """This language's complete settings and table of contents, as files for Jupyter
+    Book.
+    """
     config, toc = work / "_config.yml", work / "_toc.yml"
     config.write_text(
         yaml.safe_dump(settings(language, partial), allow_unicode=True), encoding="utf8"
@@ -165,7 +177,9 @@ def settings(language: str, partial: bool = False) -> dict[str, Any]:
 
 
 def merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
-    """`above` wins; dictionaries in dictionaries are merged, everything else is replaced."""
+    """`above` wins; dictionaries in dictionaries are merged, everything else is
+    replaced.
+    """
     joined = dict(below)
     for key, value in above.items():
         both = isinstance(value, dict) and isinstance(below.get(key), dict)
@@ -174,8 +188,8 @@ def merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
 
 
 def contents(language: str, partial: bool = False) -> dict[str, Any]:
-    """The table of contents. A page that it names and nobody has written is an error, or with
-    `partial` left out.
+    """The table of contents. A page that it names and nobody has written is an error,
+    or with `partial` left out.
     """
     toc = _yaml(BOOK / language / "_toc.yml")
     missing = [page for page in pages(toc) if not written(page)]
@@ -184,7 +198,9 @@ def contents(language: str, partial: bool = False) -> dict[str, Any]:
             f"book/{language}/_toc.yml names pages that do not exist: {', '.join(missing)}"
         )
     for part in toc["parts"]:
-        part["chapters"] = [chapter for chapter in part["chapters"] if written(chapter["file"])]
+        part["chapters"] = [
+            chapter for chapter in part["chapters"] if written(chapter["file"])
+        ]
     return toc | {"parts": [part for part in toc["parts"] if part["chapters"]]}
 
 
@@ -211,7 +227,7 @@ def _fault_lines(lines: Iterable[str]) -> Iterator[str]:
     return (line for line in lines if any(sign in line for sign in signs))
 
 
-# --- the landing page -------------------------------------------------------------------------
+# --- the landing page -----------------------------------------------------------------
 
 
 def write_landing(site: Path) -> None:

@@ -1,8 +1,10 @@
 """`python book/tools/chapter_links.py`: in the pages, chapters that exist become links.
 
-A bare number in a page means a chapter that is not written yet (how_to_use says so). So when a
-chapter has been written, every page that names it must link to it; this does it in both languages.
-Headings, code, formulas and what is a link already stay as they are."""
+A bare number in a page means a chapter that is not written yet (how_to_use says so). So
+when a chapter has been written, every page that names it must link to it; this does it
+in both languages. Headings, code, formulas and what is a link already stay as they
+are.
+"""
 
 from __future__ import annotations
 
@@ -55,7 +57,8 @@ def line_linked(line: str, language: str, written: dict[int, str]) -> str:
 def chapters(root: Path = ROOT) -> dict[int, str]:
     """The chapters that exist, and their files' names."""
     return {
-        int(file.name[:2]): file.name for file in (root / "notebooks" / "en").glob("*.ipynb")
+        int(file.name[:2]): file.name
+        for file in (root / "notebooks" / "en").glob("*.ipynb")
     }
 
 

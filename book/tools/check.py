@@ -1,5 +1,5 @@
-"""`python book/tools/check.py`: what is wrong between the two languages; the tests fail on
-it.
+"""`python book/tools/check.py`: what is wrong between the two languages; the tests fail
+on it.
 """
 
 from __future__ import annotations

@@ -1,16 +1,20 @@
-"""Claims: which text cells read an output, and which of them a code cell holds to its numbers.
+"""Claims: which text cells read an output, and which of them a code cell holds to its
+numbers.
 
-A text cell that says what a number or a figure shows is a *reading*. The cell that measured it
-names it, `ch.claim("hides-read", 300 < ratio < 500)`, and from then on a run whose numbers
-don't support the text stops. A reading is
+A text cell that says what a number or a figure shows is a *reading*. The cell that
+measured it names it, `ch.claim("hides-read", 300 < ratio < 500)`, and from then on a
+run whose numbers don't support the text stops. A reading is
 
 - a text cell whose id ends in `-read`, `-reading` or `-answer`;
-- a text cell right below a code cell with an output of its own (not an exercise) that states a
+- a text cell right below a code cell with an output of its own (not an exercise) that
+  states a
   number measured: a decimal or a percentage in plain text, outside of formulas, code, tables,
   and references to equations and sections. A cell that opens with a heading begins something new.
 
-The English text decides, for both languages. What no number can check (how a figure is to be
-read, an answer that is an argument) is listed with its reason in `tests/unclaimed.py`."""
+The English text decides, for both languages. What no number can check (how a figure is
+to be read, an answer that is an argument) is listed with its reason in
+`tests/unclaimed.py`.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +25,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from nbformat import NotebookNode
 
 READS = re.compile(r"-(read|reading|answer)$")
-# what holds numbers that nobody measured here: fences, formulas, code, links, equation numbers
+# what holds numbers that nobody measured here: fences, formulas, code, links, equation
+# numbers
 NOT_PROSE = re.compile(
     r"```.*?```|\$\$.*?\$\$|\$[^$\n]*\$|`[^`\n]*`|\[[^\]]*\]\([^)]*\)|\(\d+\.\d+[a-z]?\)",
     re.S,
@@ -73,17 +78,23 @@ def readings(english: NotebookNode, chapter: str) -> list[str]:
 
 
 def shows_something(cell: NotebookNode | None) -> bool:
-    """Whether it is a code cell with an output that is no exercise's verdict or source code."""
+    """Whether it is a code cell with an output that is no exercise's verdict or source
+    code.
+    """
     if cell is None or cell.cell_type != "code" or not cell.get("outputs"):
         return False
     return not re.search(r"\bcheck\(|^show\(", cell.source, flags=re.M)
 
 
 def states_a_number(text: str, chapter: str) -> bool:
-    """Whether plain prose has a decimal or a percentage in it; "7.4" in chapter 7 is a section."""
+    """Whether plain prose has a decimal or a percentage in it; "7.4" in chapter 7 is a
+    section.
+    """
     if text.startswith("#"):
         return False
-    lines = [line for line in text.splitlines() if not re.match(r"\s*(#|>|\||!\[)", line)]
+    lines = [
+        line for line in text.splitlines() if not re.match(r"\s*(#|>|\||!\[)", line)
+    ]
     prose = SECTION.sub(" ", NOT_PROSE.sub(" ", "\n".join(lines)))
     own = rf"(?<![\d.]){int(chapter)}\.\d+"
     return bool(MEASURED.search(re.sub(own, " ", prose)))
@@ -94,7 +105,9 @@ def problems(
 ) -> Iterator[str]:
     """What is wrong between a notebook's claims and its texts.
 
-    reads: the ids of `readings`. excused: readings without a claim, each with the reason."""
+    reads: the ids of `readings`. excused: readings without a claim, each with the
+    reason.
+    """
     texts = {cell.id for cell in notebook.cells if cell.cell_type == "markdown"}
     named = claimed(notebook)
     for cell_id, where in named.items():

@@ -2,9 +2,11 @@
 
     python book/tools/continuous.py
 
-Twenty-one starting points of noise are carried to two kinds of pictures (single numbers, near
--1 and near 2) by the probability-flow equation, and the same curves are drawn in the
-coordinates of three papers. The labels are formulas, so one figure serves both languages."""
+Twenty-one starting points of noise are carried to two kinds of pictures (single
+numbers, near -1 and near 2) by the probability-flow equation, and the same curves are
+drawn in the coordinates of three papers. The labels are formulas, so one figure serves
+both languages.
+"""
 
 from __future__ import annotations
 

@@ -1,10 +1,12 @@
-"""The book's own fonts: cut down from open ones, so that every machine shows the same page.
+"""The book's own fonts: cut down from open ones, so that every machine shows the same
+page.
 
     python book/tools/fonts.py FOLDER           # the folder that holds the fonts of `SOURCES`
     python book/tools/fonts.py FOLDER --sort    # and count anew which characters are frequent
 
 `book/vendor/README.md` says where those come from. What the command writes lies in
-`book/vendor/static/fonts` and is committed: woff2 files, and `fonts.css`, which names them.
+`book/vendor/static/fonts` and is committed: woff2 files, and `fonts.css`, which names
+them.
 
     Book Sans    Latin, Greek, Cyrillic, symbols     upright and italic, weights 400 to 700
     Book Mono    the same, for code                  upright, weights 400 to 700
@@ -14,11 +16,14 @@
     Book Emoji   the emoji that the book shows, in one colour
 
 A Chinese page holds some 700 of 6,763 characters. So Book Hans is cut into slices: the
-characters that most chapters use, those that some use, those that few use, and all others.
-A browser loads a slice when a page shows a character of it. The slices stay as they are until
-somebody asks for `--sort`: so a run for one new character changes one file or two.
+characters that most chapters use, those that some use, those that few use, and all
+others. A browser loads a slice when a page shows a character of it. The slices stay as
+they are until somebody asks for `--sort`: so a run for one new character changes one
+file or two.
 
-`missing()` names what the book shows and no font has; a test holds that there is nothing."""
+`missing()` names what the book shows and no font has; a test holds that there is
+nothing.
+"""
 
 from __future__ import annotations
 
@@ -53,7 +58,8 @@ SOURCES = {
     "NotoSansMath_400Regular.ttf": "b4a1dfdbfa13b475",
     "NotoEmoji_400Regular.ttf": "24aaa2a20c9c06ff",
 }
-# What the book's style sheets set their text in. The last word is for what no font of ours has.
+# What the book's style sheets set their text in. The last word is for what no font of
+# ours has.
 STACKS = """
 :root {
   --book-sans: "Book Sans", "Book Hans", "Book Signs", "Book Emoji", sans-serif;
@@ -71,22 +77,24 @@ mjx-container > mjx-assistive-mml[unselectable] {
 
 SIMPLIFIED = 2  # the place of Simplified Chinese in Noto's collection of five
 
-# Chinese type is large for its size. Source Sans, drawn a tenth larger, stands well beside it
-# (the makers of both fonts do the same), and is then as large as Arial.
+# Chinese type is large for its size. Source Sans, drawn a tenth larger, stands well
+# beside it (the makers of both fonts do the same), and is then as large as Arial.
 LATIN_UNITS = 910  # units an em, of 1000
 
-OFTEN, SOMETIMES = 10, 3  # Chinese pages that use a character: the first slice, the second
+# Chinese pages that use a character: the first slice, the second
+OFTEN, SOMETIMES = 10, 3
 SLICES = 12  # of the characters that no page uses today
 
 
-# --- characters -------------------------------------------------------------------------------
+# --- characters -----------------------------------------------------------------------
 
 
 def span(first: int, last: int) -> set[str]:
     return {chr(code) for code in range(first, last + 1)}
 
 
-LATIN = span(0x20, 0x7E) | span(0xA0, 0xFF) | set("–—‘’“”…•−→×")  # what every page needs
+# what every page needs
+LATIN = span(0x20, 0x7E) | span(0xA0, 0xFF) | set("–—‘’“”…•−→×")
 MORE = (
     span(0x100, 0x17F)  # accented Latin
     | span(0x300, 0x338)  # marks that stand over other letters: x̃
@@ -106,28 +114,34 @@ WIDE = span(0x3000, 0x301F) | span(0xFF01, 0xFF5E) | set("￥")  # Chinese punct
 
 
 def gb2312() -> set[str]:
-    """The 6,763 characters of GB 2312, which nearly every text in simplified Chinese is made
-    of.
+    """The 6,763 characters of GB 2312, which nearly every text in simplified Chinese is
+    made of.
     """
-    codes = (bytes([row, cell]) for row in range(0xB0, 0xF8) for cell in range(0xA1, 0xFF))
-    return {character for code in codes if (character := code.decode("gb2312", "ignore"))}
+    codes = (
+        bytes([row, cell]) for row in range(0xB0, 0xF8) for cell in range(0xA1, 0xFF)
+    )
+    return {
+        character for code in codes if (character := code.decode("gb2312", "ignore"))
+    }
 
 
 def is_chinese(character: str) -> bool:
     """Whether it is a Chinese character, and no mark."""
-    return "\u3400" <= character <= "\u9fff" or "\U00020000" <= character <= "\U0003ffff"
+    return (
+        "\u3400" <= character <= "\u9fff" or "\U00020000" <= character <= "\U0003ffff"
+    )
 
 
 def is_emoji(character: str) -> bool:
     return "\U0001f300" <= character <= "\U0001faff"
 
 
-# --- what the book shows ----------------------------------------------------------------------
+# --- what the book shows --------------------------------------------------------------
 
 
 def texts(root: Path = ROOT) -> Iterator[tuple[str, str]]:
-    """(path, text) of everything a reader may see: chapters with their outputs, pages, source
-    files, and the words of the machinery.
+    """(path, text) of everything a reader may see: chapters with their outputs, pages,
+    source files, and the words of the machinery.
     """
     for path in sorted((root / "notebooks").glob("*/*.ipynb")):
         notebook = json.loads(path.read_text(encoding="utf8"))
@@ -168,14 +182,19 @@ def chinese_pages(root: Path = ROOT) -> Iterator[str]:
 
 
 def missing(root: Path = ROOT, fonts: Path = FONTS) -> list[str]:
-    """What the book shows and no font of `fonts` has: "U+20BB7 in notebooks/en/02.ipynb"."""
+    """What the book shows and no font of `fonts` has: "U+20BB7 in
+    notebooks/en/02.ipynb".
+    """
     known = covered(fonts)
     lacking: dict[str, str] = {}
     for path, text in texts(root):
         for character in sorted(set(text) - known):
             if unicodedata.category(character) not in UNSEEN and character != "\ufe0f":
                 lacking.setdefault(character, path)
-    return [f"{character} U+{ord(character):04X} in {at}" for character, at in lacking.items()]
+    return [
+        f"{character} U+{ord(character):04X} in {at}"
+        for character, at in lacking.items()
+    ]
 
 
 def covered(fonts: Path = FONTS) -> set[str]:
@@ -184,7 +203,7 @@ def covered(fonts: Path = FONTS) -> set[str]:
     return {chr(code) for file in files for code in TTFont(file).getBestCmap()}
 
 
-# --- faces ------------------------------------------------------------------------------------
+# --- faces ----------------------------------------------------------------------------
 
 
 class Common(NamedTuple):
@@ -205,14 +224,15 @@ def common_anew(root: Path = ROOT) -> Common:
 
 
 def common_as_before(css: str, root: Path = ROOT) -> Common:
-    """As fonts.css has it. What the book uses and no font has yet is added to the seldom
-    ones.
+    """As fonts.css has it. What the book uses and no font has yet is added to the
+    seldom ones.
     """
     often, sometimes, seldom = (
         set(filter(is_chinese, characters_of(ranges)))
         for number in ("01", "02", "03")
         for ranges in re.findall(
-            rf'"Book Hans"[^}}]*hans-regular-{number}\.woff2[^}}]*unicode-range: ([^;]+)', css
+            rf'"Book Hans"[^}}]*hans-regular-{number}\.woff2[^}}]*unicode-range: ([^;]+)',
+            css,
         )
     )
     used = {c for _, text in texts(root) for c in text if is_chinese(c)}
@@ -238,7 +258,9 @@ class Face:
 
 
 def faces(root: Path, sources: Path, common: Common) -> list[Face]:
-    """All files to write. Of two faces that claim a character, CSS takes the later one."""
+    """All files to write. Of two faces that claim a character, CSS takes the later
+    one.
+    """
     shown = {character for _, text in texts(root) for character in text}
     return [
         *latin_faces(),
@@ -284,7 +306,9 @@ def signs_face(sources: Path) -> Face:
 
 
 def hans_faces(common: Common) -> list[Face]:
-    """Book Hans in slices. The others are cut by their codes, so that one range names them."""
+    """Book Hans in slices. The others are cut by their codes, so that one range names
+    them.
+    """
     others = sorted(gb2312() - set().union(*common))
     length = -(-len(others) // SLICES)  # rounded up
     cuts = [others[start : start + length] for start in range(0, len(others), length)]
@@ -324,7 +348,8 @@ def unicode_range(characters: Iterable[str]) -> str:
         else:
             runs.append([code, code])
     return ",".join(
-        f"U+{first:X}" if first == last else f"U+{first:X}-{last:X}" for first, last in runs
+        f"U+{first:X}" if first == last else f"U+{first:X}-{last:X}"
+        for first, last in runs
     )
 
 
@@ -337,12 +362,12 @@ def characters_of(ranges: str) -> set[str]:
     return found
 
 
-# --- cutting ----------------------------------------------------------------------------------
+# --- cutting --------------------------------------------------------------------------
 
 
 def cut(face: Face, sources: Path, folder: Path) -> Face:
-    """Writes the face's file; returns the face with the characters that the source really
-    has.
+    """Writes the face's file; returns the face with the characters that the source
+    really has.
     """
     font = TTFont(
         sources / face.source,
@@ -362,7 +387,9 @@ def cut(face: Face, sources: Path, folder: Path) -> Face:
     return Face(**vars(face) | {"characters": has, "ranges": ranges})
 
 
-def _subset(font: TTFont, characters: frozenset[str], features: tuple[str, ...]) -> None:
+def _subset(
+    font: TTFont, characters: frozenset[str], features: tuple[str, ...]
+) -> None:
     options = subset.Options()
     options.layout_features = list(features)
     options.hinting = False
@@ -375,14 +402,23 @@ def _subset(font: TTFont, characters: frozenset[str], features: tuple[str, ...])
 
 
 def _rename(font: TTFont, family: str) -> None:
-    """A changed font may not bear the name of the one that it comes from (OFL, section 3)."""
+    """A changed font may not bear the name of the one that it comes from (OFL, section
+    3).
+    """
     names = font["name"]
-    for number, text in ((1, family), (3, family), (4, family), (6, family.replace(" ", ""))):
+    for number, text in (
+        (1, family),
+        (3, family),
+        (4, family),
+        (6, family.replace(" ", "")),
+    ):
         for record in [record for record in names.names if record.nameID == number]:
-            names.setName(text, number, record.platformID, record.platEncID, record.langID)
+            names.setName(
+                text, number, record.platformID, record.platEncID, record.langID
+            )
 
 
-# --- the style sheet --------------------------------------------------------------------------
+# --- the style sheet ------------------------------------------------------------------
 
 
 def style_sheet(written: list[Face]) -> str:
@@ -405,15 +441,19 @@ def _rule(face: Face) -> str:
     )
 
 
-# --- the command ------------------------------------------------------------------------------
+# --- the command ----------------------------------------------------------------------
 
 
 def build(sources: Path, sort: bool = False, folder: Path = FONTS) -> None:
-    """Cuts every font. Raises `Dalle2EduError` if a source is missing or another one."""
+    """Cuts every font. Raises `Dalle2EduError` if a source is missing or another
+    one.
+    """
     for name, digest in SOURCES.items():
         check_source(sources / name, digest)
     sheet = folder / "fonts.css"
-    common = common_anew() if sort else common_as_before(sheet.read_text(encoding="utf8"))
+    common = (
+        common_anew() if sort else common_as_before(sheet.read_text(encoding="utf8"))
+    )
     for old in folder.glob("*.woff2"):
         old.unlink()
     written = [cut(face, sources, folder) for face in faces(ROOT, sources, common)]
@@ -427,14 +467,20 @@ def check_source(path: Path, digest: str) -> None:
     if not path.is_file():
         raise Dalle2EduError(f"{path} is missing: {where}")
     if not hashlib.sha256(path.read_bytes()).hexdigest().startswith(digest):
-        raise Dalle2EduError(f"{path} is not the version that the book's fonts are of: {where}")
+        raise Dalle2EduError(
+            f"{path} is not the version that the book's fonts are of: {where}"
+        )
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description="Cut the book's fonts out of open ones.")
+    parser = argparse.ArgumentParser(
+        description="Cut the book's fonts out of open ones."
+    )
     parser.add_argument("folder", type=Path, help="holds the fonts to cut from")
     parser.add_argument(
-        "--sort", action="store_true", help="count anew which Chinese characters are frequent"
+        "--sort",
+        action="store_true",
+        help="count anew which Chinese characters are frequent",
     )
     options = parser.parse_args(arguments)
     try:

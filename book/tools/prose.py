@@ -1,9 +1,10 @@
 """Is every sentence in the right language, and every term the glossary's?
 
-Both checks read Markdown as a reader sees it: `units` takes out code, formulas, addresses and
-markup, and cuts the rest into paragraphs, list items, headings and table cells. They are
-heuristics, set so that a forgotten paragraph is found, and a name, a title, a quotation or a
-prompt in the other language is not."""
+Both checks read Markdown as a reader sees it: `units` takes out code, formulas,
+addresses and markup, and cuts the rest into paragraphs, list items, headings and table
+cells. They are heuristics, set so that a forgotten paragraph is found, and a name, a
+title, a quotation or a prompt in the other language is not.
+"""
 
 from __future__ import annotations
 
@@ -20,13 +21,23 @@ from mdit_py_plugins.colon_fence import colon_fence_plugin
 from mdit_py_plugins.dollarmath import dollarmath_plugin
 from mdit_py_plugins.front_matter import front_matter_plugin
 from mdit_py_plugins.myst_role import myst_role_plugin
-from twins import LANGUAGES, NAMES, ROOT, Language, Problem, chapter_names, path_of, read
+from twins import (
+    LANGUAGES,
+    NAMES,
+    ROOT,
+    Language,
+    Problem,
+    chapter_names,
+    path_of,
+    read,
+)
 
 CJK = re.compile(r"[\u3400-\u4dbf\u4e00-\u9fff]")
 WORD = re.compile(r"[A-Za-z][A-Za-z'’-]*")
 LOWERCASE = re.compile(r"\b[a-z]{3,}\b")
 
-# What English sentences are full of, and names, titles of papers and prompts much less so.
+# What English sentences are full of, and names, titles of papers and prompts much less
+# so.
 SMALL_WORDS = frozenset(
     re.findall(
         "[a-z]+",
@@ -36,8 +47,8 @@ SMALL_WORDS = frozenset(
     )
 )
 
-# Directives whose body is prose; every other fence (code, maths, tables of contents) is no
-# prose.
+# Directives whose body is prose; every other fence (code, maths, tables of contents) is
+# no prose.
 PROSE_DIRECTIVES = (
     "admonition",
     "epigraph",
@@ -52,13 +63,13 @@ PROSE_DIRECTIVES = (
 )
 
 
-# --- Markdown -> prose ------------------------------------------------------------------------
+# --- Markdown -> prose ----------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Unit:
-    """A piece of prose as the reader sees it; emphasis and the text of outside links stand in
-    “quotation marks”.
+    """A piece of prose as the reader sees it; emphasis and the text of outside links
+    stand in “quotation marks”.
     """
 
     kind: str  # "text", "heading" or "cell" (of a table)
@@ -97,7 +108,9 @@ def units(text: str) -> Iterator[Unit]:
         elif token.type in ("fence", "colon_fence"):
             directive = re.match(r"\s*\{([\w-]+)\}(.*)", token.info)
             if directive and directive[1] in PROSE_DIRECTIVES:
-                yield from units(directive[2] + "\n\n" + _without_options(token.content))
+                yield from units(
+                    directive[2] + "\n\n" + _without_options(token.content)
+                )
 
 
 def _if_any(kind: str, text: str) -> Iterator[Unit]:
@@ -116,7 +129,9 @@ def _inline(tokens: list[Token]) -> str:
         if token.type in ("text", "image"):
             pieces.append(token.content)
         elif token.type == "link_open":
-            is_outside = str(token.attrs.get("href", "")).startswith(("http:", "https:"))
+            is_outside = str(token.attrs.get("href", "")).startswith(
+                ("http:", "https:")
+            )
             pieces.append("“" if is_outside else "")
         elif token.type in ("em_open", "em_close", "link_close"):
             pieces.append(
@@ -140,11 +155,12 @@ def has_words(text: str) -> bool:
     (False, True)
     """
     return any(
-        CJK.search(unit.text) or re.search("[A-Za-z]{2}", unit.text) for unit in units(text)
+        CJK.search(unit.text) or re.search("[A-Za-z]{2}", unit.text)
+        for unit in units(text)
     )
 
 
-# --- the right language -----------------------------------------------------------------------
+# --- the right language ---------------------------------------------------------------
 
 
 def foreign_units(text: str, language: Language) -> list[str]:
@@ -154,15 +170,19 @@ def foreign_units(text: str, language: Language) -> list[str]:
 
 
 def is_english_in_chinese(unit: Unit) -> bool:
-    """Whether a unit of a Chinese text is (or has in it) an English sentence that was left
-    behind.
+    """Whether a unit of a Chinese text is (or has in it) an English sentence that was
+    left behind.
     """
     text = re.sub(
         r"[“\"《「][^”\"》」]*[”\"》」]|et al\.?",
         lambda m: m[0] if CJK.search(m[0]) else " ",
         unit.text,
     )
-    words, lowercase, cjk = WORD.findall(text), LOWERCASE.findall(text), len(CJK.findall(text))
+    words, lowercase, cjk = (
+        WORD.findall(text),
+        LOWERCASE.findall(text),
+        len(CJK.findall(text)),
+    )
     if unit.kind == "heading":
         return not cjk and bool(lowercase)
     if not cjk and unit.kind == "text" and len(words) >= 3 and len(lowercase) >= 2:
@@ -181,8 +201,8 @@ def _small(words: list[str]) -> int:
 
 
 def is_chinese_in_english(unit: Unit) -> bool:
-    """Whether a unit of an English text is a Chinese sentence; words in quotation marks and
-    brackets are not.
+    """Whether a unit of an English text is a Chinese sentence; words in quotation marks
+    and brackets are not.
     """
     text = re.sub(
         r"[“\"《「(（][^”\"》」)）]*[”\"》」)）]",
@@ -197,7 +217,7 @@ def is_chinese_in_english(unit: Unit) -> bool:
     return (cjk >= 8 and cjk > words) or (cjk >= 4 and "。" in text)
 
 
-# --- texts of the book ------------------------------------------------------------------------
+# --- texts of the book ----------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -213,17 +233,21 @@ def texts(root: Path = ROOT) -> Iterator[Text]:
     """Every page and every text cell in both languages."""
     for language in LANGUAGES:
         for page in sorted((root / "book" / language).rglob("*.md")):
-            yield Text(page.relative_to(root).as_posix(), language, page.read_text("utf-8"))
+            yield Text(
+                page.relative_to(root).as_posix(), language, page.read_text("utf-8")
+            )
         for name in chapter_names(root / "notebooks"):
             path = path_of(root / "notebooks", language, name)
             for cell in read(path).cells if path.exists() else []:
                 if cell.cell_type == "markdown":
-                    yield Text(f"notebooks/{language}/{name}:{cell.id}", language, cell.source)
+                    yield Text(
+                        f"notebooks/{language}/{name}:{cell.id}", language, cell.source
+                    )
 
 
 def spoken_strings(root: Path = ROOT) -> Iterator[Text]:
-    """Chinese strings in the notebooks' code: figures and printed lines speak the glossary's
-    language too.
+    """Chinese strings in the notebooks' code: figures and printed lines speak the
+    glossary's language too.
     """
     for name in chapter_names(root / "notebooks"):
         path = path_of(root / "notebooks", "zh", name)
@@ -252,23 +276,25 @@ def language_problems(root: Path = ROOT) -> Iterator[Problem]:
             yield Problem(text.where, f"not {NAMES[text.language]}: {piece[:70]!r}")
 
 
-# --- the glossary -----------------------------------------------------------------------------
+# --- the glossary ---------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Glossary:
-    """Pairs (English term in small letters, Chinese term), and the renderings we avoid: avoided
-    -> ours.
+    """Pairs (English term in small letters, Chinese term), and the renderings we avoid:
+    avoided -> ours.
     """
 
     pairs: frozenset[tuple[str, str]]
     avoided: dict[str, str]
 
 
-# An entry is `diffusion model (扩散模型)` or `扩散模型（diffusion model）`; a name, `CLIP`, is the same
-# in both.
+# An entry is `diffusion model (扩散模型)` or `扩散模型（diffusion model）`; a name, `CLIP`, is
+# the same in both.
 ENTRY = {
-    "en": re.compile(r"(?P<en>\S.*?)\s*[(（](?P<zh>[^()（）]*[\u4e00-\u9fff][^()（）]*)[)）]"),
+    "en": re.compile(
+        r"(?P<en>\S.*?)\s*[(（](?P<zh>[^()（）]*[\u4e00-\u9fff][^()（）]*)[)）]"
+    ),
     "zh": re.compile(r"(?P<zh>[^（）]+?)\s*（(?P<en>.+)）"),
 }
 
@@ -283,7 +309,9 @@ def glossary(root: Path, language: Language) -> Glossary:
         if not line.startswith((" ", "\t")):
             entry = ENTRY[language].fullmatch(line.strip())
             english, current = (
-                (entry["en"], entry["zh"]) if entry else (line.strip(), line.strip().lower())
+                (entry["en"], entry["zh"])
+                if entry
+                else (line.strip(), line.strip().lower())
             )
             pairs.add((_bare(english), current))
         elif line.strip().startswith("又译："):
@@ -302,14 +330,19 @@ def _bare(english: str) -> str:
 
 
 def _glossary_lines(markdown: str) -> list[str]:
-    """The lines inside the page's `{glossary}` directives, blank ones and options left out."""
+    """The lines inside the page's `{glossary}` directives, blank ones and options left
+    out.
+    """
     bodies = [
         token.content
         for token in MARKDOWN.parse(markdown)
         if token.info.strip().startswith("{glossary}")
     ]
     return [
-        line for body in bodies for line in _without_options(body).splitlines() if line.strip()
+        line
+        for body in bodies
+        for line in _without_options(body).splitlines()
+        if line.strip()
     ]
 
 
@@ -327,7 +360,8 @@ def glossary_problems(root: Path = ROOT) -> Iterator[Problem]:
     for text in [*texts(root), *spoken_strings(root)]:
         if text.language == "zh" and not text.where.endswith("zh/glossary.md"):
             yield from (
-                Problem(text.where, what) for what in rendering_problems(text.markdown, zh)
+                Problem(text.where, what)
+                for what in rendering_problems(text.markdown, zh)
             )
 
 
@@ -335,10 +369,12 @@ def rendering_problems(markdown: str, terms: Glossary) -> Iterator[str]:
     """What a Chinese text says otherwise than the glossary."""
     prose = "\n".join(unit.text for unit in units(markdown))
     for avoided, term in terms.avoided.items():
-        # One of our own words may hold a rendering that we avoid: such words are taken out
-        # first.
+        # One of our own words may hold a rendering that we avoid: such words are taken
+        # out first.
         ours = sorted(
-            (chinese for _, chinese in terms.pairs if avoided in chinese), key=len, reverse=True
+            (chinese for _, chinese in terms.pairs if avoided in chinese),
+            key=len,
+            reverse=True,
         )
         rest = re.sub("|".join(map(re.escape, ours)), " ", prose) if ours else prose
         if avoided in rest:

@@ -1,4 +1,6 @@
-"""`python book/tools/readme_map.py`: write the map in both READMEs again, from the docstrings."""
+"""`python book/tools/readme_map.py`: write the map in both READMEs again, from the
+docstrings.
+"""
 
 from __future__ import annotations
 

@@ -1,18 +1,20 @@
-"""`make notebooks`: run the notebooks of both languages top to bottom and store what they print
-and draw.
+"""`make notebooks`: run the notebooks of both languages top to bottom and store what
+they print and draw.
 
     make notebooks                                    # every chapter, both languages, cpu tier (minutes each)
     make notebooks CHAPTER=07 LANGUAGE=zh TIER=gpu
     make notebooks-stale                              # which pages were run with another package
 
-A notebook that ran well gets its outputs and a stamp, `metadata.dalle2_edu.run`: tier, device,
-minutes, versions, commit of the code that ran, date, the number of claims that held, a digest
-of the code cells, the hashes of the zoo's weights that were loaded and digests of the package's
-files that were imported. Outputs of other code cells or of weights that have left the zoo fail
-a test; outputs of an older package are listed by `make notebooks-stale`.
+A notebook that ran well gets its outputs and a stamp, `metadata.dalle2_edu.run`: tier,
+device, minutes, versions, commit of the code that ran, date, the number of claims that
+held, a digest of the code cells, the hashes of the zoo's weights that were loaded and
+digests of the package's files that were imported. Outputs of other code cells or of
+weights that have left the zoo fail a test; outputs of an older package are listed by
+`make notebooks-stale`.
 
-A notebook that raised an error, grew over 1.5 MB, printed a path of this machine or shows a figure
-without words keeps the file it had, and one line says why."""
+A notebook that raised an error, grew over 1.5 MB, printed a path of this machine or
+shows a figure without words keeps the file it had, and one line says why.
+"""
 
 from __future__ import annotations
 
@@ -59,8 +61,8 @@ START_SECONDS = 300  # a busy machine takes its time to start a kernel
 
 KERNELSPEC = {"display_name": "Python 3", "language": "python", "name": "python3"}
 
-# Runs after the last cell, in the same kernel, and is not stored: what the chapter really ran
-# on.
+# Runs after the last cell, in the same kernel, and is not stored: what the chapter
+# really ran on.
 PROBE = """
 import hashlib, importlib.metadata, json, os, pathlib, platform, sys
 device = getattr(globals().get("ch"), "device", "cpu")
@@ -86,12 +88,14 @@ print(json.dumps({
 """
 
 
-# --- running ----------------------------------------------------------------------------------
+# --- running --------------------------------------------------------------------------
 
 
-def run(notebook: NotebookNode, folder: Path, tier: str, language: Language) -> dict[str, Any]:
-    """Run every cell in a fresh kernel, in place; returns the stamp. Raises Dalle2EduError if a
-    cell fails.
+def run(
+    notebook: NotebookNode, folder: Path, tier: str, language: Language
+) -> dict[str, Any]:
+    """Run every cell in a fresh kernel, in place; returns the stamp. Raises
+    Dalle2EduError if a cell fails.
     """
     for cell in notebook.cells:
         if cell.cell_type == "code":
@@ -116,7 +120,9 @@ def run(notebook: NotebookNode, folder: Path, tier: str, language: Language) -> 
     }
 
 
-def _execute(notebook: NotebookNode, folder: Path, tier: str, language: Language) -> None:
+def _execute(
+    notebook: NotebookNode, folder: Path, tier: str, language: Language
+) -> None:
     environment = {
         **os.environ,
         "DALLE2_EDU_TIER": tier,
@@ -173,7 +179,9 @@ def commit() -> str:
     """The commit of the code that runs; "+changes" if the package was edited since."""
     try:
         head = _git("rev-parse", "--short=12", "HEAD")
-        return head + ("+changes" if _git("status", "--porcelain", "--", "dalle2_edu") else "")
+        return head + (
+            "+changes" if _git("status", "--porcelain", "--", "dalle2_edu") else ""
+        )
     except (OSError, subprocess.CalledProcessError):
         return "unknown"  # an archive without its history
 
@@ -185,27 +193,38 @@ def _git(*words: str) -> str:
 
 
 def code_digest(notebook: NotebookNode) -> str:
-    """Changes when any code cell changes: stored outputs belong to the code of this digest."""
+    """Changes when any code cell changes: stored outputs belong to the code of this
+    digest.
+    """
     return digest(
-        "\n\u0000".join(cell.source for cell in notebook.cells if cell.cell_type == "code")
+        "\n\u0000".join(
+            cell.source for cell in notebook.cells if cell.cell_type == "code"
+        )
     )
 
 
-# --- what a stamp is worth today --------------------------------------------------------------
+# --- what a stamp is worth today ------------------------------------------------------
 
 
 def other_weights(stamp: dict[str, Any]) -> list[str]:
     """Parts that a page shows and that are not, or no longer, in the zoo."""
     in_zoo = {
-        f"{domain}/{part}": card.sha256[:16] for (domain, part), card in zoo.cards().items()
+        f"{domain}/{part}": card.sha256[:16]
+        for (domain, part), card in zoo.cards().items()
     }
-    return [part for part, found in stamp.get("zoo", {}).items() if in_zoo.get(part) != found]
+    return [
+        part
+        for part, found in stamp.get("zoo", {}).items()
+        if in_zoo.get(part) != found
+    ]
 
 
 def other_modules(stamp: dict[str, Any]) -> list[str]:
     """Modules of the package that changed since the page was run."""
     return [
-        name for name, found in stamp.get("package", {}).items() if module_digest(name) != found
+        name
+        for name, found in stamp.get("package", {}).items()
+        if module_digest(name) != found
     ]
 
 
@@ -220,13 +239,21 @@ def module_digest(name: str) -> str:
 
 def stale(folder: Path, language: Language, name: str) -> str:
     """One line about a page that an older package made; "" if it is up to date."""
-    stamp = read(path_of(folder, language, name)).metadata.get("dalle2_edu", {}).get("run", {})
+    stamp = (
+        read(path_of(folder, language, name))
+        .metadata.get("dalle2_edu", {})
+        .get("run", {})
+    )
     if not stamp.get("package"):
         return f"{language}/{name}: no run is stored that says what it imported"
     weights, changed = other_weights(stamp), other_modules(stamp)
     parts = [f"other weights: {', '.join(weights)}"] if weights else []
     parts += [f"changed since: {_some(changed)}"] if changed else []
-    return f"{language}/{name}, run on {stamp['date']}: {'; '.join(parts)}" if parts else ""
+    return (
+        f"{language}/{name}, run on {stamp['date']}: {'; '.join(parts)}"
+        if parts
+        else ""
+    )
 
 
 def _some(names: list[str], most: int = 6) -> str:
@@ -234,7 +261,7 @@ def _some(names: list[str], most: int = 6) -> str:
     return ", ".join(names[:most]) + rest
 
 
-# --- what is stored ---------------------------------------------------------------------------
+# --- what is stored -------------------------------------------------------------------
 
 
 def tidy(notebook: NotebookNode) -> None:
@@ -244,7 +271,11 @@ def tidy(notebook: NotebookNode) -> None:
     notebook.metadata = {
         "kernelspec": dict(KERNELSPEC),
         "language_info": {"name": "python"},
-        **{key: value for key, value in notebook.metadata.items() if key == "dalle2_edu"},
+        **{
+            key: value
+            for key, value in notebook.metadata.items()
+            if key == "dalle2_edu"
+        },
     }
     for cell in notebook.cells:
         for key in ("execution", "collapsed", "scrolled", "trusted"):
@@ -271,23 +302,31 @@ def _tidy_outputs(outputs: list[NotebookNode]) -> list[NotebookNode]:
             )
         if "image/png" in output.get("data", {}):
             shrink(output.data)
-            told = output.metadata.pop("image/png", {})  # the words go with the picture's kind
+            # the words go with the picture's kind
+            told = output.metadata.pop("image/png", {})
             output.metadata[picture_kind(output) or "image/png"] = told
         kept.append(output)
     return kept
 
 
 def shrink(data: dict[str, Any]) -> None:
-    """Store an output's picture in fewer bytes, if nobody can see the difference; in place.
+    """Store an output's picture in fewer bytes, if nobody can see the difference; in
+    place.
 
-    A figure of curves and words is the same in 256 colours, at a third of the size. A picture
-    with more colours becomes a JPEG of high quality and full colour resolution, if that is much
-    smaller."""
+    A figure of curves and words is the same in 256 colours, at a third of the size. A
+    picture with more colours becomes a JPEG of high quality and full colour resolution,
+    if that is much smaller.
+    """
     image = Image.open(io.BytesIO(base64.b64decode(data["image/png"])))
-    if image.mode == "P" or image.convert("RGBA").getchannel("A").getextrema() != (255, 255):
+    if image.mode == "P" or image.convert("RGBA").getchannel("A").getextrema() != (
+        255,
+        255,
+    ):
         return  # done before, or see-through
     picture = image.convert("RGB")
-    palette = picture.quantize(256, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
+    palette = picture.quantize(
+        256, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE
+    )
     change = ImageChops.difference(picture, palette.convert("RGB")).tobytes()
     if max(change) <= INVISIBLE:
         mime, fewer = "image/png", _encoded(palette, "PNG", optimize=True)
@@ -316,14 +355,16 @@ def _encoded(picture: Image.Image, kind: str, **options: Any) -> str:
 
 
 def _settle(text: str) -> str:
-    """What is left on a terminal when every carriage return has overwritten the line before
-    it.
+    """What is left on a terminal when every carriage return has overwritten the line
+    before it.
     """
     return re.sub(r"^[^\n]*\r(?!\n)", "", text, flags=re.M)
 
 
 def faults(notebook: NotebookNode) -> Iterator[str]:
-    """Why a notebook must not be stored (the tests ask the same of the notebooks that are)."""
+    """Why a notebook must not be stored (the tests ask the same of the notebooks that
+    are).
+    """
     size = len(nbformat.writes(notebook).encode())
     if size > LARGEST:
         yield (
@@ -335,7 +376,9 @@ def faults(notebook: NotebookNode) -> Iterator[str]:
         for output in cell.get("outputs", []):
             if _is_error(output):
                 yield f"cell {cell.id} has an error output: {output.ename}"
-            if picture_kind(output) and not re.search(r"\w \w|[\u4e00-\u9fff]", alt(output)):
+            if picture_kind(output) and not re.search(
+                r"\w \w|[\u4e00-\u9fff]", alt(output)
+            ):
                 yield f"cell {cell.id} shows a figure without words for those who can't see it"
             for path in absolute_paths(output):
                 yield f"cell {cell.id} shows a path of this machine: {path}"
@@ -352,8 +395,8 @@ def _largest(notebook: NotebookNode, count: int = 4) -> str:
     return ", ".join(f"{cell_id} {sizes[cell_id] / 1e3:.0f} kB" for cell_id in first)
 
 
-# An absolute path: a slash that nothing leads up to, and at least two parts; not `</b>`, `1/2`,
-# `../en/x`, a URL.
+# An absolute path: a slash that nothing leads up to, and at least two parts; not
+# `</b>`, `1/2`, `../en/x`, a URL.
 ABSOLUTE = re.compile(
     r"(?<![\w./:<~%)\]+-])/[A-Za-z_.][\w.-]*/[\w.-]+(?:/[\w.-]+)*|(?<!\w)[A-Z]:\\\\?[A-Za-z]\w*"
 )
@@ -368,7 +411,10 @@ def absolute_paths(output: NotebookNode) -> list[str]:
         *(value for mime, value in data.items() if not mime.startswith("image/p")),
     ]
     plain = EMBEDDED.sub(
-        " ", "\n".join(text if isinstance(text, str) else json.dumps(text) for text in texts)
+        " ",
+        "\n".join(
+            text if isinstance(text, str) else json.dumps(text) for text in texts
+        ),
     )
     plain = re.sub(
         r"\b[a-z]+://[^\s\"'<>)]*", " ", plain
@@ -381,17 +427,20 @@ def absolute_paths(output: NotebookNode) -> list[str]:
     return known or ABSOLUTE.findall(plain)
 
 
-# --- the whole --------------------------------------------------------------------------------
+# --- the whole ------------------------------------------------------------------------
 
 
 def run_and_store(folder: Path, name: str, language: Language, tier: str) -> str:
     """Run one notebook and store it with its stamp; returns the line to print.
 
-    Raises Dalle2EduError, and leaves the file as it was, if a cell fails or `faults` finds
-    something."""
+    Raises Dalle2EduError, and leaves the file as it was, if a cell fails or `faults`
+    finds something.
+    """
     path = path_of(folder, language, name)
     if not path.exists():
-        raise Dalle2EduError("there is no such notebook; `make sync` makes a twin to translate")
+        raise Dalle2EduError(
+            "there is no such notebook; `make sync` makes a twin to translate"
+        )
     notebook = read(path)
     stamp = run(notebook, path.parent, tier, language)
     notebook.metadata.setdefault("dalle2_edu", {})["run"] = stamp
@@ -409,13 +458,19 @@ def run_and_store(folder: Path, name: str, language: Language, tier: str) -> str
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--chapter", default="", help="07 or 07_ddpm; all chapters if left out")
+    parser.add_argument(
+        "--chapter", default="", help="07 or 07_ddpm; all chapters if left out"
+    )
     parser.add_argument("--language", default="", help="en or zh; both if left out")
     parser.add_argument("--tier", default="cpu", help="smoke, cpu or gpu")
     parser.add_argument(
-        "--stale", action="store_true", help="run nothing; list the pages of an older package"
+        "--stale",
+        action="store_true",
+        help="run nothing; list the pages of an older package",
     )
-    parser.add_argument("--folder", type=Path, default=NOTEBOOKS, help=argparse.SUPPRESS)
+    parser.add_argument(
+        "--folder", type=Path, default=NOTEBOOKS, help=argparse.SUPPRESS
+    )
     given = parser.parse_args(arguments)
     try:
         if given.tier not in TIERS:
@@ -439,7 +494,9 @@ def main(arguments: list[str] | None = None) -> int:
     ]
     if given.stale:
         lines = [
-            line for name, language in jobs if (line := stale(given.folder, language, name))
+            line
+            for name, language in jobs
+            if (line := stale(given.folder, language, name))
         ]
         print(
             "\n".join(lines)

@@ -2,9 +2,10 @@
 
     python book/tools/serve.py 8000
 
-It answers only a browser that asks for `localhost`: a foreign page whose name leads to this
-machine gets nothing. It shows the files of the book, and neither what a link leads to outside
-of it nor what a folder holds."""
+It answers only a browser that asks for `localhost`: a foreign page whose name leads to
+this machine gets nothing. It shows the files of the book, and neither what a link leads
+to outside of it nor what a folder holds.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +38,9 @@ class Book(SimpleHTTPRequestHandler):
         return super().send_head()  # type: ignore[return-value]
 
     def _asks_for_us(self) -> bool:
-        """Whether the address that the browser shows is ours. Any port: it may be forwarded."""
+        """Whether the address that the browser shows is ours. Any port: it may be
+        forwarded.
+        """
         try:
             return urlsplit(f"//{self.headers['Host']}").hostname in NAMES
         except ValueError:  # no address at all
@@ -59,13 +62,15 @@ class Book(SimpleHTTPRequestHandler):
 
 
 def server(port: int, site: Path = SITE) -> ThreadingHTTPServer:
-    """A server of the built book. Raises `Dalle2EduError` if there is no book, or the port is
-    not free.
+    """A server of the built book. Raises `Dalle2EduError` if there is no book, or the
+    port is not free.
     """
     if not (site / "index.html").is_file():
         raise Dalle2EduError("there is no book to show yet: make book SERVE=0")
     try:
-        return ThreadingHTTPServer(("127.0.0.1", port), partial(Book, directory=str(site)))
+        return ThreadingHTTPServer(
+            ("127.0.0.1", port), partial(Book, directory=str(site))
+        )
     except OSError as error:
         raise Dalle2EduError(
             f"port {port} can't be used ({error.strerror}): make book PORT={port + 1}"
@@ -78,7 +83,10 @@ def main(port: str) -> int:
     except Dalle2EduError as error:
         print(error, file=sys.stderr)
         return 1
-    print(f"The book: http://localhost:{book.server_port}/    (Ctrl+C ends it)", flush=True)
+    print(
+        f"The book: http://localhost:{book.server_port}/    (Ctrl+C ends it)",
+        flush=True,
+    )
     try:
         book.serve_forever()
     except KeyboardInterrupt:

@@ -1,13 +1,15 @@
 """`make slides`: each chapter's tagged cells as a reveal.js deck, in both languages.
 
-A cell's slide type (JupyterLab: property inspector, "Slide Type") says what becomes of it:
+A cell's slide type (JupyterLab: property inspector, "Slide Type") says what becomes of
+it:
 
     slide      starts a slide                      subslide   starts a slide below the last one
     fragment   appears at the next key press       notes      for the lecturer alone (key S)
 
-All other cells stay out. A code cell shows what it drew or printed; its code only with the tag
-`show-code`. Formulas are typeset by the book's own MathJax, so a deck needs no network, and
-opens from a memory stick too."""
+All other cells stay out. A code cell shows what it drew or printed; its code only with
+the tag `show-code`. Formulas are typeset by the book's own MathJax, so a deck needs no
+network, and opens from a memory stick too.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +39,8 @@ BETWEEN_CHINESE = re.compile(
 )  # a line break that must not become a space
 # What is folded away gets lines of its own, so that it is read as Markdown too.
 DETAILS = re.compile(
-    r"^(<details>\s*<summary>.*?</summary>)\s*(.*?)\s*</details>\s*", re.MULTILINE | re.DOTALL
+    r"^(<details>\s*<summary>.*?</summary>)\s*(.*?)\s*</details>\s*",
+    re.MULTILINE | re.DOTALL,
 )
 TYPES = ("slide", "subslide", "fragment", "notes")
 WORDS = {
@@ -63,12 +66,12 @@ class Slide:
     running: str = ""  # the heading above, for a slide that has none of its own
 
 
-# --- from notebooks to decks ------------------------------------------------------------------
+# --- from notebooks to decks ----------------------------------------------------------
 
 
 def build_slides(output: Path) -> None:
-    """A deck for every notebook that has tagged cells, a list of them, and the files they
-    need.
+    """A deck for every notebook that has tagged cells, a list of them, and the files
+    they need.
     """
     shutil.rmtree(output, ignore_errors=True)
     for language in WORDS:
@@ -79,7 +82,9 @@ def build_slides(output: Path) -> None:
         ]
         (output / language).mkdir(parents=True)
         for deck in decks:
-            (output / language / f"{deck.number}.html").write_text(deck.html(), encoding="utf8")
+            (output / language / f"{deck.number}.html").write_text(
+                deck.html(), encoding="utf8"
+            )
         (output / language / "index.html").write_text(
             _list_page(decks, language), encoding="utf8"
         )
@@ -137,7 +142,9 @@ def carry_headings(slides: Iterable[Slide]) -> None:
     """A slide without a heading repeats, small, the one before it."""
     heading = ""
     for slide in slides:
-        own = re.findall(r"<h[1-6]>(.*?)</h[1-6]>", "".join(slide.body), flags=re.DOTALL)
+        own = re.findall(
+            r"<h[1-6]>(.*?)</h[1-6]>", "".join(slide.body), flags=re.DOTALL
+        )
         slide.running = "" if own else heading
         heading = own[-1] if own else heading
 
@@ -147,7 +154,9 @@ def add(slide: Slide, html: str, kind: str) -> None:
     if kind == "notes":
         slide.notes.append(html)
     else:
-        slide.body.append(f'<div class="fragment">{html}</div>' if kind == "fragment" else html)
+        slide.body.append(
+            f'<div class="fragment">{html}</div>' if kind == "fragment" else html
+        )
 
 
 def title_of(cells: Iterable[NotebookNode]) -> str | None:
@@ -163,14 +172,18 @@ def title_of(cells: Iterable[NotebookNode]) -> str | None:
     return None
 
 
-# --- from cells to HTML -----------------------------------------------------------------------
+# --- from cells to HTML ---------------------------------------------------------------
 
 
 def cell_html(cell: NotebookNode) -> str:
     if cell.cell_type == "markdown":
         return markdown(BETWEEN_CHINESE.sub("", cell.source))
-    code = code_html(cell.source) if "show-code" in cell.metadata.get("tags", []) else ""
-    return code + outputs_html([output_html(output) for output in cell.get("outputs", [])])
+    code = (
+        code_html(cell.source) if "show-code" in cell.metadata.get("tags", []) else ""
+    )
+    return code + outputs_html(
+        [output_html(output) for output in cell.get("outputs", [])]
+    )
 
 
 def code_html(source: str) -> str:
@@ -178,8 +191,8 @@ def code_html(source: str) -> str:
 
 
 def outputs_html(parts: list[str]) -> str:
-    """What a cell shows. Three figures or more stand two to a row, each under the words that
-    were printed before it.
+    """What a cell shows. Three figures or more stand two to a row, each under the words
+    that were printed before it.
     """
     if sum(part.startswith("<img") for part in parts) < 3:
         return "".join(parts)
@@ -208,7 +221,8 @@ def output_html(output: NotebookNode) -> str:
 
 
 def _printed(text: str) -> str:
-    plain = re.sub(r"\x1b\[[0-9;]*m", "", text).strip("\n")  # without the terminal's colours
+    # without the terminal's colours
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", text).strip("\n")
     return f'<pre class="printed">{escape(plain)}</pre>' if plain else ""
 
 
@@ -219,7 +233,9 @@ def markdown(text: str) -> str:
 
 def _parser() -> MarkdownIt:
     parser = MarkdownIt("commonmark", {"html": True}).enable(["table", "strikethrough"])
-    parser.use(dollarmath_plugin, renderer=_formula, allow_labels=False, double_inline=True)
+    parser.use(
+        dollarmath_plugin, renderer=_formula, allow_labels=False, double_inline=True
+    )
     return parser.use(
         amsmath_plugin, renderer=lambda text: f'<div class="math">{escape(text)}</div>'
     )
@@ -230,8 +246,8 @@ def _formula(text: str, options: dict[str, Any]) -> str:
 
 
 def linked(html: str, language: str) -> str:
-    """Lead a notebook's links, from where the decks lie, to chapters, pages, source files and
-    pictures of the book.
+    """Lead a notebook's links, from where the decks lie, to chapters, pages, source
+    files and pictures of the book.
     """
     local = re.compile(r'(href|src)="(?![a-z]+:|#|/)([^"]+)"')
     return local.sub(lambda match: f'{match[1]}="{_in_site(match[2], language)}"', html)
@@ -253,7 +269,7 @@ def _in_site(address: str, language: str) -> str:
     return f"../../{language}/{page}{hash_}{place}"
 
 
-# --- pages ------------------------------------------------------------------------------------
+# --- pages ----------------------------------------------------------------------------
 
 
 def _list_page(decks: list[Deck], language: str) -> str:

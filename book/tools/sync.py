@@ -1,15 +1,17 @@
-"""`make sync`: carry code, outputs and layout between the English and the Chinese notebooks,
-and name stale prose.
+"""`make sync`: carry code, outputs and layout between the English and the Chinese
+notebooks, and name stale prose.
 
     make sync                              # every chapter; the side that changed since the last sync wins, cell by cell
     make sync CHAPTER=07 FROM=en           # the English notebook wins everywhere, also against newer Chinese code
     make sync CONFIRM=07_ddpm:why-noise    # this cell's translation was brought up to date (CONFIRM=07_ddpm: all of it)
 
-Each notebook remembers what the pair shared at the last sync (`metadata.dalle2_edu.synced`: ids
-and digests). A cell that differs from this record on one side only was changed there, and is
-carried over. Changed on both sides: sync stops, names the cell and touches no file of that
-chapter. A cell that the record lacks is new and is carried over; a cell that the record has and
-one side lacks was deleted there, and goes. Prose is never overwritten."""
+Each notebook remembers what the pair shared at the last sync
+(`metadata.dalle2_edu.synced`: ids and digests). A cell that differs from this record on
+one side only was changed there, and is carried over. Changed on both sides: sync stops,
+names the cell and touches no file of that chapter. A cell that the record lacks is new
+and is carried over; a cell that the record has and one side lacks was deleted there,
+and goes. Prose is never overwritten.
+"""
 
 from __future__ import annotations
 
@@ -45,15 +47,15 @@ from twins import (
 
 from dalle2_edu.errors import Dalle2EduError
 
-# These answer in the reader's language, so what they print or draw must not be carried to the
-# other notebook.
+# These answer in the reader's language, so what they print or draw must not be carried
+# to the other notebook.
 SPEAKING = frozenset({"words", "chapter", "check", "explore", "show"})
 
 
 @dataclass
 class Pair:
-    """The twins of one chapter while they are being brought together, and what was done to
-    them.
+    """The twins of one chapter while they are being brought together, and what was done
+    to them.
     """
 
     name: str
@@ -64,10 +66,12 @@ class Pair:
 
     def __post_init__(self) -> None:
         records = [_record(self.books[language]) for language in LANGUAGES]
-        # An entry counts only if both notebooks remember it alike: one of them may come from an
-        # older commit.
+        # An entry counts only if both notebooks remember it alike: one of them may come
+        # from an older commit.
         self.base = {
-            key: value for key, value in records[0].items() if records[1].get(key) == value
+            key: value
+            for key, value in records[0].items()
+            if records[1].get(key) == value
         }
 
     def say(self, cell_id: str, what: str) -> None:
@@ -97,14 +101,16 @@ def _record(book: NotebookNode) -> dict[str, str]:
     )
 
 
-# --- layout: which cells there are, in which order --------------------------------------------
+# --- layout: which cells there are, in which order ------------------------------------
 
 
 def merge_layout(pair: Pair) -> None:
     """Give both notebooks the same cells in the same order."""
     kept = {language: _kept(pair, language) for language in LANGUAGES}
     common = set(kept["en"]) & set(kept["zh"])
-    orders = {language: [i for i in kept[language] if i in common] for language in LANGUAGES}
+    orders = {
+        language: [i for i in kept[language] if i in common] for language in LANGUAGES
+    }
     lead: Language = pair.winner or "en"
     if orders["en"] != orders["zh"]:
         base = [i for i in pair.base if i in common]
@@ -131,20 +137,24 @@ def _kept(pair: Pair, language: Language) -> list[str]:
     """Ids of a notebook's cells without those that were deleted in its twin."""
     ids = [cell.id for cell in pair.books[language].cells]
     there = cells_by_id(pair.books[other(language)])
-    deleted = ids if pair.winner == other(language) else [] if pair.winner else pair.base
+    deleted = (
+        ids if pair.winner == other(language) else [] if pair.winner else pair.base
+    )
     gone = [i for i in ids if i not in there and i in deleted]
     for cell_id in gone:
         cell = cells_by_id(pair.books[language])[cell_id]
         if not pair.winner and shared(cell) != pair.base[cell_id]:
             raise pair.conflict(
-                cell_id, f"changed in {NAMES[language]} and deleted in {NAMES[other(language)]}"
+                cell_id,
+                f"changed in {NAMES[language]} and deleted in {NAMES[other(language)]}",
             )
         pair.say(cell_id, f"deleted, as in the {NAMES[other(language)]} notebook")
     return [i for i in ids if i not in gone]
 
 
 def interleave(lead: list[str], follow: list[str]) -> list[str]:
-    """The order of `lead`, with each id that only `follow` has after the one it follows there.
+    """The order of `lead`, with each id that only `follow` has after the one it follows
+    there.
 
     >>> interleave(["a", "b", "c"], ["a", "x", "c"])
     ['a', 'x', 'b', 'c']
@@ -157,8 +167,8 @@ def interleave(lead: list[str], follow: list[str]) -> list[str]:
 
 
 def _arrival(pair: Pair, cell: NotebookNode, language: Language) -> NotebookNode:
-    """A new cell as it arrives in the twin: code as it is, prose marked as waiting for a
-    translator.
+    """A new cell as it arrives in the twin: code as it is, prose marked as waiting for
+    a translator.
     """
     new = copy.deepcopy(cell)
     what = f"new in {NAMES[other(language)]}"
@@ -171,12 +181,12 @@ def _arrival(pair: Pair, cell: NotebookNode, language: Language) -> NotebookNode
     return new
 
 
-# --- cells ------------------------------------------------------------------------------------
+# --- cells ----------------------------------------------------------------------------
 
 
 def merge_cells(pair: Pair) -> None:
-    """Give both cells of an id the same code, tags and slide type; the side that changed
-    wins.
+    """Give both cells of an id the same code, tags and slide type; the side that
+    changed wins.
     """
     for en, zh in zip(pair.books["en"].cells, pair.books["zh"].cells, strict=True):
         twins: dict[Language, NotebookNode] = {"en": en, "zh": zh}
@@ -190,7 +200,9 @@ def merge_cells(pair: Pair) -> None:
 
 def _merge_cell(pair: Pair, twins: dict[Language, NotebookNode]) -> None:
     cell_id = twins["en"].id
-    values: dict[Language, str] = {language: shared(twins[language]) for language in LANGUAGES}
+    values: dict[Language, str] = {
+        language: shared(twins[language]) for language in LANGUAGES
+    }
     if _is_new_prose(twins["en"], twins["zh"]):
         _becomes_prose(pair, twins)
         return
@@ -199,7 +211,9 @@ def _merge_cell(pair: Pair, twins: dict[Language, NotebookNode]) -> None:
     )
     source, target = twins[lead], twins[other(lead)]
     target.metadata = {
-        k: v for k, v in target.metadata.items() if k not in ("tags", "slideshow", "jupyter")
+        k: v
+        for k, v in target.metadata.items()
+        if k not in ("tags", "slideshow", "jupyter")
     }
     target.metadata.update(copy.deepcopy(shared_metadata(source)))
     if not is_translated(source) and (
@@ -210,7 +224,9 @@ def _merge_cell(pair: Pair, twins: dict[Language, NotebookNode]) -> None:
 
 
 def _is_new_prose(en: NotebookNode, zh: NotebookNode) -> bool:
-    """Whether a text cell that was the same in both languages now differs, and in words."""
+    """Whether a text cell that was the same in both languages now differs, and in
+    words.
+    """
     if (
         en.cell_type != "markdown"
         or zh.cell_type != "markdown"
@@ -222,8 +238,8 @@ def _is_new_prose(en: NotebookNode, zh: NotebookNode) -> bool:
 
 
 def _becomes_prose(pair: Pair, twins: dict[Language, NotebookNode]) -> None:
-    """A cell that was equal in both languages has got words: from now on it is a translated
-    one.
+    """A cell that was equal in both languages has got words: from now on it is a
+    translated one.
     """
     for language in LANGUAGES:
         twins[language].metadata.counterpart = UNTRANSLATED
@@ -245,12 +261,12 @@ def _replace_text(source: NotebookNode, target: NotebookNode) -> None:
         target.metadata.counterpart = UNTRANSLATED
 
 
-# --- outputs ----------------------------------------------------------------------------------
+# --- outputs --------------------------------------------------------------------------
 
 
 def merge_outputs(pair: Pair) -> None:
-    """Fill in outputs that only one twin has, where they are the same in both languages; name
-    the cells to be run.
+    """Fill in outputs that only one twin has, where they are the same in both
+    languages; name the cells to be run.
     """
     speaks = speaking_cells(
         cell.source for cell in pair.books["en"].cells if cell.cell_type == "code"
@@ -274,8 +290,8 @@ def merge_outputs(pair: Pair) -> None:
 
 
 def speaking_cells(sources: Iterable[str]) -> list[bool]:
-    """Which code cells print or draw in the reader's language, also through a function defined
-    in an earlier cell.
+    """Which code cells print or draw in the reader's language, also through a function
+    defined in an earlier cell.
     """
     names, answer = set(SPEAKING), []
     for source in sources:
@@ -286,7 +302,9 @@ def speaking_cells(sources: Iterable[str]) -> list[bool]:
             continue
         answer.append(bool(_names(tree) & names))
         functions = (
-            node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.ClassDef)
+            node
+            for node in ast.walk(tree)
+            if isinstance(node, ast.FunctionDef | ast.ClassDef)
         )
         names |= {node.name for node in functions if _names(node) & names}
     return answer
@@ -296,7 +314,7 @@ def _names(tree: ast.AST) -> set[str]:
     return {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
 
 
-# --- the whole --------------------------------------------------------------------------------
+# --- the whole ------------------------------------------------------------------------
 
 
 def sync_pair(pair: Pair) -> None:
@@ -312,7 +330,9 @@ def sync_pair(pair: Pair) -> None:
 
 
 def load_pair(folder: Path, name: str, winner: Language | None = None) -> Pair:
-    """Both notebooks of a chapter; a twin that does not exist yet is an empty notebook."""
+    """Both notebooks of a chapter; a twin that does not exist yet is an empty
+    notebook.
+    """
     paths: dict[Language, Path] = {
         language: path_of(folder, language, name) for language in LANGUAGES
     }
@@ -320,15 +340,17 @@ def load_pair(folder: Path, name: str, winner: Language | None = None) -> Pair:
     for language in LANGUAGES:
         if language not in books:
             metadata = {
-                k: v for k, v in books[other(language)].metadata.items() if k != "dalle2_edu"
+                k: v
+                for k, v in books[other(language)].metadata.items()
+                if k != "dalle2_edu"
             }
             books[language] = nbformat.v4.new_notebook(metadata=copy.deepcopy(metadata))
     return Pair(name, books, winner)
 
 
 def confirm(folder: Path, target: str) -> list[str]:
-    """Record that `chapter:cell`, or every cell of `chapter`, is translated faithfully; returns
-    the cells recorded.
+    """Record that `chapter:cell`, or every cell of `chapter`, is translated faithfully;
+    returns the cells recorded.
     """
     name, _, wanted = target.partition(":")
     [name] = chapter_names(folder, name)
@@ -366,7 +388,10 @@ def _confirm_cell(name: str, en: NotebookNode, zh: NotebookNode) -> bool:
         en.metadata.pop("counterpart", None)
         zh.metadata.pop("counterpart", None)
         return before != (None, None)
-    en.metadata.counterpart, zh.metadata.counterpart = digest(zh.source), digest(en.source)
+    en.metadata.counterpart, zh.metadata.counterpart = (
+        digest(zh.source),
+        digest(en.source),
+    )
     return before != (en.metadata.counterpart, zh.metadata.counterpart)
 
 
@@ -404,7 +429,9 @@ def _some(names: list[str], most: int = 8) -> str:
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--chapter", default="", help="07 or 07_ddpm; all chapters if left out")
+    parser.add_argument(
+        "--chapter", default="", help="07 or 07_ddpm; all chapters if left out"
+    )
     parser.add_argument(
         "--from",
         dest="winner",
@@ -416,7 +443,9 @@ def main(arguments: list[str] | None = None) -> int:
         default="",
         help="07_ddpm:why-noise, or 07_ddpm: the translation is up to date",
     )
-    parser.add_argument("--folder", type=Path, default=NOTEBOOKS, help=argparse.SUPPRESS)
+    parser.add_argument(
+        "--folder", type=Path, default=NOTEBOOKS, help=argparse.SUPPRESS
+    )
     given = parser.parse_args(arguments)
     try:
         if given.confirm:

@@ -1,8 +1,9 @@
 """Draw the timeline's figure, book/assets/timeline-en.svg and timeline-zh.svg:  python book/tools/timeline.py
 
-Portrait and three lanes wide, so that it can be read on a phone. Every item has a row of its
-own, in the order of the months; letters are drawn as outlines, so the figure looks the same
-wherever it is opened."""
+Portrait and three lanes wide, so that it can be read on a phone. Every item has a row
+of its own, in the order of the months; letters are drawn as outlines, so the figure
+looks the same wherever it is opened.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +18,13 @@ from matplotlib.patches import PathPatch
 from matplotlib.path import Path as Curve
 
 ASSETS = Path(__file__).parents[1] / "assets"
-FONT = Path(__file__).parents[2] / "dalle2_edu" / "data" / "fonts" / "NotoSansSC-subset.otf"
+FONT = (
+    Path(__file__).parents[2]
+    / "dalle2_edu"
+    / "data"
+    / "fonts"
+    / "NotoSansSC-subset.otf"
+)
 
 LANES = {
     "en": ("adversarial,\nautoencoding", "autoregressive", "diffusion"),
@@ -31,8 +38,8 @@ COLOURS = (
 
 
 class Item(NamedTuple):
-    """A paper or release: the month of it, its name, its lane, and the names of what it was
-    built on.
+    """A paper or release: the month of it, its name, its lane, and the names of what it
+    was built on.
     """
 
     month: str
@@ -120,17 +127,21 @@ def mark(axes: Axes, item: Item, row: int) -> None:
         zorder=4,
         bbox=under,
     )
-    axes.text(-0.9, row, item.month, va="center", color="#666666", fontproperties=font(9.5))
+    axes.text(
+        -0.9, row, item.month, va="center", color="#666666", fontproperties=font(9.5)
+    )
     axes.axhline(row, color="#eeeeee", linewidth=0.8, zorder=0)
 
 
 def connect(axes: Axes, start: tuple[float, int], end: tuple[float, int]) -> None:
     """A thin curve from what came first to what was built on it."""
     (x0, y0), (x1, y1) = start, end
-    # Within a lane the curve bows to the left, away from the names at the right of the dots.
+    # Within a lane the curve bows to the left, away from the names at the right of the
+    # dots.
     bow = -0.16 if x0 == x1 else 0.0
     curve = Curve(
-        [(x0, y0), (x0 + bow, (y0 + y1) / 2), (x1 + bow, (y0 + y1) / 2), (x1, y1)], [1, 4, 4, 4]
+        [(x0, y0), (x0 + bow, (y0 + y1) / 2), (x1 + bow, (y0 + y1) / 2), (x1, y1)],
+        [1, 4, 4, 4],
     )
     axes.add_patch(
         PathPatch(curve, facecolor="none", edgecolor="#aaaaaa", linewidth=1.2, zorder=1)

@@ -1,19 +1,22 @@
-"""Two notebooks, one chapter: what the English and the Chinese notebook share, and what is
-wrong between them.
+"""Two notebooks, one chapter: what the English and the Chinese notebook share, and what
+is wrong between them.
 
-`notebooks/en/07_ddpm.ipynb` and `notebooks/zh/07_ddpm.ipynb` have the same cells (ids, types,
-tags), the same code and different prose. Two records, both inside the notebooks, keep that
-true:
+`notebooks/en/07_ddpm.ipynb` and `notebooks/zh/07_ddpm.ipynb` have the same cells (ids,
+types, tags), the same code and different prose. Two records, both inside the notebooks,
+keep that true:
 
-- a translated markdown cell carries `metadata.counterpart`, the digest of the other language's
+- a translated markdown cell carries `metadata.counterpart`, the digest of the other
+  language's
   text when somebody last compared the two. The other text changes, the digest no longer fits:
   the cell is *stale*;
-- the notebook carries `metadata.dalle2_edu.synced`, the digest of what each pair of cells
+- the notebook carries `metadata.dalle2_edu.synced`, the digest of what each pair of
+  cells
   shared at the last `make sync`. So it can be told which of two different cells is the newer
   one (`sync.py`).
 
-A markdown cell without `counterpart` reads the same in both languages (a formula, a picture)
-and must stay equal."""
+A markdown cell without `counterpart` reads the same in both languages (a formula, a
+picture) and must stay equal.
+"""
 
 from __future__ import annotations
 
@@ -65,19 +68,25 @@ def digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-# --- files ------------------------------------------------------------------------------------
+# --- files ----------------------------------------------------------------------------
 
 
 def chapter_names(folder: Path = NOTEBOOKS, chapter: str = "") -> list[str]:
-    """Names of the chapters that have a notebook in at least one language; `chapter` is a
-    number or a name.
+    """Names of the chapters that have a notebook in at least one language; `chapter` is
+    a number or a name.
     """
     names = sorted(
-        {path.stem for language in LANGUAGES for path in (folder / language).glob("*.ipynb")}
+        {
+            path.stem
+            for language in LANGUAGES
+            for path in (folder / language).glob("*.ipynb")
+        }
     )
     if not chapter:
         return names
-    chosen = [name for name in names if name == chapter or name.startswith(f"{chapter}_")]
+    chosen = [
+        name for name in names if name == chapter or name.startswith(f"{chapter}_")
+    ]
     if not chosen:
         raise Dalle2EduError(
             f"no notebook is called {chapter!r}; there are: {', '.join(names) or 'none yet'}"
@@ -92,14 +101,17 @@ def path_of(folder: Path, language: Language, name: str) -> Path:
 def read(path: Path) -> NotebookNode:
     try:
         return nbformat.read(path, as_version=4)
-    except (ValueError, AttributeError) as reason:  # not JSON, or JSON that is no notebook
+    # not JSON, or JSON that is no notebook
+    except (ValueError, AttributeError) as reason:
         raise Dalle2EduError(
             f"{path.name} is not a notebook that can be read ({type(reason).__name__})"
         ) from None
 
 
 def write(notebook: NotebookNode, path: Path) -> None:
-    """Write a notebook in one step, so that a stop half-way leaves the file as it was."""
+    """Write a notebook in one step, so that a stop half-way leaves the file as it
+    was.
+    """
     nbformat.validate(notebook)
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_suffix(".unfinished")
@@ -107,7 +119,7 @@ def write(notebook: NotebookNode, path: Path) -> None:
     os.replace(unfinished, path)
 
 
-# --- cells ------------------------------------------------------------------------------------
+# --- cells ----------------------------------------------------------------------------
 
 
 def cells_by_id(notebook: NotebookNode) -> dict[str, NotebookNode]:
@@ -115,10 +127,12 @@ def cells_by_id(notebook: NotebookNode) -> dict[str, NotebookNode]:
 
 
 def shared_metadata(cell: NotebookNode) -> dict[str, Any]:
-    """The metadata that twins have in common, without the empty entries JupyterLab leaves
-    behind.
+    """The metadata that twins have in common, without the empty entries JupyterLab
+    leaves behind.
     """
-    kept = {key: cell.metadata[key] for key in SHARED_METADATA if cell.metadata.get(key)}
+    kept = {
+        key: cell.metadata[key] for key in SHARED_METADATA if cell.metadata.get(key)
+    }
     if kept.get("slideshow", {}).get("slide_type") in ("", "-"):
         del kept["slideshow"]
     return kept
@@ -129,18 +143,20 @@ def is_translated(cell: NotebookNode) -> bool:
 
 
 def shared(cell: NotebookNode) -> str:
-    """Digest of what a cell has in common with its twin: everything, but only the looks of
-    translated prose.
+    """Digest of what a cell has in common with its twin: everything, but only the looks
+    of translated prose.
     """
     text = "" if is_translated(cell) else cell.source
     return digest(
         json.dumps(
-            [cell.cell_type, shared_metadata(cell), text], sort_keys=True, ensure_ascii=False
+            [cell.cell_type, shared_metadata(cell), text],
+            sort_keys=True,
+            ensure_ascii=False,
         )
     )
 
 
-# --- what can be wrong ------------------------------------------------------------------------
+# --- what can be wrong ----------------------------------------------------------------
 
 
 def problems(folder: Path = NOTEBOOKS, chapter: str = "") -> Iterator[Problem]:
@@ -149,15 +165,20 @@ def problems(folder: Path = NOTEBOOKS, chapter: str = "") -> Iterator[Problem]:
     """
     for name in chapter_names(folder, chapter):
         missing = [
-            language for language in LANGUAGES if not path_of(folder, language, name).exists()
+            language
+            for language in LANGUAGES
+            if not path_of(folder, language, name).exists()
         ]
         if missing:
             yield Problem(
-                name, f"has no {NAMES[missing[0]]} twin; `make sync` makes one to translate"
+                name,
+                f"has no {NAMES[missing[0]]} twin; `make sync` makes one to translate",
             )
         else:
             yield from pair_problems(
-                name, read(path_of(folder, "en", name)), read(path_of(folder, "zh", name))
+                name,
+                read(path_of(folder, "en", name)),
+                read(path_of(folder, "zh", name)),
             )
 
 
@@ -170,7 +191,9 @@ def pair_problems(name: str, en: NotebookNode, zh: NotebookNode) -> Iterator[Pro
             yield Problem(f"{name}:{cell_id}", what)
 
 
-def _layout_problems(name: str, en: NotebookNode, zh: NotebookNode) -> Iterator[Problem]:
+def _layout_problems(
+    name: str, en: NotebookNode, zh: NotebookNode
+) -> Iterator[Problem]:
     ids = {"en": [cell.id for cell in en.cells], "zh": [cell.id for cell in zh.cells]}
     for language in LANGUAGES:
         for cell_id in ids[language]:
@@ -216,7 +239,10 @@ def _translation_problems(en: NotebookNode, zh: NotebookNode) -> Iterator[str]:
     if UNTRANSLATED in marks.values() or en.source == zh.source:
         yield "is not translated yet; translate it, then `make sync CONFIRM=…`"
         return
-    en_fits, zh_fits = marks["en"] == digest(zh.source), marks["zh"] == digest(en.source)
+    en_fits, zh_fits = (
+        marks["en"] == digest(zh.source),
+        marks["zh"] == digest(en.source),
+    )
     if not en_fits and not zh_fits:
         yield "is stale: both texts changed; compare them, then `make sync CONFIRM=…`"
     elif not zh_fits:

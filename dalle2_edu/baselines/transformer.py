@@ -1,10 +1,11 @@
 """The plain transformer that reads text in GLIDE and embeddings in DALL·E 2's prior.
 
-Pre-norm residual blocks, as in GPT-2 and CLIP: x + Attention(LN(x)), then x + MLP(LN(x)). A
-mask says which token may look at which; without one all look at all.
+Pre-norm residual blocks, as in GPT-2 and CLIP: x + Attention(LN(x)), then x +
+MLP(LN(x)). A mask says which token may look at which; without one all look at all.
 
-Where tokens are drawn one after the other, each new one looks at all before it, whose keys and
-values do not change any more: `Past` keeps them, and a step costs one token in place of all.
+Where tokens are drawn one after the other, each new one looks at all before it, whose
+keys and values do not change any more: `Past` keeps them, and a step costs one token in
+place of all.
 
     cache    k = [k_1 ... k_(n-1), k_n]     only k_n, v_n and the one query are computed
 
@@ -21,8 +22,8 @@ from dalle2_edu.diffusion.unet import split_heads
 
 
 class Past:
-    """The keys and values that one block has computed so far, each (B, heads, L, width/heads);
-    at first None.
+    """The keys and values that one block has computed so far, each (B, heads, L,
+    width/heads); at first None.
     """
 
     def __init__(self) -> None:
@@ -45,26 +46,33 @@ class Transformer(nn.Module):
 
     def __init__(self, width: int, layers: int, heads: int):
         super().__init__()
-        self.blocks = nn.ModuleList([TransformerBlock(width, heads) for _ in range(layers)])
+        self.blocks = nn.ModuleList(
+            [TransformerBlock(width, heads) for _ in range(layers)]
+        )
 
     def forward(
         self, x: Tensor, mask: Tensor | None = None, past: list[Past] | None = None
     ) -> Tensor:
-        """mask (B or 1, L, L) is True where row may look at column; every row needs at least
-        one True.
+        """mask (B or 1, L, L) is True where row may look at column; every row needs at
+        least one True.
 
-        past, a fresh `Past` a block before the first call, lets x be only the tokens that are
-        new: mask then has their rows and the columns of all tokens so far."""
+        past, a fresh `Past` a block before the first call, lets x be only the tokens
+        that are new: mask then has their rows and the columns of all tokens so far.
+        """
         for i, block in enumerate(self.blocks):
             # one mask for all heads: (B, 1, L, L)
             x = block(
-                x, None if mask is None else mask[:, None], None if past is None else past[i]
+                x,
+                None if mask is None else mask[:, None],
+                None if past is None else past[i],
             )
         return x
 
 
 class TransformerBlock(nn.Module):
-    """Attention, then a two-layer MLP four times as wide, each added to what came in."""
+    """Attention, then a two-layer MLP four times as wide, each added to what came
+    in.
+    """
 
     gathered_alone = True  # under FSDP: see `training/sharding.py`
 
@@ -79,9 +87,12 @@ class TransformerBlock(nn.Module):
             nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width)
         )
 
-    def forward(self, x: Tensor, mask: Tensor | None, past: Past | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, mask: Tensor | None, past: Past | None = None
+    ) -> Tensor:
         q, k, v = (
-            split_heads(part, self.heads) for part in self.qkv(self.norm1(x)).chunk(3, dim=-1)
+            split_heads(part, self.heads)
+            for part in self.qkv(self.norm1(x)).chunk(3, dim=-1)
         )
         if past is not None:
             k, v = past.extend(k, v)

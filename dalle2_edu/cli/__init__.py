@@ -1,16 +1,17 @@
-"""The command line: `dalle2-edu draw | vary | blend | edit | inpaint | train | evaluate | trial
-| seams | zoo | ...`.
+"""The command line: `dalle2-edu draw | vary | blend | edit | inpaint | train | evaluate
+| trial | seams | zoo | ...`.
 
-Each command is a thin layer: it checks what was typed, calls the one function of the package
-that does the work, and says where the result lies. Read it to see which function that is; a
-file here holds the commands of one kind.
+Each command is a thin layer: it checks what was typed, calls the one function of the
+package that does the work, and says where the result lies. Read it to see which
+function that is; a file here holds the commands of one kind.
 
-Two habits make it kind to a beginner. Every mistake that you can mend ends in one line on
-stderr and exit code 2, with no traceback (`main`). And PyTorch, which takes seconds to import,
-is imported by the commands that need it, so that `--help` answers at once.
+Two habits make it kind to a beginner. Every mistake that you can mend ends in one line
+on stderr and exit code 2, with no traceback (`main`). And PyTorch, which takes seconds
+to import, is imported by the commands that need it, so that `--help` answers at once.
 
-The help text of a command is its docstring. A line with a lone "\\b" keeps the line breaks of
-the paragraph after it."""
+The help text of a command is its docstring. A line with a lone "\\b" keeps the line
+breaks of the paragraph after it.
+"""
 
 from __future__ import annotations
 
@@ -22,15 +23,16 @@ from typing import Annotated
 
 import typer
 
-# PyTorch reads this when it is loaded: threads that wait for work then sleep. Spinning threads
-# take the processor from each other when other programs run beside this one.
+# PyTorch reads this when it is loaded: threads that wait for work then sleep. Spinning
+# threads take the processor from each other when other programs run beside this one.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 from dalle2_edu.cli import converting, data, drawing, editing, judging, training, zoo
 from dalle2_edu.errors import Dalle2EduError
 from dalle2_edu.files import printable
 
-INTERRUPTED = 130  # what a shell reports for a program that Ctrl-C ended: 128 + signal 2
+# what a shell reports for a program that Ctrl-C ended: 128 + signal 2
+INTERRUPTED = 130
 
 
 def group(explanation: str) -> typer.Typer:
@@ -108,11 +110,11 @@ data_app.command("embed")(data.data_embed)
 
 
 def main() -> None:
-    """Run the command line; a mistake that the reader can mend becomes one line and exit code
-    2.
+    """Run the command line; a mistake that the reader can mend becomes one line and
+    exit code 2.
     """
-    # Read when torch is loaded, so set before: threads that wait spin by default, and on a busy
-    # machine they keep the others from working.
+    # Read when torch is loaded, so set before: threads that wait spin by default, and
+    # on a busy machine they keep the others from working.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     warnings.formatwarning = lambda message, *_: (
         f"dalle2-edu: {printable(str(message))}\n"

@@ -13,18 +13,22 @@ from dalle2_edu.errors import Dalle2EduError
 def convert(
     file: Annotated[
         Path,
-        typer.Argument(help="A .pt, .ckpt or .pkl, for instance encoder.pkl of DALL·E's dVAE."),
+        typer.Argument(
+            help="A .pt, .ckpt or .pkl, for instance encoder.pkl of DALL·E's dVAE."
+        ),
     ],
     out: Annotated[
         Path | None,
-        typer.Option(help="Where to write; the same name with .safetensors if not given."),
+        typer.Option(
+            help="Where to write; the same name with .safetensors if not given."
+        ),
     ] = None,
 ) -> None:
     """Turn a pickled checkpoint or module into safetensors, which only hold numbers.
 
-    A pickle can run any code when Python reads it. This command never runs it: tensors and
-    containers are rebuilt, and everything else becomes an inert stand-in. The module's own code
-    need not be installed.
+    A pickle can run any code when Python reads it. This command never runs it: tensors
+    and containers are rebuilt, and everything else becomes an inert stand-in. The
+    module's own code need not be installed.
 
     \b
     Example:

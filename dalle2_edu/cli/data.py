@@ -1,5 +1,5 @@
-"""`dalle2-edu data emoji | embed`: build the shipped data set again, or compute a data set's
-embeddings.
+"""`dalle2-edu data emoji | embed`: build the shipped data set again, or compute a data
+set's embeddings.
 """
 
 from __future__ import annotations
@@ -14,10 +14,12 @@ from dalle2_edu.cli.options import Device, find_device, writing
 
 def data_emoji(
     out: Annotated[
-        Path | None, typer.Option(help="The folder to write. [default: the one in the package]")
+        Path | None,
+        typer.Option(help="The folder to write. [default: the one in the package]"),
     ] = None,
     font: Annotated[
-        Path | None, typer.Option(help="NotoColorEmoji.ttf. [default: where Debian puts it]")
+        Path | None,
+        typer.Option(help="NotoColorEmoji.ttf. [default: where Debian puts it]"),
     ] = None,
     packages: Annotated[
         Path | None,
@@ -28,10 +30,10 @@ def data_emoji(
 ) -> None:
     """Build the emoji data set again from a font and three icon packages.
 
-    Draws each emoji in four artists' styles at 128 x 128 pixels and names it in both languages.
-    Each style gets a WebDataset shard for training, a smaller one with what is held out from
-    training (in the folder held_out), and its licence beside them. You don't need this to
-    train: the shards ship with the book.
+    Draws each emoji in four artists' styles at 128 x 128 pixels and names it in both
+    languages. Each style gets a WebDataset shard for training, a smaller one with what
+    is held out from training (in the folder held_out), and its licence beside them. You
+    don't need this to train: the shards ship with the book.
 
     \b
     Example:
@@ -62,10 +64,10 @@ def data_embed(
 ) -> None:
     """Compute the CLIP embeddings of a data set once.
 
-    The priors and decoders learn from what the zoo's CLIP says of pictures. This writes it
-    down, so that a training, or several, need not run CLIP's image tower again. Stop it
-    whenever you like and start it again: the shards that are done are not done again. Several
-    processes share the shards.
+    The priors and decoders learn from what the zoo's CLIP says of pictures. This writes
+    it down, so that a training, or several, need not run CLIP's image tower again. Stop
+    it whenever you like and start it again: the shards that are done are not done
+    again. Several processes share the shards.
 
     \b
     Example:

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 def draw(
     prompt: Annotated[str, typer.Argument(help="What to draw, in English or Chinese.")],
     domain: Annotated[
-        str | None, typer.Option(help="emoji or shapes. [default: what the prompt suggests]")
+        str | None,
+        typer.Option(help="emoji or shapes. [default: what the prompt suggests]"),
     ] = None,
     seed: Seed = 0,
     out: Annotated[Path, typer.Option(help="The folder to write into.")] = Path("out"),
@@ -31,16 +32,20 @@ def draw(
         int | None, typer.Option(help="Denoising steps of each upsampler.")
     ] = None,
     prior: Annotated[
-        str, typer.Option(help="prior (diffusion), ar_prior or regression: who imagines it.")
+        str,
+        typer.Option(
+            help="prior (diffusion), ar_prior or regression: who imagines it."
+        ),
     ] = "prior",
     device: Device = "auto",
 ) -> None:
     """Draw a picture from words.
 
-    CLIP reads the prompt; the prior imagines the embedding of a picture that it could describe;
-    the decoder paints 32 x 32 pixels from that embedding, out of pure noise; two upsamplers
-    make them 64 x 64 and 128 x
-    128. You get the picture, and a sheet that shows each of these steps. Takes some seconds on
+    CLIP reads the prompt; the prior imagines the embedding of a picture that it could
+    describe; the decoder paints 32 x 32 pixels from that embedding, out of pure noise;
+    two upsamplers make them 64 x 64 and 128 x
+    128. You get the picture, and a sheet that shows each of these steps. Takes some
+         seconds on
          a laptop.
 
     \b
@@ -71,8 +76,8 @@ def draw(
 
 
 def save_drawing(stages: Stages, out: Path, name: str) -> None:
-    """Write <name>.png and the contact sheet <name>_steps.png into `out` and print their
-    paths.
+    """Write <name>.png and the contact sheet <name>_steps.png into `out` and print
+    their paths.
     """
     from dalle2_edu.drawing.grids import to_pil
     from dalle2_edu.drawing.pictures import save_png

@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING, Annotated, Literal, cast, get_args
 
 import typer
 
-from dalle2_edu.cli.options import Device, Seed, choose, finite, open_pipeline, slug, writing
+from dalle2_edu.cli.options import (
+    Device,
+    Seed,
+    choose,
+    finite,
+    open_pipeline,
+    slug,
+    writing,
+)
 from dalle2_edu.errors import Dalle2EduError
 
 if TYPE_CHECKING:
@@ -20,18 +28,23 @@ if TYPE_CHECKING:
 Method = Literal["finetuned", "replace"]
 PictureFile = Annotated[
     Path,
-    typer.Argument(help="A PNG, JPEG or WebP file of any size; its middle square is used."),
+    typer.Argument(
+        help="A PNG, JPEG or WebP file of any size; its middle square is used."
+    ),
 ]
 Out = Annotated[Path, typer.Option(help="The folder to write into.")]
 Domain = Annotated[
-    str, typer.Option(help="emoji or shapes: the decoder that knows pictures of this kind.")
+    str,
+    typer.Option(help="emoji or shapes: the decoder that knows pictures of this kind."),
 ]
 WordsDomain = Annotated[
     str | None, typer.Option(help="emoji or shapes. [default: what the words suggest]")
 ]
 DecoderSteps = Annotated[
     int,
-    typer.Option(help="Denoising steps of the decoder; more follow the picture more closely."),
+    typer.Option(
+        help="Denoising steps of the decoder; more follow the picture more closely."
+    ),
 ]
 
 
@@ -40,7 +53,9 @@ def vary(
     n: Annotated[int, typer.Option(help="How many variations.")] = 4,
     eta: Annotated[
         float,
-        typer.Option(help="Fresh noise in each step: 0 gives the picture back, 1 varies most."),
+        typer.Option(
+            help="Fresh noise in each step: 0 gives the picture back, 1 varies most."
+        ),
     ] = 1.0,
     domain: Domain = "emoji",
     seed: Seed = 0,
@@ -50,9 +65,10 @@ def vary(
 ) -> None:
     """Draw more pictures of what a picture shows.
 
-    CLIP sees what the picture is of; everything else is the noise that the decoder would start
-    from to paint exactly this picture (DDIM inversion). Keep the first and disturb the second,
-    and you get the same thing once more: another pose, other places, other details.
+    CLIP sees what the picture is of; everything else is the noise that the decoder
+    would start from to paint exactly this picture (DDIM inversion). Keep the first and
+    disturb the second, and you get the same thing once more: another pose, other
+    places, other details.
 
     \b
     Example:
@@ -67,13 +83,17 @@ def vary(
     latents = edits.variations(unclip.invert(image, decoder_steps=decoder_steps), n=n)
     images = unclip.decode(latents, eta=eta, seed=seed, decoder_steps=decoder_steps)
     titles = [f"variation {i + 1}" for i in range(n)]
-    save_edit(out, f"{slug(picture.stem)}_vary", [image], [picture.name], images, titles)
+    save_edit(
+        out, f"{slug(picture.stem)}_vary", [image], [picture.name], images, titles
+    )
 
 
 def blend(
     first: PictureFile,
     second: PictureFile,
-    steps: Annotated[int, typer.Option(help="How many pictures, both ends counted.")] = 7,
+    steps: Annotated[
+        int, typer.Option(help="How many pictures, both ends counted.")
+    ] = 7,
     fix_noise: Annotated[
         bool,
         typer.Option(
@@ -89,9 +109,9 @@ def blend(
 ) -> None:
     """Walk from one picture to another.
 
-    Both are turned into what CLIP sees and the noise that paints the rest. The walk follows the
-    arc between them on the sphere (slerp), as a straight line would cut through the inside,
-    where no picture lives.
+    Both are turned into what CLIP sees and the noise that paints the rest. The walk
+    follows the arc between them on the sphere (slerp), as a straight line would cut
+    through the inside, where no picture lives.
 
     \b
     Example:
@@ -122,7 +142,9 @@ def edit(
         str, typer.Argument(help='What it shows now, in words; "" to leave that open.')
     ],
     target: Annotated[str, typer.Argument(help="What it should show.")],
-    steps: Annotated[int, typer.Option(help="How many pictures, the first one unchanged.")] = 6,
+    steps: Annotated[
+        int, typer.Option(help="How many pictures, the first one unchanged.")
+    ] = 6,
     max_theta: Annotated[
         float,
         typer.Option(
@@ -137,8 +159,9 @@ def edit(
 ) -> None:
     """Change a picture by words: from what it shows to what it should show.
 
-    The difference of the two texts is a direction in the space of CLIP. The picture's embedding
-    is turned towards it step by step, while the noise that holds pose and details stays.
+    The difference of the two texts is a direction in the space of CLIP. The picture's
+    embedding is turned towards it step by step, while the noise that holds pose and
+    details stays.
 
     \b
     Example:
@@ -157,7 +180,12 @@ def edit(
     images = unclip.decode(latents, seed=[seed] * steps, decoder_steps=decoder_steps)
     titles = [f"theta {max_theta * i / (steps - 1):.2f}" for i in range(steps)]
     save_edit(
-        out, f"{slug(picture.stem)}_{slug(target)}", [image], [picture.name], images, titles
+        out,
+        f"{slug(picture.stem)}_{slug(target)}",
+        [image],
+        [picture.name],
+        images,
+        titles,
     )
 
 
@@ -177,7 +205,8 @@ def inpaint(
     domain: WordsDomain = None,
     seed: Seed = 0,
     guidance_scale: Annotated[
-        float, typer.Option(help="How far to follow the words: 1 is off.", callback=finite)
+        float,
+        typer.Option(help="How far to follow the words: 1 is off.", callback=finite),
     ] = 2.0,
     decoder_steps: DecoderSteps = 50,
     how: Annotated[
@@ -194,12 +223,13 @@ def inpaint(
 ) -> None:
     """Paint a part of a picture anew; every other pixel stays as it is.
 
-    Mark the part by making it transparent, in PICTURE itself or in a copy of it that is the
-    mask, as for DALL·E 2's own API; or give a mask without transparency, white where to paint.
-    A mask that has both, white and transparent parts, is refused. A decoder that was taught to
-    inpaint is shown the known part. Any other has it put in place at each step, noised as much
-    as the step; the walk goes back up and down again a few times, so that old and new come to
-    fit (RePaint). "As it is" speaks of the picture at the size that is drawn, 128 x 128.
+    Mark the part by making it transparent, in PICTURE itself or in a copy of it that is
+    the mask, as for DALL·E 2's own API; or give a mask without transparency, white
+    where to paint. A mask that has both, white and transparent parts, is refused. A
+    decoder that was taught to inpaint is shown the known part. Any other has it put in
+    place at each step, noised as much as the step; the walk goes back up and down again
+    a few times, so that old and new come to fit (RePaint). "As it is" speaks of the
+    picture at the size that is drawn, 128 x 128.
 
     \b
     Example:
@@ -226,8 +256,13 @@ def inpaint(
         decoder_steps=decoder_steps,
         method=method,
     )
-    before, titles = [picture.name, "white is painted"], [f"attempt {i + 1}" for i in range(n)]
-    save_edit(out, f"{slug(picture.stem)}_inpaint", [image, hole], before, images, titles)
+    before, titles = (
+        [picture.name, "white is painted"],
+        [f"attempt {i + 1}" for i in range(n)],
+    )
+    save_edit(
+        out, f"{slug(picture.stem)}_inpaint", [image, hole], before, images, titles
+    )
 
 
 def open_file(path: Path) -> PILImage:
@@ -238,7 +273,9 @@ def open_file(path: Path) -> PILImage:
 
 
 def find_mask(picture: Path, image: PILImage, mask: Path | None) -> PILImage:
-    """White where to paint: as the mask's file says, or where the picture is transparent."""
+    """White where to paint: as the mask's file says, or where the picture is
+    transparent.
+    """
     from dalle2_edu.drawing.pictures import black_and_white, transparency_mask
 
     hole = black_and_white(mask) if mask is not None else transparency_mask(image)
@@ -251,8 +288,8 @@ def find_mask(picture: Path, image: PILImage, mask: Path | None) -> PILImage:
 
 
 def open_editor(domain: str | None, device: str, out: Path, words: str = "") -> UnCLIP:
-    """The pipeline for an edit, and a folder for its result, made first: a bad folder then
-    costs no time.
+    """The pipeline for an edit, and a folder for its result, made first: a bad folder
+    then costs no time.
     """
     with writing(out):
         out.mkdir(parents=True, exist_ok=True)
@@ -267,8 +304,8 @@ def save_edit(
     images: Tensor,
     titles: list[str],
 ) -> None:
-    """Write <name>_1.png, ... and the sheet <name>.png, which shows what was given first; print
-    the paths.
+    """Write <name>_1.png, ... and the sheet <name>.png, which shows what was given
+    first; print the paths.
     """
     import torch
 

@@ -1,5 +1,5 @@
-"""`dalle2-edu evaluate | trial | seams`: how good the models are, what the prior is for, how
-well holes are closed.
+"""`dalle2-edu evaluate | trial | seams`: how good the models are, what the prior is
+for, how well holes are closed.
 """
 
 from __future__ import annotations
@@ -43,9 +43,10 @@ def evaluate(
 ) -> None:
     """Measure how good a trained pipeline is.
 
-    Draws pictures of prompts that nobody picked by hand, half of them English and half Chinese,
-    and asks judges that had no part in the training: for shapes, a classifier that reads each
-    attribute off the picture; for emoji, a second CLIP that looks for the right caption among
+    Draws pictures of prompts that nobody picked by hand, half of them English and half
+    Chinese, and asks judges that had no part in the training: for shapes, a classifier
+    that reads each attribute off the picture; for emoji, a second CLIP that looks for
+    the right caption among
     100. Prints a table, with real pictures' numbers beside it.
 
     \b
@@ -94,11 +95,12 @@ def trial(
 ) -> None:
     """Put the prior on trial: is it worth its place?
 
-    One decoder draws the same captions six times, fed with nothing but the caption, with the
-    text embedding, with a regression's, an autoregressive prior's and the diffusion prior's
-    answer, and with the embedding of a real picture. Judges that had no part in the training
-    mark them. Prints the table, what was missing, and the paper's numbers. With 100 captions
-    that is about 1,700 pictures: minutes on a GPU, an hour on a laptop.
+    One decoder draws the same captions six times, fed with nothing but the caption,
+    with the text embedding, with a regression's, an autoregressive prior's and the
+    diffusion prior's answer, and with the embedding of a real picture. Judges that had
+    no part in the training mark them. Prints the table, what was missing, and the
+    paper's numbers. With 100 captions that is about 1,700 pictures: minutes on a GPU,
+    an hour on a laptop.
 
     \b
     Example:
@@ -131,11 +133,11 @@ def seams(
 ) -> None:
     """Compare the ways to inpaint by the seams that they leave.
 
-    Cuts the same holes into real pictures and closes them three ways: the known pixels put in
-    place at each step, the same again and again (RePaint), and shown to networks that were
-    taught to inpaint; with the picture's own caption, and with that of the next one. Prints how
-    much steeper the hole's edge is than its inside. With 24 pictures it takes some five minutes
-    on a laptop.
+    Cuts the same holes into real pictures and closes them three ways: the known pixels
+    put in place at each step, the same again and again (RePaint), and shown to networks
+    that were taught to inpaint; with the picture's own caption, and with that of the
+    next one. Prints how much steeper the hole's edge is than its inside. With 24
+    pictures it takes some five minutes on a laptop.
 
     \b
     Example:
@@ -151,7 +153,9 @@ def seams(
 
 
 def reserve(*paths: Path | None) -> None:
-    """Make sure that files can be written there: better now than after minutes of drawing."""
+    """Make sure that files can be written there: better now than after minutes of
+    drawing.
+    """
     for path in paths:
         if path is None:
             continue

@@ -24,7 +24,8 @@ PriorKind = Literal[
 ]  # as in `unclip.pipeline`, which would import PyTorch
 
 Seed = Annotated[
-    int, typer.Option(help="Where the noise starts: the same seed gives the same picture.")
+    int,
+    typer.Option(help="Where the noise starts: the same seed gives the same picture."),
 ]
 Device = Annotated[str, typer.Option(help="cpu, cuda, or auto: a GPU if there is one.")]
 Tier = Annotated[
@@ -51,7 +52,9 @@ def finite(value: float | None) -> float | None:
     picture.
     """
     if value is not None and not math.isfinite(value):
-        raise Dalle2EduError(f"{value} is no number to compute with: give one such as 2.")
+        raise Dalle2EduError(
+            f"{value} is no number to compute with: give one such as 2."
+        )
     return value
 
 
@@ -65,17 +68,19 @@ Guidance = Annotated[
 
 
 def choose(kind: str, name: str, known: Sequence[str]) -> str:
-    """Return `name` if it is known; otherwise raise Dalle2EduError with the list of those that
-    are.
+    """Return `name` if it is known; otherwise raise Dalle2EduError with the list of
+    those that are.
     """
     if name not in known:
-        raise Dalle2EduError(f'There is no {kind} "{name}"; choose one of: {", ".join(known)}.')
+        raise Dalle2EduError(
+            f'There is no {kind} "{name}"; choose one of: {", ".join(known)}.'
+        )
     return name
 
 
 def find_device(name: str) -> str:
-    """Resolve "auto" to "cuda" or "cpu"; raises Dalle2EduError for a device that PyTorch can't
-    reach.
+    """Resolve "auto" to "cuda" or "cpu"; raises Dalle2EduError for a device that
+    PyTorch can't reach.
     """
     import torch
 
@@ -92,17 +97,21 @@ def find_device(name: str) -> str:
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Turn the system's errors while writing `path` (a full disk, no permission) into one clear
-    line.
+    """Turn the system's errors while writing `path` (a full disk, no permission) into
+    one clear line.
     """
     try:
         yield
     except OSError as error:
-        raise Dalle2EduError(f"Could not write {path}: {error.strerror or error}.") from error
+        raise Dalle2EduError(
+            f"Could not write {path}: {error.strerror or error}."
+        ) from error
 
 
 def choose_precision(name: str | None) -> Precision | None:
-    """The precision of that name, or None where none is asked for and the recipe decides."""
+    """The precision of that name, or None where none is asked for and the recipe
+    decides.
+    """
     return (
         None
         if name is None
@@ -110,7 +119,9 @@ def choose_precision(name: str | None) -> Precision | None:
     )
 
 
-def open_pipeline(prompt: str, domain: str | None, device: str, prior: str = "prior") -> UnCLIP:
+def open_pipeline(
+    prompt: str, domain: str | None, device: str, prior: str = "prior"
+) -> UnCLIP:
     """The trained pipeline of `domain`, or of the one that suits the prompt, with this
     prior.
     """
@@ -130,7 +141,8 @@ def picture_domains() -> list[str]:
 
 
 def slug(prompt: str, longest: int = 48) -> str:
-    """A file name for a prompt: its letters and digits of any language, joined by hyphens.
+    """A file name for a prompt: its letters and digits of any language, joined by
+    hyphens.
 
     "Smiling cat!" -> "smiling-cat", "一个红色的圆形" stays as it is, and "?" -> "picture".
     """

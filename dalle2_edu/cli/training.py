@@ -22,7 +22,8 @@ def train(
     ],
     tier: Tier = "cpu",
     out: Annotated[
-        Path | None, typer.Option(help="The run's folder. [default: runs/<recipe>-<tier>]")
+        Path | None,
+        typer.Option(help="The run's folder. [default: runs/<recipe>-<tier>]"),
     ] = None,
     resume: Annotated[
         bool,
@@ -57,7 +58,8 @@ def train(
         ),
     ] = None,
     max_minutes: Annotated[
-        float | None, typer.Option(help="Stop after so many minutes, with a checkpoint.")
+        float | None,
+        typer.Option(help="Stop after so many minutes, with a checkpoint."),
     ] = None,
     mixed_precision: MixedPrecision = None,
     logger: Annotated[
@@ -65,18 +67,20 @@ def train(
     ] = "csv",
     fsdp: Annotated[
         bool,
-        typer.Option("--fsdp", help="Split the model among the processes, for a large one."),
+        typer.Option(
+            "--fsdp", help="Split the model among the processes, for a large one."
+        ),
     ] = False,
 ) -> None:
     """Train one model of the pipeline.
 
-    A recipe says which model, on which data, with which numbers; the tier says how big. While
-    it runs it writes checkpoints, a log and, for models that draw, grids of samples into its
-    folder. Stop it whenever you like, even with `kill -9`: with --resume it goes on as if
-    nothing had happened.
+    A recipe says which model, on which data, with which numbers; the tier says how big.
+    While it runs it writes checkpoints, a log and, for models that draw, grids of
+    samples into its folder. Stop it whenever you like, even with `kill -9`: with
+    --resume it goes on as if nothing had happened.
 
-    To end a decoder's run early on purpose, resume it with 5/4 of the steps that it has done:
-    the last fifth is then its cool-down.
+    To end a decoder's run early on purpose, resume it with 5/4 of the steps that it has
+    done: the last fifth is then its cool-down.
 
     \b
     Example:

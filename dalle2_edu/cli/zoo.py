@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 def zoo_list() -> None:
     """Show every trained model, what its card says, and which are missing.
 
-    The card lies beside the weights as JSON; this prints the short of it. A domain's prior and
-    decoder belong together; `shared` parts serve both.
+    The card lies beside the weights as JSON; this prints the short of it. A domain's
+    prior and decoder belong together; `shared` parts serve both.
 
     \b
     Example:
@@ -36,13 +36,17 @@ def zoo_list() -> None:
     from dalle2_edu import zoo
 
     cards = zoo.cards()
-    print(f"{'domain':8}{'part':23}{'tier':7}{'steps':>8}{'minutes':>9}  {'trained':12}numbers")
+    print(
+        f"{'domain':8}{'part':23}{'tier':7}{'steps':>8}{'minutes':>9}  {'trained':12}numbers"
+    )
     for domain, part in expected():
         print(f"{domain:8}{part:23}" + card_line(cards.get((domain, part))))
 
 
 def expected() -> list[tuple[str, str]]:
-    """The parts that a recipe makes, and those that are here besides: (domain, part)."""
+    """The parts that a recipe makes, and those that are here besides: (domain,
+    part).
+    """
     from dalle2_edu import zoo
     from dalle2_edu.recipes import runs
 
@@ -51,8 +55,8 @@ def expected() -> list[tuple[str, str]]:
 
 
 def card_line(card: Card | None) -> str:
-    """The columns of `zoo list` that come from a card, or a word for a model that is not
-    here.
+    """The columns of `zoo list` that come from a card, or a word for a model that is
+    not here.
     """
     if card is None:
         return "not here"
@@ -63,8 +67,8 @@ def card_line(card: Card | None) -> str:
 def zoo_verify() -> None:
     """Check that every model is whole: its hash, its names, its shapes.
 
-    Loads each one just as drawing would and throws it away again. The exit code is 2 if any is
-    missing or damaged.
+    Loads each one just as drawing would and throws it away again. The exit code is 2 if
+    any is missing or damaged.
 
     \b
     Example:
@@ -90,7 +94,8 @@ def zoo_verify() -> None:
 def zoo_train(
     tier: Tier = "cpu",
     runs: Annotated[
-        Path | None, typer.Option(help="The folder of the runs. [default: runs/zoo-<tier>]")
+        Path | None,
+        typer.Option(help="The folder of the runs. [default: runs/zoo-<tier>]"),
     ] = None,
     into: Annotated[
         Path | None, typer.Option(help="The zoo to fill. [default: <runs>/zoo]")
@@ -103,15 +108,16 @@ def zoo_train(
         ),
     ] = 1,
     estimate: Annotated[
-        bool, typer.Option(help="First measure, in some minutes, how long it will take.")
+        bool,
+        typer.Option(help="First measure, in some minutes, how long it will take."),
     ] = True,
     mixed_precision: MixedPrecision = None,
 ) -> None:
     """Train every model again, into a zoo of your own.
 
-    Later models need earlier ones (the prior learns CLIP's embeddings), so each is published as
-    soon as it is done. The zoo that ships with the book stays as it is. Interrupt it and call
-    it again: it goes on where it was.
+    Later models need earlier ones (the prior learns CLIP's embeddings), so each is
+    published as soon as it is done. The zoo that ships with the book stays as it is.
+    Interrupt it and call it again: it goes on where it was.
 
     \b
     Example:
@@ -133,19 +139,24 @@ def zoo_train(
 
 def zoo_publish(
     run_dir: Annotated[
-        Path, typer.Argument(help="The folder of a run, such as runs/emoji-decoder-gpu.")
+        Path,
+        typer.Argument(help="The folder of a run, such as runs/emoji-decoder-gpu."),
     ],
-    notes: Annotated[str, typer.Option(help="What a user of the weights ought to know.")] = "",
+    notes: Annotated[
+        str, typer.Option(help="What a user of the weights ought to know.")
+    ] = "",
     into: Annotated[
         Path | None,
-        typer.Option(help="The zoo to put it into, made if it is missing. [default: the zoo]"),
+        typer.Option(
+            help="The zoo to put it into, made if it is missing. [default: the zoo]"
+        ),
     ] = None,
 ) -> None:
     """Put the weights of a run into the zoo, with their card.
 
-    Takes the run's averaged weights (EMA), rounds them to half precision and writes the card:
-    recipe, minutes, numbers, hash. The model that was there is replaced, so publish your own
-    models into a folder of your own.
+    Takes the run's averaged weights (EMA), rounds them to half precision and writes the
+    card: recipe, minutes, numbers, hash. The model that was there is replaced, so
+    publish your own models into a folder of your own.
 
     \b
     Example:
@@ -189,14 +200,17 @@ GALLERY = {
 
 
 def zoo_gallery(
-    out: Annotated[Path, typer.Option(help="The PNG to write.")] = Path("out/gallery.png"),
+    out: Annotated[Path, typer.Option(help="The PNG to write.")] = Path(
+        "out/gallery.png"
+    ),
     seed: Seed = 0,
     device: Device = "auto",
 ) -> None:
-    """Draw the same prompts in both languages with both pipelines: the picture in the README.
+    """Draw the same prompts in both languages with both pipelines: the picture in the
+    README.
 
-    The prompts were chosen before any picture was seen and stand in dalle2_edu/cli/zoo.py;
-    nothing is drawn twice to be picked from.
+    The prompts were chosen before any picture was seen and stand in
+    dalle2_edu/cli/zoo.py; nothing is drawn twice to be picked from.
 
     \b
     Example:
@@ -208,7 +222,9 @@ def zoo_gallery(
     from dalle2_edu.unclip.pipeline import UnCLIP
 
     drawn = [
-        UnCLIP.from_zoo(domain, device=find_device(device)).text_to_image(prompts, seed=seed)
+        UnCLIP.from_zoo(domain, device=find_device(device)).text_to_image(
+            prompts, seed=seed
+        )
         for domain, prompts in GALLERY.items()
     ]
     prompts = [prompt for group in GALLERY.values() for prompt in group]

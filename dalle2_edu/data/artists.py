@@ -1,25 +1,29 @@
-"""Building the emoji shards: from a font and three icon packages to pictures of one size.
+"""Building the emoji shards: from a font and three icon packages to pictures of one
+size.
 
 Chapter 02 uses this file. You don't need it to train: the shards ship with the book.
 
-Noto's artists drew colour bitmaps into a font, 136 x 128 pixels each. The other three drew SVG,
-which npm's icon packages hold as one JSON file of shapes (`icons.json`) and one that says which
-shape belongs to which code points (`chars.json`). Each is rendered at 128 pixels on white.
+Noto's artists drew colour bitmaps into a font, 136 x 128 pixels each. The other three
+drew SVG, which npm's icon packages hold as one JSON file of shapes (`icons.json`) and
+one that says which shape belongs to which code points (`chars.json`). Each is rendered
+at 128 pixels on white.
 
-*The same margins.* Noto's drawings fill their canvas and OpenMoji's three quarters of it. A model
-would learn that line art is small. So an SVG is drawn twice: once to see how far it reaches, then
-through a window that makes its longest side `REACH` pixels. Small things stay small, since no
-window enlarges by more than `LARGEST`.
+*The same margins.* Noto's drawings fill their canvas and OpenMoji's three quarters of
+it. A model would learn that line art is small. So an SVG is drawn twice: once to see
+how far it reaches, then through a window that makes its longest side `REACH` pixels.
+Small things stay small, since no window enlarges by more than `LARGEST`.
 
-*Which emoji.* Not all 3,963 that have names. An emoji may be a sequence of characters ("man" +
-joiner + "rocket" is a male astronaut) that the font joins into one glyph. Those that the font is
-too old to know come out as several glyphs side by side, or as nothing at all, and are left out.
-Of those with skin tones only the ones of ten professions are kept. The other artists add no
-emoji. They drew nearly all, but for Fluent Emoji's flags.
+*Which emoji.* Not all 3,963 that have names. An emoji may be a sequence of characters
+("man" + joiner + "rocket" is a male astronaut) that the font joins into one glyph.
+Those that the font is too old to know come out as several glyphs side by side, or as
+nothing at all, and are left out. Of those with skin tones only the ones of ten
+professions are kept. The other artists add no emoji. They drew nearly all, but for
+Fluent Emoji's flags.
 
     build(folder, font, packages)   makes all shards (`dalle2-edu data emoji`)
 
-The same font, packages, names and Pillow give the same bytes."""
+The same font, packages, names and Pillow give the same bytes.
+"""
 
 import io
 import json
@@ -43,7 +47,8 @@ from dalle2_edu.files import one_line
 
 FONT = Path("/usr/share/fonts/truetype/noto/NotoColorEmoji.ttf")
 FONT_SIZE = 109  # the one size of the bitmaps in the font; any other is refused
-GLYPH_WIDTH = 136  # a glyph is 136 x 128 pixels, with at least 4 empty columns on either side
+# a glyph is 136 x 128 pixels, with at least 4 empty columns on either side
+GLYPH_WIDTH = 136
 SIZE = 128
 QUALITY = 75  # of WebP: 1.9 kB a picture; 90 would take 2.9 kB and show no difference
 PACKAGES = {  # as npm knows them
@@ -51,12 +56,15 @@ PACKAGES = {  # as npm knows them
     "fluent": "@iconify-json/fluent-emoji-flat",
     "openmoji": "@iconify-json/openmoji",
 }
-REACH = 122  # pixels that an SVG's longest side takes, in the middle of what Noto's take
-# The strongest enlargement: little more than what a typical drawing needs to reach so far.
+# pixels that an SVG's longest side takes, in the middle of what Noto's take
+REACH = 122
+# The strongest enlargement: little more than what a typical drawing needs to reach so
+# far.
 LARGEST = {"twemoji": 1.0, "fluent": 1.15, "openmoji": 1.4}
 VISIBLE = 25  # of 255: what is fainter does not count when a drawing is measured
 
-# Skin tones of these are kept: chapter 21 asks which tone and gender a prompt without them gets.
+# Skin tones of these are kept: chapter 21 asks which tone and gender a prompt without
+# them gets.
 PROFESSIONS = (
     "astronaut",
     "cook",
@@ -70,10 +78,11 @@ PROFESSIONS = (
     "teacher",
 )
 
-Draw = Callable[[Emoji], "Tensor | None"]  # uint8 (3, 128, 128); None where it wasn't drawn
+# uint8 (3, 128, 128); None where it wasn't drawn
+Draw = Callable[[Emoji], "Tensor | None"]
 
 
-# --- Names ------------------------------------------------------------------------------------
+# --- Names ----------------------------------------------------------------------------
 
 
 def plain(name: str) -> str:
@@ -84,10 +93,12 @@ def plain(name: str) -> str:
 def catalogue() -> list[Emoji]:
     """Every fully-qualified emoji of the PyPI package `emoji`, sorted by code points.
 
-    A caption must mean one emoji, so an alias that means another one too is dropped: "cat" is
-    the whole cat and not the cat's face, "ok" is a hand and a button."""
+    A caption must mean one emoji, so an alias that means another one too is dropped:
+    "cat" is the whole cat and not the cat's face, "ok" is a hand and a button.
+    """
     try:
-        import emoji  # wanted by the builder alone, so that drawing a picture does not need it
+        # wanted by the builder alone, so that drawing a picture does not need it
+        import emoji
     except ImportError as error:
         raise Dalle2EduError(
             "the builder takes the names from the package emoji: pip install emoji"
@@ -119,20 +130,22 @@ def catalogue() -> list[Emoji]:
 
 
 def english_names(fields: dict[str, Any]) -> list[str]:
-    """The English name of one entry of the `emoji` package and its aliases, in small letters,
-    each once.
+    """The English name of one entry of the `emoji` package and its aliases, in small
+    letters, each once.
     """
     return list(
-        dict.fromkeys(plain(name).lower() for name in [fields["en"], *fields.get("alias", ())])
+        dict.fromkeys(
+            plain(name).lower() for name in [fields["en"], *fields.get("alias", ())]
+        )
     )
 
 
-# --- Pictures ---------------------------------------------------------------------------------
+# --- Pictures -------------------------------------------------------------------------
 
 
 def open_font(path: str | Path) -> ImageFont.FreeTypeFont:
-    """The colour font, ready to join sequences; raises Dalle2EduError where it or Raqm is
-    missing.
+    """The colour font, ready to join sequences; raises Dalle2EduError where it or Raqm
+    is missing.
     """
     if not features.check("raqm"):
         raise Dalle2EduError(
@@ -140,7 +153,9 @@ def open_font(path: str | Path) -> ImageFont.FreeTypeFont:
             " wheel"
         )
     try:
-        return ImageFont.truetype(str(path), FONT_SIZE, layout_engine=ImageFont.Layout.RAQM)
+        return ImageFont.truetype(
+            str(path), FONT_SIZE, layout_engine=ImageFont.Layout.RAQM
+        )
     except OSError as error:
         raise Dalle2EduError(
             f"can't open the font {path}: install Debian's package fonts-noto-color-emoji, "
@@ -149,11 +164,12 @@ def open_font(path: str | Path) -> ImageFont.FreeTypeFont:
 
 
 def draw(character: str, font: ImageFont.FreeTypeFont) -> Tensor | None:
-    """One emoji on white, uint8 (3, 128, 128); None where the font has no single glyph for
-    it.
+    """One emoji on white, uint8 (3, 128, 128); None where the font has no single glyph
+    for it.
     """
     if font.getlength(character) > GLYPH_WIDTH:
-        return None  # the font does not know this sequence: its parts would stand side by side
+        # the font does not know this sequence: its parts would stand side by side
+        return None
     glyph = Image.new("RGBA", (GLYPH_WIDTH, SIZE), (255, 255, 255, 0))
     ImageDraw.Draw(glyph).text((0, 0), character, font=font, embedded_color=True)
     if glyph.getchannel("A").getbbox() is None:
@@ -163,10 +179,12 @@ def draw(character: str, font: ImageFont.FreeTypeFont) -> Tensor | None:
 
 
 def draw_svg(body: str, width: float, height: float, largest: float) -> Tensor | None:
-    """One SVG on white, uint8 (3, 128, 128), as large as Noto's; None where nothing is visible.
+    """One SVG on white, uint8 (3, 128, 128), as large as Noto's; None where nothing is
+    visible.
 
-    body: its shapes. width, height: the window that the artist drew them in. largest: how
-    much it may be enlarged."""
+    body: its shapes. width, height: the window that the artist drew them in. largest:
+    how much it may be enlarged.
+    """
     first = render_svg(body, (0.0, 0.0, width, height))
     box = first.getchannel("A").point(lambda alpha: 255 * (alpha > VISIBLE)).getbbox()
     if box is None:
@@ -191,7 +209,9 @@ def render_svg(body: str, window: tuple[float, float, float, float]) -> Image.Im
             "the builder renders SVG with the package resvg-py: pip install resvg-py"
         ) from error
     view = " ".join(f"{number:.4f}" for number in window)
-    names = 'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
+    names = (
+        'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
+    )
     svg = f'<svg {names} width="{SIZE}" height="{SIZE}" viewBox="{view}">{body}</svg>'
     data = resvg_py.svg_to_bytes(svg_string=svg, skip_system_fonts=True)
     return Image.open(io.BytesIO(bytes(data))).convert("RGBA")
@@ -199,16 +219,18 @@ def render_svg(body: str, window: tuple[float, float, float, float]) -> Image.Im
 
 def to_tensor(picture: Image.Image) -> Tensor:
     """A picture as uint8 (3, H, W)."""
-    return torch.from_numpy(np.array(picture)).permute(2, 0, 1)  # (H, W, 3) -> (3, H, W)
+    # (H, W, 3) -> (3, H, W)
+    return torch.from_numpy(np.array(picture)).permute(2, 0, 1)
 
 
-# --- Icon packages ----------------------------------------------------------------------------
+# --- Icon packages --------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class IconPackage:
-    """The SVGs of one artist: `icons` name -> shapes, `names` code points -> name of an icon,
-    the window that an icon has if it does not say so itself, and how much it may be enlarged.
+    """The SVGs of one artist: `icons` name -> shapes, `names` code points -> name of an
+    icon, the window that an icon has if it does not say so itself, and how much it may
+    be enlarged.
     """
 
     icons: dict[str, dict[str, Any]]
@@ -218,7 +240,9 @@ class IconPackage:
     largest: float
 
     def draw(self, thing: Emoji) -> Tensor | None:
-        """One emoji on white, uint8 (3, 128, 128); None where the artist didn't draw it."""
+        """One emoji on white, uint8 (3, 128, 128); None where the artist didn't draw
+        it.
+        """
         found = [self.names[key] for key in spellings(thing) if key in self.names]
         icon = self.icons.get(found[0]) if found else None
         if icon is None:
@@ -229,8 +253,8 @@ class IconPackage:
 
 
 def spellings(thing: Emoji) -> list[str]:
-    """How a package may spell an emoji: with or without "fe0f" (in colour, please), and with
-    four digits at least.
+    """How a package may spell an emoji: with or without "fe0f" (in colour, please), and
+    with four digits at least.
     """
     codes = [f"{ord(character):04x}" for character in thing.character]
     bare = [code for code in codes if code != "fe0f"]
@@ -238,13 +262,18 @@ def spellings(thing: Emoji) -> list[str]:
 
 
 def open_package(style: str, folder: Path) -> IconPackage:
-    """The icons of a style, which npm put under `folder`; raises Dalle2EduError where they
-    aren't.
+    """The icons of a style, which npm put under `folder`; raises Dalle2EduError where
+    they aren't.
 
-    They lie in node_modules, or are unpacked under the package's short name."""
+    They lie in node_modules, or are unpacked under the package's short name.
+    """
     name = PACKAGES[style]
     short = name.rpartition("/")[2]
-    places = [folder / "node_modules" / name, folder / short / "package", folder / short]
+    places = [
+        folder / "node_modules" / name,
+        folder / short / "package",
+        folder / short,
+    ]
     place = next((each for each in places if (each / "icons.json").is_file()), None)
     if place is None:
         every = " ".join(PACKAGES.values())
@@ -268,16 +297,20 @@ def open_package(style: str, folder: Path) -> IconPackage:
 
 
 def default_packages() -> Path:
-    """Where the packages are looked for: the user's cache folder, outside of any checkout."""
+    """Where the packages are looked for: the user's cache folder, outside of any
+    checkout.
+    """
     cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(cache) / "dalle2_edu"
 
 
-# --- All of them ------------------------------------------------------------------------------
+# --- All of them ----------------------------------------------------------------------
 
 
 def is_wanted(thing: Emoji) -> bool:
-    """Whether it belongs to the set: all without skin tones, and ten professions with them."""
+    """Whether it belongs to the set: all without skin tones, and ten professions with
+    them.
+    """
     worker = thing.en.removeprefix("man ").removeprefix("woman ")
     return not thing.is_toned or worker.startswith(PROFESSIONS)
 
@@ -291,7 +324,9 @@ def artists(font: str | Path, packages: Path) -> dict[str, Draw]:
 
 
 def draw_all(hands: dict[str, Draw]) -> dict[str, dict[Emoji, Tensor]]:
-    """What each artist drew of the things that Noto's drew: style -> emoji -> picture."""
+    """What each artist drew of the things that Noto's drew: style -> emoji ->
+    picture.
+    """
     wanted = [each for each in catalogue() if is_wanted(each)]
     drawn = {"noto": drawn_by(hands["noto"], wanted)}
     for style in PACKAGES:
@@ -306,8 +341,8 @@ def drawn_by(hand: Draw, things: Sequence[Emoji]) -> dict[Emoji, Tensor]:
 
 
 def twins(drawn: dict[str, dict[Emoji, Tensor]]) -> set[Emoji]:
-    """The emoji that have the same picture as another in some style: holding one of them out
-    would hide nothing.
+    """The emoji that have the same picture as another in some style: holding one of
+    them out would hide nothing.
     """
     found: set[Emoji] = set()
     for pictures in drawn.values():
@@ -334,11 +369,12 @@ def build(
     font: str | Path = FONT,
     packages: str | Path | None = None,
 ) -> dict[str, tuple[int, int]]:
-    """Draws all emoji and packs them, two shards a style; returns style -> how many are for
-    training and how many are held out.
+    """Draws all emoji and packs them, two shards a style; returns style -> how many are
+    for training and how many are held out.
 
-    packages: where npm put the icon packages. Raises Dalle2EduError where something to draw
-    with is missing; then nothing is written."""
+    packages: where npm put the icon packages. Raises Dalle2EduError where something to
+    draw with is missing; then nothing is written.
+    """
     drawn = draw_all(artists(font, Path(packages or default_packages())))
     kept_back = hold_out(drawn)
     counts = {}
@@ -348,7 +384,9 @@ def build(
         pack(Path(folder) / f"{style}.tar", style, rest, pictures)
         pack(Path(folder) / "held_out" / f"{style}.tar", style, held, pictures)
         licence = Path(folder) / f"{style}.LICENSE.txt"
-        licence.write_text(emoji.notice(style).read_text(encoding="utf-8"), encoding="utf-8")
+        licence.write_text(
+            emoji.notice(style).read_text(encoding="utf-8"), encoding="utf-8"
+        )
         counts[style] = len(rest), len(held)
     return counts
 
@@ -356,7 +394,9 @@ def build(
 def pack(
     path: Path, style: str, things: Sequence[Emoji], pictures: dict[Emoji, Tensor]
 ) -> None:
-    """Writes one shard: the style's licence, then a picture and a record for each emoji."""
+    """Writes one shard: the style's licence, then a picture and a record for each
+    emoji.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     images = torch.empty(len(things), 3, SIZE, SIZE, dtype=torch.uint8)
     for place, each in enumerate(things):

@@ -12,8 +12,9 @@ DOMAINS = ("shapes", "emoji")
 
 
 def pick_domain(prompt: str) -> str:
-    """Which miniature knows what the prompt speaks of: "emoji" for an emoji's exact caption, in
-    whatever style, "shapes" for a word of the shapes' world, otherwise "emoji".
+    """Which miniature knows what the prompt speaks of: "emoji" for an emoji's exact
+    caption, in whatever style, "shapes" for a word of the shapes' world, otherwise
+    "emoji".
     """
     wanted = read_prompt(prompt)
     thing, _ = split_style(wanted)

@@ -1,28 +1,32 @@
-"""Emoji: a small data set of real artwork, in four artists' styles, with names in two languages.
+"""Emoji: a small data set of real artwork, in four artists' styles, with names in two
+languages.
 
 Read in chapter 02 (data and tokens); the miniature DALL·E 2 is trained on it.
 
-Every emoji is a *thing* with a name ("rocket", 火箭), and up to four artists drew it, each in a
-style of their own. A caption may say the style ("rocket, line art", 火箭，线描) or not, and one
-that does not has several true pictures. That gives a generative model something to choose. With
-one picture for each name it would only look pictures up.
+Every emoji is a *thing* with a name ("rocket", 火箭), and up to four artists drew it,
+each in a style of their own. A caption may say the style ("rocket, line art", 火箭，线描) or
+not, and one that does not has several true pictures. That gives a generative model
+something to choose. With one picture for each name it would only look pictures up.
 
     load()                   who is in it: characters and names, no pictures
     pictures(size, style)    what one artist drew, to look at
     pairs(size)              pictures and captions of all artists, for training
     held_out_pairs(size)     (thing, style) pairs that are never trained on
 
-**Held out.** A quarter of the things lack one of their styles in training: the rocket is learned
-from three artists, and other things in line art. So "rocket, line art" asks for a *composition*
-of two known parts, and a real picture tells what the answer should look like. Those pictures lie
-in shards of their own (`artwork/held_out`), so that nobody trains on them by mistake.
+**Held out.** A quarter of the things lack one of their styles in training: the rocket
+is learned from three artists, and other things in line art. So "rocket, line art" asks
+for a *composition* of two known parts, and a real picture tells what the answer should
+look like. Those pictures lie in shards of their own (`artwork/held_out`), so that
+nobody trains on them by mistake.
 
-Each artist's shards are of one licence, which lies beside them: OpenMoji's is share-alike.
-`dalle2_edu.data.artists` makes the shards.
+Each artist's shards are of one licence, which lies beside them: OpenMoji's is
+share-alike. `dalle2_edu.data.artists` makes the shards.
 
-What the set can't teach: some emoji have the same drawing as another one (Bouvet Island has the
-flag of Norway). Skin tones are kept for ten professions only, and chapter 21 measures bias with
-them. With all of them half of the set would be the same people in five tones."""
+What the set can't teach: some emoji have the same drawing as another one (Bouvet Island
+has the flag of Norway). Skin tones are kept for ten professions only, and chapter 21
+measures bias with them. With all of them half of the set would be the same people in
+five tones.
+"""
 
 import hashlib
 import json
@@ -42,7 +46,7 @@ from dalle2_edu.errors import Dalle2EduError
 FOLDER = Path(__file__).with_name("artwork")
 
 
-# --- Styles -----------------------------------------------------------------------------------
+# --- Styles ---------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -94,28 +98,33 @@ def held_out_shard(style: str) -> Path:
 
 
 def notice(style: str) -> Path:
-    """The licence and attribution of a style's pictures; it also lies inside its shards."""
+    """The licence and attribution of a style's pictures; it also lies inside its
+    shards.
+    """
     return FOLDER / f"{checked_style(style)}.LICENSE.txt"
 
 
 def checked_style(style: str) -> str:
     """The style itself; raises Dalle2EduError for an unknown one, listing the known."""
     if style not in STYLES:
-        raise Dalle2EduError(f"No emoji are drawn in {style!r}; known: {', '.join(STYLES)}.")
+        raise Dalle2EduError(
+            f"No emoji are drawn in {style!r}; known: {', '.join(STYLES)}."
+        )
     return style
 
 
-SHARD = FOLDER / "noto.tar"  # the largest set, and the one that a first look is taken at
+# the largest set, and the one that a first look is taken at
+SHARD = FOLDER / "noto.tar"
 NOTICE = FOLDER / "noto.LICENSE.txt"
 
 
-# --- Names ------------------------------------------------------------------------------------
+# --- Names ----------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Emoji:
-    """One emoji: its character (often several code points), its names, and its other English
-    names.
+    """One emoji: its character (often several code points), its names, and its other
+    English names.
     """
 
     character: str
@@ -125,13 +134,15 @@ class Emoji:
 
     @property
     def codepoints(self) -> str:
-        """Its code points in hexadecimal, such as "1f468-200d-1f680": its name in the shard."""
+        """Its code points in hexadecimal, such as "1f468-200d-1f680": its name in the
+        shard.
+        """
         return "-".join(f"{ord(character):x}" for character in self.character)
 
     @property
     def is_flag(self) -> bool:
-        """Whether it is the flag of a country or region (those have the bare name of the
-        place).
+        """Whether it is the flag of a country or region (those have the bare name of
+        the place).
         """
         return self.character[0] in REGIONAL_LETTERS or "\U000e007f" in self.character
 
@@ -144,7 +155,12 @@ class Emoji:
     def english(self) -> list[str]:
         """Ways to ask for it in English: its names first, then templates."""
         noun = f"{self.en} flag" if self.is_flag else self.en
-        return [self.en, *self.aliases, f"{noun} emoji", f"an emoji of {with_article(noun)}"]
+        return [
+            self.en,
+            *self.aliases,
+            f"{noun} emoji",
+            f"an emoji of {with_article(noun)}",
+        ]
 
     @property
     def chinese(self) -> list[str]:
@@ -165,7 +181,8 @@ class Emoji:
         return list(dict.fromkeys(english + chinese))
 
 
-SKIN_TONES = {chr(code) for code in range(0x1F3FB, 0x1F400)}  # each colours what it follows
+# each colours what it follows
+SKIN_TONES = {chr(code) for code in range(0x1F3FB, 0x1F400)}
 REGIONAL_LETTERS = {
     chr(code) for code in range(0x1F1E6, 0x1F200)
 }  # two of them, a country's code, are its flag
@@ -187,12 +204,13 @@ LINKS = {
 
 
 def with_article(noun: str) -> str:
-    """ "a rocket", "an owl", "women holding hands": a rule of thumb, right for nearly all
-    names.
+    """ "a rocket", "an owl", "women holding hands": a rule of thumb, right for nearly
+    all names.
     """
     words = noun.split()
     end = next(
-        (place for place, word in enumerate(words) if place and word in LINKS), len(words)
+        (place for place, word in enumerate(words) if place and word in LINKS),
+        len(words),
     )
     head = words[end - 1]  # "smiling face with sunglasses" is a face
     ends_in_s = head.endswith("s") and not head.endswith(
@@ -203,7 +221,7 @@ def with_article(noun: str) -> str:
     return f"an {noun}" if noun[0] in "aeiou" else f"a {noun}"
 
 
-# --- What is held out -------------------------------------------------------------------------
+# --- What is held out -----------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -219,10 +237,12 @@ FEWEST = 3  # styles that such a thing must have: it is still learned in two oth
 
 
 def held_out_style(thing: Emoji, styles: Sequence[str]) -> str | None:
-    """Which of the styles a thing is drawn in is kept from training; None for most things.
+    """Which of the styles a thing is drawn in is kept from training; None for most
+    things.
 
-    A hash of its code points decides, so the answer is the same on every machine and stays the
-    same when other emoji join the set. (Python's own `hash` of a text differs in each run.)
+    A hash of its code points decides, so the answer is the same on every machine and
+    stays the same when other emoji join the set. (Python's own `hash` of a text differs
+    in each run.)
     """
     if len(styles) < FEWEST or thing.is_toned:
         return None
@@ -232,7 +252,7 @@ def held_out_style(thing: Emoji, styles: Sequence[str]) -> str | None:
     return sorted(styles)[place] if luck < SHARE else None
 
 
-# --- The shipped shards -----------------------------------------------------------------------
+# --- The shipped shards ---------------------------------------------------------------
 
 
 def shipped(path: str | Path) -> Path:
@@ -248,7 +268,9 @@ def shipped(path: str | Path) -> Path:
 def things_in(path: Path) -> tuple[Emoji, ...]:
     """The emoji of one shard in its order."""
     with tarfile.open(shipped(path)) as tar:
-        files = [tar.extractfile(entry) for entry in tar if entry.name.endswith(".json")]
+        files = [
+            tar.extractfile(entry) for entry in tar if entry.name.endswith(".json")
+        ]
         records = [json.load(file) for file in files if file is not None]
     return tuple(
         Emoji(each["character"], each["en"], each["zh"], tuple(each["aliases"]))
@@ -257,17 +279,20 @@ def things_in(path: Path) -> tuple[Emoji, ...]:
 
 
 def by_character(style: str) -> list[tuple[Emoji, int]]:
-    """All that an artist drew, by code points, each with its place in the training shard and
-    the held-out shard, one after the other.
+    """All that an artist drew, by code points, each with its place in the training
+    shard and the held-out shard, one after the other.
     """
     both = [*things_in(shard(style)), *things_in(held_out_shard(style))]
-    return sorted(zip(both, range(len(both)), strict=True), key=lambda pair: pair[0].character)
+    return sorted(
+        zip(both, range(len(both)), strict=True), key=lambda pair: pair[0].character
+    )
 
 
 def load(style: str = "noto") -> list[Emoji]:
     """All things that an artist drew, by code points; Noto's artists drew every one.
 
-    Held-out drawings are among them: a thing may be asked for, whatever it was learned from.
+    Held-out drawings are among them: a thing may be asked for, whatever it was learned
+    from.
     """
     return [thing for thing, _ in by_character(style)]
 
@@ -275,7 +300,9 @@ def load(style: str = "noto") -> list[Emoji]:
 def pictures(size: int, style: str = "noto") -> Tensor:
     """All that an artist drew, uint8 (N, 3, size, size) in the order of `load(style)`.
 
-    To look at and to compare with. Held-out drawings are among them, so train on `pairs`."""
+    To look at and to compare with. Held-out drawings are among them, so train on
+    `pairs`.
+    """
     both = [shards.pairs(shipped(each), size).images for each in files_of(style)]
     order = torch.tensor([place for _, place in by_character(style)])  # (N,)
     return torch.cat(both)[order]
@@ -288,28 +315,38 @@ def files_of(style: str) -> list[Path]:
 
 def drawings(styles: Sequence[str] = tuple(STYLES)) -> list[Drawing]:
     """Who drew what, in the order of `pairs(size, styles)`: no held-out drawing."""
-    return [Drawing(each, style) for style in styles for each in things_in(shard(style))]
+    return [
+        Drawing(each, style) for style in styles for each in things_in(shard(style))
+    ]
 
 
-def pairs(size: int, styles: Sequence[str] = tuple(STYLES), limit: int | None = None) -> Pairs:
-    """Pictures to train on, uint8 (N, 3, size, size), with captions in both languages, half of
-    which say the style. No held-out drawing is among them.
+def pairs(
+    size: int, styles: Sequence[str] = tuple(STYLES), limit: int | None = None
+) -> Pairs:
+    """Pictures to train on, uint8 (N, 3, size, size), with captions in both languages,
+    half of which say the style. No held-out drawing is among them.
 
-    limit: how many of each style at most."""
+    limit: how many of each style at most.
+    """
     return join([shards.pairs(shipped(shard(each)), size, limit) for each in styles])
 
 
 def held_out(styles: Sequence[str] = tuple(STYLES)) -> list[Drawing]:
-    """Which drawings are never trained on, in the order of `held_out_pairs(size, styles)`."""
+    """Which drawings are never trained on, in the order of `held_out_pairs(size,
+    styles)`.
+    """
     return [
-        Drawing(each, style) for style in styles for each in things_in(held_out_shard(style))
+        Drawing(each, style)
+        for style in styles
+        for each in things_in(held_out_shard(style))
     ]
 
 
 def held_out_pairs(size: int, styles: Sequence[str] = tuple(STYLES)) -> Pairs:
     """The drawings that are never trained on, with captions that all say the style.
 
-    Without the style a caption means the drawings of the other artists too."""
+    Without the style a caption means the drawings of the other artists too.
+    """
     found = join([shards.pairs(shipped(held_out_shard(each)), size) for each in styles])
     captions = [each.thing.styled(each.style) for each in held_out(styles)]
     return Pairs(found.images, captions)

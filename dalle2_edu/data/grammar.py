@@ -1,19 +1,20 @@
 """Lesson: a small grammar that puts the truth into words, in English and in Chinese.
 
-A caption is built the way a sentence is: noun phrases for the objects ("a large striped red
-circle", 一个大的红色条纹圆形), a frame that says where things are, and the background before or after it.
-At every turn there are several ways to go, and a list of random numbers in [0, 1), one row a
-caption, takes the turns: the same numbers give the same words, and all zeros the first wording
-everywhere.
+A caption is built the way a sentence is: noun phrases for the objects ("a large striped
+red circle", 一个大的红色条纹圆形), a frame that says where things are, and the background before
+or after it. At every turn there are several ways to go, and a list of random numbers in
+[0, 1), one row a caption, takes the turns: the same numbers give the same words, and
+all zeros the first wording everywhere.
 
-People do not write everything they see. A "mixed" caption never says that a plain object is
-plain, and leaves out sizes, textures, places and backgrounds at random, down to "a red circle"
-and 红色圆形. A "full" caption leaves out nothing, so that a picture can be checked against it. Each
-language has its own grammar, for word-for-word Chinese is not Chinese: a plain red is 纯红色, a
-star is counted with 颗 and a sign with 块.
+People do not write everything they see. A "mixed" caption never says that a plain
+object is plain, and leaves out sizes, textures, places and backgrounds at random, down
+to "a red circle" and 红色圆形. A "full" caption leaves out nothing, so that a picture can
+be checked against it. Each language has its own grammar, for word-for-word Chinese is
+not Chinese: a plain red is 纯红色, a star is counted with 颗 and a sign with 块.
 
-This file knows words only; the factors are defined in `dalle2_edu.data.shapes`. Used in chapter
-02."""
+This file knows words only; the factors are defined in `dalle2_edu.data.shapes`. Used in
+chapter 02.
+"""
 
 from __future__ import annotations
 
@@ -35,9 +36,8 @@ KEEP_SIZE, KEEP_TEXTURE, KEEP_PLACE, KEEP_LAYOUT, KEEP_BACKGROUND, KEEP_SIGN_COL
     0.4,
     0.8,
 )
-BARE_CHINESE = (
-    0.6  # how often a mixed Chinese caption says 红色圆形 and not 一个红色圆形, as titles do
-)
+# how often a mixed Chinese caption says 红色圆形 and not 一个红色圆形, as titles do
+BARE_CHINESE = 0.6
 
 
 class Thing(NamedTuple):
@@ -62,8 +62,8 @@ class Truth(NamedTuple):
 
 
 class Luck(NamedTuple):
-    """The numbers in [0, 1) that choose the words of one noun phrase, or of the sentence around
-    it.
+    """The numbers in [0, 1) that choose the words of one noun phrase, or of the
+    sentence around it.
     """
 
     form: float
@@ -85,10 +85,13 @@ def pick(options: Sequence[str], luck: float) -> str:
 
 
 def captions(
-    truths: Sequence[Truth], numbers: Sequence[Sequence[float]], language: str, detail: str
+    truths: Sequence[Truth],
+    numbers: Sequence[Sequence[float]],
+    language: str,
+    detail: str,
 ) -> list[str]:
-    """One caption a scene. `numbers`: for each scene `DRAWS` numbers in [0, 1) that choose the
-    wording.
+    """One caption a scene. `numbers`: for each scene `DRAWS` numbers in [0, 1) that
+    choose the wording.
 
     Raises Dalle2EduError for an unknown language or detail.
     """
@@ -97,18 +100,31 @@ def captions(
             f"unknown language '{language}': choose from {', '.join(LANGUAGES)}"
         )
     if detail not in DETAILS:
-        raise Dalle2EduError(f"unknown detail '{detail}': choose from {', '.join(DETAILS)}")
+        raise Dalle2EduError(
+            f"unknown detail '{detail}': choose from {', '.join(DETAILS)}"
+        )
     sentence = english_sentence if language == "en" else chinese_sentence
     full, n = detail == "full", len(Luck._fields)
     return [
-        sentence(truth, Luck(*row[:n]), Luck(*row[n : 2 * n]), Luck(*row[2 * n :]), full)
+        sentence(
+            truth, Luck(*row[:n]), Luck(*row[n : 2 * n]), Luck(*row[2 * n :]), full
+        )
         for truth, row in zip(truths, numbers, strict=True)
     ]
 
 
-# ----------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------
 
-ENGLISH_SHAPES = ("circle", "square", "triangle", "star", "heart", "cross", "ring", "diamond")
+ENGLISH_SHAPES = (
+    "circle",
+    "square",
+    "triangle",
+    "star",
+    "heart",
+    "cross",
+    "ring",
+    "diamond",
+)
 ENGLISH_SIZES = {"small": ("small", "little"), "large": ("large", "big")}
 ENGLISH_TEXTURES = {
     "plain": ("plain", "solid"),
@@ -172,7 +188,9 @@ def english_thing(thing: Thing, luck: Luck, full: bool) -> str:
     )
 
 
-def english_sentence(truth: Truth, luck_a: Luck, luck_b: Luck, luck: Luck, full: bool) -> str:
+def english_sentence(
+    truth: Truth, luck_a: Luck, luck_b: Luck, luck: Luck, full: bool
+) -> str:
     """A whole caption: the objects or the sign, where they are, and the background."""
     if truth.kind == "one":
         scene = english_thing(truth.a, luck_a, full)
@@ -180,11 +198,16 @@ def english_sentence(truth: Truth, luck_a: Luck, luck_b: Luck, luck: Luck, full:
             scene = f"{scene} {pick(ENGLISH_PLACES[truth.place], luck.word)}"
     elif truth.kind == "two":
         layout = truth.layout if full or luck.keep_first < KEEP_LAYOUT else ""
-        a, b = english_thing(truth.a, luck_a, full), english_thing(truth.b, luck_b, full)
+        a, b = (
+            english_thing(truth.a, luck_a, full),
+            english_thing(truth.b, luck_b, full),
+        )
         scene = pick(ENGLISH_LAYOUTS[layout], luck.form).format(a=a, b=b)
     else:
         sign = with_article(
-            f"{truth.a.colour} sign" if full or luck.keep_first < KEEP_SIGN_COLOUR else "sign"
+            f"{truth.a.colour} sign"
+            if full or luck.keep_first < KEEP_SIGN_COLOUR
+            else "sign"
         )
         scene = pick(ENGLISH_SIGNS, luck.form).format(sign=sign, word=truth.word)
     if full or luck.keep_second < KEEP_BACKGROUND:
@@ -194,7 +217,7 @@ def english_sentence(truth: Truth, luck_a: Luck, luck_b: Luck, luck: Luck, full:
     return scene
 
 
-# ----------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------
 
 CHINESE_SHAPES = {
     "circle": ("圆形",),
@@ -206,7 +229,11 @@ CHINESE_SHAPES = {
     "ring": ("圆环",),
     "diamond": ("菱形",),
 }
-COUNTED_WITH_KE = ("五角星", "星星", "爱心")  # 一颗 for stars and hearts, 一个 for the rest
+COUNTED_WITH_KE = (
+    "五角星",
+    "星星",
+    "爱心",
+)  # 一颗 for stars and hearts, 一个 for the rest
 CHINESE_COLOURS = {
     "red": "红色",
     "orange": "橙色",
@@ -281,10 +308,14 @@ def chinese_thing(thing: Thing, luck: Luck, full: bool) -> str:
     form = int(luck.form * 3)
     if thing.texture == "plain":
         if full:  # a plain red is 纯红色, or a red without a pattern
-            colour, before = (colour, "没有花纹的") if form == 2 else ("纯" + colour, "")
+            colour, before = (
+                (colour, "没有花纹的") if form == 2 else ("纯" + colour, "")
+            )
     elif full or luck.keep_second < KEEP_TEXTURE:
         adjective, after_dai = CHINESE_PATTERNS[thing.texture]
-        colour, before = (colour, f"带{after_dai}的") if form == 2 else (colour + adjective, "")
+        colour, before = (
+            (colour, f"带{after_dai}的") if form == 2 else (colour + adjective, "")
+        )
     orders = (
         f"{size}{'的' if size else ''}{colour}{noun}",
         f"{colour}的{size}{noun}",
@@ -295,7 +326,9 @@ def chinese_thing(thing: Thing, luck: Luck, full: bool) -> str:
     return f"一{'颗' if noun in COUNTED_WITH_KE else '个'}{orders[form]}"
 
 
-def chinese_sentence(truth: Truth, luck_a: Luck, luck_b: Luck, luck: Luck, full: bool) -> str:
+def chinese_sentence(
+    truth: Truth, luck_a: Luck, luck_b: Luck, luck: Luck, full: bool
+) -> str:
     """A whole caption: the objects or the sign, where they are, and the background."""
     if truth.kind == "one":
         scene = chinese_thing(truth.a, luck_a, full)
@@ -304,7 +337,10 @@ def chinese_sentence(truth: Truth, luck_a: Luck, luck_b: Luck, luck: Luck, full:
             scene = pick(CHINESE_PLACED, luck.form).format(thing=scene, place=place)
     elif truth.kind == "two":
         layout = truth.layout if full or luck.keep_first < KEEP_LAYOUT else ""
-        a, b = chinese_thing(truth.a, luck_a, full), chinese_thing(truth.b, luck_b, full)
+        a, b = (
+            chinese_thing(truth.a, luck_a, full),
+            chinese_thing(truth.b, luck_b, full),
+        )
         scene = pick(CHINESE_LAYOUTS[layout], luck.form).format(a=a, b=b)
     else:
         colour = (
@@ -315,18 +351,24 @@ def chinese_sentence(truth: Truth, luck_a: Luck, luck_b: Luck, luck: Luck, full:
         scene = pick(CHINESE_SIGNS, luck.form).format(colour=colour, word=truth.word)
     if full or luck.keep_second < KEEP_BACKGROUND:
         background = CHINESE_COLOURS[truth.background]
-        return pick(CHINESE_BACKGROUNDS, luck.noun).format(scene=scene, background=background)
+        return pick(CHINESE_BACKGROUNDS, luck.noun).format(
+            scene=scene, background=background
+        )
     return scene
 
 
 def speaks_of_shapes(prompt: str) -> bool:
-    """Whether a prompt names something of this world: a shape or a sign, in either language."""
+    """Whether a prompt names something of this world: a shape or a sign, in either
+    language.
+    """
     nouns = {*ENGLISH_SHAPES, "sign"}
     english = any(
         word in nouns or word.removesuffix("s") in nouns
         for word in re.findall("[a-z]+", prompt.lower())
     )
     chinese = any(
-        noun in prompt for group in (*CHINESE_SHAPES.values(), ("牌子",)) for noun in group
+        noun in prompt
+        for group in (*CHINESE_SHAPES.values(), ("牌子",))
+        for noun in group
     )
     return english or chinese

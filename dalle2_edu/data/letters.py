@@ -1,15 +1,16 @@
 """Lesson: an alphabet made of distances.
 
-A signed-distance function (SDF) gives every point of the plane its distance to a drawn edge:
-negative on the ink, positive off it. From the distance alone the same letter can be drawn
-sharply at any size, as the shapes in `dalle2_edu.data.shapes` are. Here a letter is a few
-straight pen strokes on a grid 4 wide and 6 high, and
+A signed-distance function (SDF) gives every point of the plane its distance to a drawn
+edge: negative on the ink, positive off it. From the distance alone the same letter can
+be drawn sharply at any size, as the shapes in `dalle2_edu.data.shapes` are. Here a
+letter is a few straight pen strokes on a grid 4 wide and 6 high, and
 
     d(p) = min over strokes of |p - nearest point of the stroke| - half the pen's width.
 
-Measuring that for every pixel of every sign would be slow, so the distances are measured once,
-on a fine lattice, and `shapes.render` reads them back by bilinear interpolation. Used in
-chapter 02 (data) and chapter 21 (spelling)."""
+Measuring that for every pixel of every sign would be slow, so the distances are
+measured once, on a fine lattice, and `shapes.render` reads them back by bilinear
+interpolation. Used in chapter 02 (data) and chapter 21 (spelling).
+"""
 
 from __future__ import annotations
 
@@ -21,12 +22,13 @@ from torch import Tensor
 
 ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 LETTER_WIDTH, LETTER_HEIGHT = 4, 6  # grid units
-# grid units around a letter in the atlas: room for the pen's width and the blur of one pixel
+# grid units around a letter in the atlas: room for the pen's width and the blur of one
+# pixel
 MARGIN = 1
 PEN = 0.5  # half the pen's width, grid units: 1.8 pixels wide on a 32-pixel sign
 
-# Strokes are separated by spaces; a stroke is a run of points "xy", x in 0..4 to the right, y
-# in 0..6 upwards.
+# Strokes are separated by spaces; a stroke is a run of points "xy", x in 0..4 to the
+# right, y in 0..6 upwards.
 STROKES = {
     "A": "002640 1232",
     "B": "00063645443303 3342413000",
@@ -58,54 +60,63 @@ STROKES = {
 
 
 def segments(letter: str) -> Tensor:
-    """The straight pen strokes of one letter: float (S, 2, 2), start and end point of each, in
-    grid units.
+    """The straight pen strokes of one letter: float (S, 2, 2), start and end point of
+    each, in grid units.
     """
     ends = []
     for stroke in STROKES[letter].split():
-        points = [(float(stroke[i]), float(stroke[i + 1])) for i in range(0, len(stroke), 2)]
+        points = [
+            (float(stroke[i]), float(stroke[i + 1])) for i in range(0, len(stroke), 2)
+        ]
         ends += list(zip(points[:-1], points[1:], strict=True))
     return torch.tensor(ends)  # (S, 2, 2)
 
 
 def distance_to_segments(points: Tensor, ends: Tensor) -> Tensor:
-    """Distance from each of `points` (..., 2) to the nearest of the segments `ends` (S, 2, 2):
-    (...).
+    """Distance from each of `points` (..., 2) to the nearest of the segments `ends` (S,
+    2, 2): (...).
     """
     start, along = ends[:, 0], ends[:, 1] - ends[:, 0]  # (S, 2) each
     offset = points.unsqueeze(-2) - start  # (..., 1, 2) - (S, 2) -> (..., S, 2)
     share = (offset * along).sum(-1) / along.square().sum(
         -1
     )  # where the foot of the perpendicular falls, 0..1
-    nearest = share.clamp(0, 1).unsqueeze(-1) * along  # (..., S, 1) * (S, 2) -> (..., S, 2)
+    # (..., S, 1) * (S, 2) -> (..., S, 2)
+    nearest = share.clamp(0, 1).unsqueeze(-1) * along
     return (offset - nearest).norm(dim=-1).amin(-1)  # (..., S) -> (...)
 
 
 @lru_cache(maxsize=4)
 def atlas(device: str = "cpu", texels: int = 8) -> Tensor:
-    """Signed distances of all 26 letters, measured on a lattice of `texels` points per grid
-    unit.
+    """Signed distances of all 26 letters, measured on a lattice of `texels` points per
+    grid unit.
 
-    Returns float (26, 1, 8 * texels + 1, 6 * texels + 1), in grid units, rows from the top
-    down. The lattice covers the letter and `MARGIN` around it, so its corners are the points
-    (-1, 7) and (5, -1)."""
-    x = torch.linspace(-MARGIN, LETTER_WIDTH + MARGIN, (LETTER_WIDTH + 2 * MARGIN) * texels + 1)
+    Returns float (26, 1, 8 * texels + 1, 6 * texels + 1), in grid units, rows from the
+    top down. The lattice covers the letter and `MARGIN` around it, so its corners are
+    the points (-1, 7) and (5, -1).
+    """
+    x = torch.linspace(
+        -MARGIN, LETTER_WIDTH + MARGIN, (LETTER_WIDTH + 2 * MARGIN) * texels + 1
+    )
     y = torch.linspace(
         LETTER_HEIGHT + MARGIN, -MARGIN, (LETTER_HEIGHT + 2 * MARGIN) * texels + 1
     )
     points = torch.stack(
         torch.meshgrid(y, x, indexing="ij")[::-1], dim=-1
     )  # (H, W, 2), last axis x, y
-    distances = [distance_to_segments(points, segments(letter)) - PEN for letter in ALPHABET]
+    distances = [
+        distance_to_segments(points, segments(letter)) - PEN for letter in ALPHABET
+    ]
     return torch.stack(distances).unsqueeze(1).to(device)  # (26, H, W) -> (26, 1, H, W)
 
 
 def distance(letter: Tensor, x: Tensor, y: Tensor) -> Tensor:
     """Signed distance to letters, read back from the atlas.
 
-    letter: int64 (K,), index into ALPHABET. x, y: (K, P), grid units from the letter's middle.
-    Returns (K, P) in grid units; far from the letter it is only "far": the lattice's edge goes
-    on for ever."""
+    letter: int64 (K,), index into ALPHABET. x, y: (K, P), grid units from the letter's
+    middle. Returns (K, P) in grid units; far from the letter it is only "far": the
+    lattice's edge goes on for ever.
+    """
     half_width, half_height = LETTER_WIDTH / 2 + MARGIN, LETTER_HEIGHT / 2 + MARGIN
     grid = torch.stack((x / half_width, -y / half_height), dim=-1).unsqueeze(
         1

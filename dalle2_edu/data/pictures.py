@@ -1,8 +1,8 @@
 """Picture files: bytes of any format and mode become square tensors.
 
-Everything that brings a picture comes through here: shards, folders, the command line and
-notebooks. `open_image` reads it, `to_rgb` turns it upright and makes it RGB, `to_square` cuts
-the middle square out and resizes it.
+Everything that brings a picture comes through here: shards, folders, the command line
+and notebooks. `open_image` reads it, `to_rgb` turns it upright and makes it RGB,
+`to_square` cuts the middle square out and resizes it.
 
 Chapter 02 uses this file.
 """
@@ -17,27 +17,34 @@ import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
-PICTURES = ("jpg", "jpeg", "png", "webp")  # the kinds of files that are taken for pictures
+# the kinds of files that are taken for pictures
+PICTURES = ("jpg", "jpeg", "png", "webp")
 
 
 def open_image(source: bytes | Path) -> Image.Image:
     """A picture, read to its last byte and turned the way its camera was held.
 
-    Raises ValueError, with the reason, for what is no picture; FileNotFoundError for a file
-    that is not there."""
+    Raises ValueError, with the reason, for what is no picture; FileNotFoundError for a
+    file that is not there.
+    """
     try:
-        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
+        with Image.open(
+            io.BytesIO(source) if isinstance(source, bytes) else source
+        ) as image:
             image.load()  # Pillow reads the pixels late; here is where errors are told
             return upright(image)
     except FileNotFoundError:
         raise
     except UnidentifiedImageError:  # its own message names an object in memory
-        raise ValueError("it is of no known format; PNG, JPEG and WebP are read") from None
+        raise ValueError(
+            "it is of no known format; PNG, JPEG and WebP are read"
+        ) from None
     except OSError as error:
         raise ValueError(error.strerror or str(error)) from error
     except Image.DecompressionBombError as error:
         raise ValueError(str(error)) from error
-    except Exception as error:  # Pillow's readers raise many kinds for files that are damaged
+    # Pillow's readers raise many kinds for files that are damaged
+    except Exception as error:
         raise ValueError(f"{type(error).__name__}: {error}") from error
 
 
@@ -45,7 +52,8 @@ def upright(image: Image.Image) -> Image.Image:
     """The picture turned as its EXIF data say; as it is where they can't be read."""
     try:
         return ImageOps.exif_transpose(image)
-    except Exception:  # broken EXIF raises whatever its bytes lead to; the pixels are fine
+    # broken EXIF raises whatever its bytes lead to; the pixels are fine
+    except Exception:
         return image.copy()
 
 
@@ -56,7 +64,9 @@ def to_rgb(image: Image.Image) -> Image.Image:
     """
     image = upright(image)
     if image.mode == "F":  # nobody knows whether its white is 1 or 255
-        raise ValueError("it holds floating point numbers; save it with 8 bits a channel")
+        raise ValueError(
+            "it holds floating point numbers; save it with 8 bits a channel"
+        )
     if image.mode.startswith("I"):
         # 16 bits of grey; Pillow's own conversion would cut them off at 255.
         grey = np.asarray(image).astype(np.float64) / 257
@@ -71,21 +81,23 @@ def to_rgb(image: Image.Image) -> Image.Image:
 def to_square(image: Image.Image, size: int) -> Tensor:
     """The middle square of a picture, resized.
 
-    Lanczos looks at every source pixel under the wider filter, so nothing aliases; "bilinear,
-    no antialiasing" would drop three pixels of four between 128 and 32, and thin lines with
-    them.
+    Lanczos looks at every source pixel under the wider filter, so nothing aliases;
+    "bilinear, no antialiasing" would drop three pixels of four between 128 and 32, and
+    thin lines with them.
 
     image: any size and mode. size: S in pixels. Returns uint8 (3, S, S).
     """
     rgb = to_rgb(image)
-    square = ImageOps.fit(rgb, (size, size), Image.Resampling.LANCZOS, centering=(0.5, 0.5))
+    square = ImageOps.fit(
+        rgb, (size, size), Image.Resampling.LANCZOS, centering=(0.5, 0.5)
+    )
     pixels = torch.from_numpy(np.array(square))  # (S, S, 3)
     return pixels.permute(2, 0, 1).contiguous()  # (3, S, S)
 
 
 def decode(data: bytes, size: int) -> Tensor:
-    """The bytes of a picture file as uint8 (3, size, size); raises ValueError where they can't
-    be read.
+    """The bytes of a picture file as uint8 (3, size, size); raises ValueError where
+    they can't be read.
     """
     try:
         return to_square(open_image(data), size)

@@ -1,14 +1,14 @@
 """Scenes drawn from distances.
 
-A signed-distance function d(p) is negative inside a shape and positive outside (`SDFS`). A pixel
-of width w whose centre lies at distance d from the edge is covered, to a good approximation of
-averaging over its square, by
+A signed-distance function d(p) is negative inside a shape and positive outside
+(`SDFS`). A pixel of width w whose centre lies at distance d from the edge is covered,
+to a good approximation of averaging over its square, by
 
     coverage = clamp(1/2 - d / w, 0, 1),
 
-which is why a picture drawn at 32 looks like one drawn at 128 and shrunk. All scenes of a batch
-are drawn at once: `render` lays the first objects, the second ones and the signs over the
-background, one after the other.
+which is why a picture drawn at 32 looks like one drawn at 128 and shrunk. All scenes of
+a batch are drawn at once: `render` lays the first objects, the second ones and the
+signs over the background, one after the other.
 
 Chapter 02 uses this file.
 """
@@ -34,7 +34,7 @@ from dalle2_edu.data.scenes import (
 )
 from dalle2_edu.errors import Dalle2EduError
 
-# --- signed distances -------------------------------------------------------------------------
+# --- signed distances -----------------------------------------------------------------
 # Coordinates are in units of the object's radius, x to the right, y up; shapes reach about 1 from
 # the middle and cover areas that look alike. The greatest of several half-planes' distances is
 # exact along a polygon's edges, and only a bound beyond its corners, which is all that an edge
@@ -50,15 +50,17 @@ def square(x: Tensor, y: Tensor) -> Tensor:
 
 
 def triangle(x: Tensor, y: Tensor) -> Tensor:
-    """Three half-planes 0.55 from the centroid; moved down so that it stands centred."""
+    """Three half-planes 0.55 from the centroid; moved down so that it stands
+    centred.
+    """
     y = y + 0.275
     slanted = math.cos(math.pi / 6) * x.abs() + math.sin(math.pi / 6) * y
     return torch.maximum(slanted, -y) - 0.55
 
 
 def star(x: Tensor, y: Tensor) -> Tensor:
-    """Five points: mirror the plane into a tenth of a turn, where only one edge is left to
-    measure.
+    """Five points: mirror the plane into a tenth of a turn, where only one edge is left
+    to measure.
     """
     x, y = x.abs(), y + 0.06
     for turn in (
@@ -85,8 +87,8 @@ def heart(x: Tensor, y: Tensor) -> Tensor:
 
 
 def cross(x: Tensor, y: Tensor) -> Tensor:
-    """Two bars; by symmetry the longer coordinate meets the bar's length, the shorter its
-    width.
+    """Two bars; by symmetry the longer coordinate meets the bar's length, the shorter
+    its width.
     """
     x, y = x.abs(), y.abs()
     return torch.maximum(torch.maximum(x, y) - 0.95, torch.minimum(x, y) - 0.33)
@@ -98,7 +100,9 @@ def ring(x: Tensor, y: Tensor) -> Tensor:
 
 def diamond(x: Tensor, y: Tensor) -> Tensor:
     width, height = 0.72, 1.05
-    return (x.abs() * height + y.abs() * width - width * height) / math.hypot(width, height)
+    return (x.abs() * height + y.abs() * width - width * height) / math.hypot(
+        width, height
+    )
 
 
 SDFS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
@@ -112,7 +116,7 @@ SDFS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "diamond": diamond,
 }
 
-# --- paint and measures -----------------------------------------------------------------------
+# --- paint and measures ---------------------------------------------------------------
 # The picture is the square [-1, 1] x [-1, 1], x to the right, y up; lengths below are in these
 # units (32 px = 2).
 
@@ -132,7 +136,8 @@ PAINT = {  # 8-bit RGB
     "light pink": (253, 217, 227),
     "post": (150, 121, 93),
 }
-# stripes and dots are a deeper shade: white ones ate into the outline on pale backgrounds
+# stripes and dots are a deeper shade: white ones ate into the outline on pale
+# backgrounds
 DEEP = {
     "red": (136, 16, 30),
     "orange": (184, 78, 6),
@@ -171,10 +176,13 @@ POST_WIDTH = 0.12
 def render(scenes: Scenes, size: int = 32) -> Tensor:
     """Draw the scenes: float (B, 3, size, size) in [-1, 1], on the scenes' device.
 
-    Needs about 100 bytes a pixel: draw a large set in chunks, as `shapes.pairs` does. Raises
-    Dalle2EduError for size < 8."""
+    Needs about 100 bytes a pixel: draw a large set in chunks, as `shapes.pairs` does.
+    Raises Dalle2EduError for size < 8.
+    """
     if size < 8:
-        raise Dalle2EduError(f"cannot draw scenes at {size} pixels: use a size of at least 8")
+        raise Dalle2EduError(
+            f"cannot draw scenes at {size} pixels: use a size of at least 8"
+        )
     background = _paint(FACTORS["background"], scenes.device)[
         scenes.factors["background"]
     ]  # (B, 3)
@@ -184,7 +192,8 @@ def render(scenes: Scenes, size: int = 32) -> Tensor:
     paint_objects(picture, scenes, 0)
     paint_objects(picture, scenes, 1)
     _paint_signs(picture, scenes)
-    return picture.view(len(scenes), 3, size, size) * 2 - 1  # (B, 3, P) -> (B, 3, size, size)
+    # (B, 3, P) -> (B, 3, size, size)
+    return picture.view(len(scenes), 3, size, size) * 2 - 1
 
 
 def _paint(
@@ -200,21 +209,22 @@ def _pixel_centres(pixels: int, device: torch.device) -> tuple[Tensor, Tensor]:
     """x and y of every pixel's centre, row by row from the top: (P,), (P,)."""
     size = math.isqrt(pixels)
     steps = (torch.arange(size, device=device) + 0.5) * 2 / size - 1
-    y, x = torch.meshgrid(-steps, steps, indexing="ij")  # (size, size): rows go down, y goes up
+    # (size, size): rows go down, y goes up
+    y, x = torch.meshgrid(-steps, steps, indexing="ij")
     return x.flatten(), y.flatten()
 
 
 def _coverage(distance: Tensor) -> Tensor:
-    """Share of each pixel that is inside: distance (..., P) in scene units -> (..., P) in [0,
-    1].
+    """Share of each pixel that is inside: distance (..., P) in scene units -> (..., P)
+    in [0, 1].
     """
     pixel = 2 / math.isqrt(distance.shape[-1])
     return (0.5 - distance / pixel).clamp(0, 1)
 
 
 def _blend(picture: Tensor, rows: Tensor, colour: Tensor, coverage: Tensor) -> None:
-    """Lay colour (K, 3, P or 1) over the pictures `rows` (K,), as far as coverage (K, P)
-    says.
+    """Lay colour (K, 3, P or 1) over the pictures `rows` (K,), as far as coverage (K,
+    P) says.
     """
     picture[rows] = torch.lerp(picture[rows], colour, coverage.unsqueeze(1))
 
@@ -222,8 +232,8 @@ def _blend(picture: Tensor, rows: Tensor, colour: Tensor, coverage: Tensor) -> N
 def _to_local(
     scenes: Scenes, centre: Tensor, jitter: Tensor, max_angle: float, pixels: int
 ) -> tuple[Tensor, Tensor]:
-    """The pixels as the object sees them, from its centre (K, 2) and in its turned axes: (K,
-    P), (K, P).
+    """The pixels as the object sees them, from its centre (K, 2) and in its turned
+    axes: (K, P), (K, P).
     """
     x, y = _pixel_centres(pixels, scenes.device)
     x, y = x - centre[:, :1], y - centre[:, 1:]  # (P,) - (K, 1) -> (K, P)
@@ -244,7 +254,9 @@ def paint_objects(picture: Tensor, scenes: Scenes, slot: int) -> None:
     factors, jitter = scenes.factors, scenes.jitter[:, slot]
     centre, radius = _centres(scenes, slot), _radii(scenes, slot)
     u, v = _to_local(scenes, centre, jitter, ANGLE_JITTER, picture.shape[-1])
-    distance = _shape_distances(factors[f"shape_{letter}"], u / radius, v / radius) * radius
+    distance = (
+        _shape_distances(factors[f"shape_{letter}"], u / radius, v / radius) * radius
+    )
     colour = _paint(COLOURS, scenes.device)[factors[f"colour_{letter}"]].unsqueeze(
         -1
     )  # (K, 3, 1)
@@ -260,7 +272,8 @@ def _centres(scenes: Scenes, slot: int) -> Tensor:
     factors, device = scenes.factors, scenes.device
     reach = torch.tensor(REACH, device=device)[factors["size_a"]].unsqueeze(1)  # (K, 1)
     alone = torch.tensor(PLACES, device=device)[factors["place"]] * reach  # (K, 2)
-    paired = torch.tensor(LAYOUTS, device=device)[factors["layout"]] * (1 - 2 * slot)  # (K, 2)
+    # (K, 2)
+    paired = torch.tensor(LAYOUTS, device=device)[factors["layout"]] * (1 - 2 * slot)
     centre = torch.where(factors["kind"].unsqueeze(1) == ONE, alone, paired)
     return centre + scenes.jitter[:, slot, :2] * POSITION_JITTER
 
@@ -273,7 +286,9 @@ def _radii(scenes: Scenes, slot: int) -> Tensor:
 
 
 def _shape_distances(shape: Tensor, u: Tensor, v: Tensor) -> Tensor:
-    """Each object's own signed distance, in its radii: shape (K,), u and v (K, P) -> (K, P)."""
+    """Each object's own signed distance, in its radii: shape (K,), u and v (K, P) ->
+    (K, P).
+    """
     distance = torch.empty_like(u)
     for index, name in enumerate(SHAPES):
         rows = (shape == index).nonzero().squeeze(1)
@@ -282,8 +297,8 @@ def _shape_distances(shape: Tensor, u: Tensor, v: Tensor) -> Tensor:
 
 
 def _texture(texture: Tensor, u: Tensor, v: Tensor) -> Tensor:
-    """How much of each pixel is in the deep shade: texture (K,), u and v (K, P) -> (K, P) in
-    [0, 1].
+    """How much of each pixel is in the deep shade: texture (K,), u and v (K, P) -> (K,
+    P) in [0, 1].
     """
     marks = torch.zeros_like(u)
     for name, distance in (("striped", _stripes), ("dotted", _dots)):
@@ -301,8 +316,8 @@ def _stripes(u: Tensor, v: Tensor) -> Tensor:
 
 
 def _dots(u: Tensor, v: Tensor) -> Tensor:
-    """Signed distance to the nearest of a square lattice of dots, one of them in the object's
-    middle.
+    """Signed distance to the nearest of a square lattice of dots, one of them in the
+    object's middle.
     """
     u, v = u / DOT_PERIOD, v / DOT_PERIOD
     return torch.hypot(u - u.round(), v - v.round()) * DOT_PERIOD - DOT_RADIUS
@@ -315,19 +330,24 @@ def _paint_signs(picture: Tensor, scenes: Scenes) -> None:
         return
     scenes, device = scenes[rows], scenes.device
     jitter = scenes.jitter[:, 0]
-    centre = jitter[:, :2] * POSITION_JITTER + torch.tensor([0.0, SIGN_Y], device=device)
+    centre = jitter[:, :2] * POSITION_JITTER + torch.tensor(
+        [0.0, SIGN_Y], device=device
+    )
     u, v = _to_local(scenes, centre, jitter, ANGLE_JITTER / 2, picture.shape[-1])
     post = torch.maximum(u.abs() - POST_WIDTH / 2, v)  # from the board's middle down
     _blend(picture, rows, _paint(["post"], device).unsqueeze(-1), _coverage(post))
-    width = (scenes.factors["length"].unsqueeze(1) + 1) * LETTER_PITCH + BOARD_MARGIN  # (K, 1)
-    board = _paint(COLOURS, device)[scenes.factors["colour_a"]].unsqueeze(-1)  # (K, 3, 1)
+    # (K, 1)
+    width = (scenes.factors["length"].unsqueeze(1) + 1) * LETTER_PITCH + BOARD_MARGIN
+    # (K, 3, 1)
+    board = _paint(COLOURS, device)[scenes.factors["colour_a"]].unsqueeze(-1)
     _blend(
         picture,
         rows,
         board,
         _coverage(_rounded_box(u, v, width / 2, BOARD_HEIGHT / 2, BOARD_ROUNDING)),
     )
-    ink = _paint(["black" if c in DARK_LETTERS else "white" for c in COLOURS], device)  # (8, 3)
+    # (8, 3)
+    ink = _paint(["black" if c in DARK_LETTERS else "white" for c in COLOURS], device)
     _blend(
         picture,
         rows,
@@ -339,8 +359,8 @@ def _paint_signs(picture: Tensor, scenes: Scenes) -> None:
 def _rounded_box(
     u: Tensor, v: Tensor, half_width: Tensor, half_height: float, rounding: float
 ) -> Tensor:
-    """Signed distance to a box with rounded corners: u, v (K, P), half_width (K, 1) -> (K,
-    P).
+    """Signed distance to a box with rounded corners: u, v (K, P), half_width (K, 1) ->
+    (K, P).
     """
     du, dv = u.abs() - half_width + rounding, v.abs() - half_height + rounding
     return (
@@ -351,12 +371,16 @@ def _rounded_box(
 
 
 def _letter_coverage(scenes: Scenes, u: Tensor, v: Tensor) -> Tensor:
-    """Ink of a sign's letters, from the board's middle: u, v (K, P) -> (K, P) in [0, 1]."""
+    """Ink of a sign's letters, from the board's middle: u, v (K, P) -> (K, P) in [0,
+    1].
+    """
     length, ink = scenes.factors["length"], torch.zeros_like(u)
     for position in range(3):
         rows = (length >= position).nonzero().squeeze(1)  # signs that have this letter
         middle = (position - length[rows].unsqueeze(1) / 2) * LETTER_PITCH  # (K', 1)
         x = (u[rows] - middle) / LETTER_UNIT  # grid units from the letter's middle
         which = scenes.factors[f"letter_{position + 1}"][rows]
-        ink[rows] += _coverage(letters.distance(which, x, v[rows] / LETTER_UNIT) * LETTER_UNIT)
+        ink[rows] += _coverage(
+            letters.distance(which, x, v[rows] / LETTER_UNIT) * LETTER_UNIT
+        )
     return ink.clamp(max=1)

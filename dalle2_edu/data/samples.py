@@ -1,16 +1,17 @@
 """Samples: a picture's bytes and its captions, out of tar shards and out of folders.
 
-**A tar shard** is a plain tar file. Files that share a name and differ in the extension make
-one sample: that is the WebDataset format, in which the LAION sets come, and the emoji of this
-package.
+**A tar shard** is a plain tar file. Files that share a name and differ in the extension
+make one sample: that is the WebDataset format, in which the LAION sets come, and the
+emoji of this package.
 
     000017.webp   the picture
     000017.json   what is known about it, the captions among it
     000017.txt    or the captions alone, one on each line
 
-The captions are found, in this order, in the JSON's `captions` (a list), `caption`, `text` or
-`title` (a string), or in the `.txt`. A name goes up to its first dot, as in WebDataset. Where
-that would give two pictures one name (22.05.png and 22.06.png), it goes up to the last dot.
+The captions are found, in this order, in the JSON's `captions` (a list), `caption`,
+`text` or `title` (a string), or in the `.txt`. A name goes up to its first dot, as in
+WebDataset. Where that would give two pictures one name (22.05.png and 22.06.png), it
+goes up to the last dot.
 
 **A folder** holds pictures, in subfolders too, and their captions in one of these ways:
 
@@ -20,8 +21,8 @@ that would give two pictures one name (22.05.png and 22.06.png), it goes up to t
     captions.jsonl                {"file_name": "cat.png", "caption": "a cat"} on each line
     cat.txt beside cat.png        a caption on each line
 
-Text is UTF-8, or has a mark at its start that names another encoding. What can't be used makes
-one bad sample, with the reason; it never ends the reading.
+Text is UTF-8, or has a mark at its start that names another encoding. What can't be
+used makes one bad sample, with the reason; it never ends the reading.
 
 Chapters 02 (data and tokens) and 24 (to full size) use this file.
 """
@@ -42,7 +43,15 @@ from dalle2_edu.errors import Dalle2EduError
 from dalle2_edu.files import decode_text, one_line, parse_json, printable, read_text
 
 LIST_NAMES = ("captions.csv", "captions.tsv", "captions.jsonl")
-FILE_FIELDS = ("file_name", "file", "filename", "filepath", "path", "image", "image_path")
+FILE_FIELDS = (
+    "file_name",
+    "file",
+    "filename",
+    "filepath",
+    "path",
+    "image",
+    "image_path",
+)
 CAPTION_FIELDS = ("captions", "caption", "text", "title")
 LONGEST_FIELD = 1 << 20  # characters in a field of a table; csv's own limit is 131,072
 
@@ -51,7 +60,8 @@ LONGEST_FIELD = 1 << 20  # characters in a field of a table; csv's own limit is 
 class Sample:
     """One picture file as bytes, where it came from, and its captions.
 
-    wrong: why it can't be used, "" if nothing is known to be wrong. captions may be empty.
+    wrong: why it can't be used, "" if nothing is known to be wrong. captions may be
+    empty.
     """
 
     name: str
@@ -60,7 +70,7 @@ class Sample:
     wrong: str = ""
 
 
-# --- captions ---------------------------------------------------------------------------------
+# --- captions -------------------------------------------------------------------------
 
 
 def clean(captions: Any) -> list[str]:
@@ -90,8 +100,8 @@ def captions_of_text(text: str) -> list[str]:
 
 
 def captions_of_files(record: bytes | None, text: bytes | None) -> list[str]:
-    """The captions in a sample's JSON, or else in its text file; raises ValueError for text
-    that can't be read.
+    """The captions in a sample's JSON, or else in its text file; raises ValueError for
+    text that can't be read.
     """
     if record is not None:
         try:
@@ -103,7 +113,7 @@ def captions_of_files(record: bytes | None, text: bytes | None) -> list[str]:
     return captions_of_text(decode_text(text)) if text is not None else []
 
 
-# --- tar shards -------------------------------------------------------------------------------
+# --- tar shards -----------------------------------------------------------------------
 
 
 Place = tuple[int, int]  # where in a tar file a file begins, and its length, in bytes
@@ -143,7 +153,9 @@ class TarShard:
         name = printable(f"{places.name} in {self.url}")
         picture = self.read(places.picture)
         try:
-            captions = captions_of_files(self.maybe(places.record), self.maybe(places.text))
+            captions = captions_of_files(
+                self.maybe(places.record), self.maybe(places.text)
+            )
         except ValueError as error:
             return Sample(name, picture, [], wrong=str(error))
         return Sample(name, picture, captions)
@@ -169,7 +181,8 @@ def sample_places(url: str, path: Path) -> list[SamplePlaces]:
             for member in filter(tarfile.TarInfo.isreg, tar):
                 if member.size < 0:
                     raise tarfile.TarError(f"{member.name} has a negative size")
-                members[member.name] = (member.offset_data, member.size)  # the last one counts
+                # the last one counts
+                members[member.name] = (member.offset_data, member.size)
     except (OSError, EOFError, ValueError, tarfile.TarError) as error:
         raise Dalle2EduError(
             f"can't read {url} as a tar shard ({one_line(error)}): is the address right and the"
@@ -190,11 +203,11 @@ def sample_places(url: str, path: Path) -> list[SamplePlaces]:
 
 
 def grouped(members: dict[str, Place]) -> dict[str, dict[str, Place]]:
-    """The files of a tar by the sample's name and the kind: {"000017": {"webp": ..., "json":
-    ...}}.
+    """The files of a tar by the sample's name and the kind: {"000017": {"webp": ...,
+    "json": ...}}.
 
-    Of 7.png and 7.mask.png the first is the picture of sample 7. Two files of one kind, neither
-    of them exact, are two samples, named up to the last dot.
+    Of 7.png and 7.mask.png the first is the picture of sample 7. Two files of one kind,
+    neither of them exact, are two samples, named up to the last dot.
     """
     by_first_dot: dict[str, list[str]] = {}
     for path in members:
@@ -220,12 +233,14 @@ def grouped(members: dict[str, Place]) -> dict[str, dict[str, Place]]:
     return found
 
 
-# --- folders ----------------------------------------------------------------------------------
+# --- folders --------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Row:
-    """One line of a captions file: which picture, its captions, and what is wrong with it."""
+    """One line of a captions file: which picture, its captions, and what is wrong with
+    it.
+    """
 
     file: str
     captions: list[str]
@@ -234,8 +249,12 @@ class Row:
 
 def samples_in_folder(folder: Path) -> Iterator[Sample]:
     """The pictures of a folder with their captions."""
-    listed = next((folder / name for name in LIST_NAMES if (folder / name).is_file()), None)
-    rows = rows_beside_pictures(folder) if listed is None else joined(table_rows(listed))
+    listed = next(
+        (folder / name for name in LIST_NAMES if (folder / name).is_file()), None
+    )
+    rows = (
+        rows_beside_pictures(folder) if listed is None else joined(table_rows(listed))
+    )
     for row in rows:
         path = folder / row.file
         wrong = row.wrong
@@ -243,7 +262,8 @@ def samples_in_folder(folder: Path) -> Iterator[Sample]:
         if not wrong:
             try:
                 data = path.read_bytes()
-            except (OSError, ValueError) as error:  # ValueError: a name with a null in it
+            # ValueError: a name with a null in it
+            except (OSError, ValueError) as error:
                 wrong = getattr(error, "strerror", None) or str(error)
         yield Sample(printable(str(path)), data, row.captions, wrong)
 
@@ -275,7 +295,9 @@ def joined(rows: Iterator[Row]) -> list[Row]:
 
 
 def table_rows(path: Path) -> Iterator[Row]:
-    """The lines of a captions file. What is no line of one is a row that says what is wrong."""
+    """The lines of a captions file. What is no line of one is a row that says what is
+    wrong.
+    """
     text = read_text(path)
     rows = json_rows(text) if path.suffix == ".jsonl" else csv_rows(text, path.suffix)
     for number, row in rows:
@@ -295,7 +317,11 @@ def json_rows(text: str) -> Iterator[tuple[int, Row]]:
             fields = parse_json(line)
         except ValueError:
             fields = None
-        names = [fields.get(field) for field in FILE_FIELDS] if isinstance(fields, dict) else []
+        names = (
+            [fields.get(field) for field in FILE_FIELDS]
+            if isinstance(fields, dict)
+            else []
+        )
         file = next((name for name in names if isinstance(name, str) and name), None)
         if file is None:
             wrong = 'expected {"file_name": ..., "caption": ...}'
@@ -305,10 +331,11 @@ def json_rows(text: str) -> Iterator[tuple[int, Row]]:
 
 
 def csv_rows(text: str, suffix: str) -> Iterator[tuple[int, Row]]:
-    """The lines of a .csv or .tsv file, with their numbers; the first may name the columns.
+    """The lines of a .csv or .tsv file, with their numbers; the first may name the
+    columns.
 
-    open_clip writes files named .csv with tabs between the columns: a first line with a tab and
-    no comma tells.
+    open_clip writes files named .csv with tabs between the columns: a first line with a
+    tab and no comma tells.
     """
     first = text.partition("\n")[0]
     tabs = suffix == ".tsv" or ("\t" in first and "," not in first)
@@ -336,8 +363,9 @@ def csv_rows(text: str, suffix: str) -> Iterator[tuple[int, Row]]:
 class Columns:
     """Which columns of a table hold the file's name and the captions.
 
-    captions None: all but the file's. Cells to the right of the `named` columns are captions
-    too."""
+    captions None: all but the file's. Cells to the right of the `named` columns are
+    captions too.
+    """
 
     file: int
     captions: Sequence[int] | None
@@ -346,7 +374,9 @@ class Columns:
     def row(self, cells: list[str]) -> Row:
         """A line's file and captions."""
         if self.file >= len(cells):
-            return Row("", [], f"it has {len(cells)} columns, the file's name is missing")
+            return Row(
+                "", [], f"it has {len(cells)} columns, the file's name is missing"
+            )
         places: Sequence[int] = range(len(cells))
         if self.captions is not None:
             places = [*self.captions, *range(self.named, len(cells))]
@@ -355,7 +385,9 @@ class Columns:
 
 
 def columns_of(cells: list[str]) -> Columns:
-    """The columns that a first line names; without names the first column is the file's."""
+    """The columns that a first line names; without names the first column is the
+    file's.
+    """
     names = [cell.strip().lower() for cell in cells]
     file = next((names.index(field) for field in FILE_FIELDS if field in names), None)
     if file is None:

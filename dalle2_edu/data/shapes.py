@@ -1,8 +1,8 @@
 """The shapes world: an endless set of pictures whose every caption is true.
 
-`scenes` draws what is in a picture, `render` draws the picture, `grammar` has the words. Here they
-come together: `captions` says what is in a scene, `pairs` makes pictures with captions, and
-`single_objects` the smallest world worth a diffusion model.
+`scenes` draws what is in a picture, `render` draws the picture, `grammar` has the
+words. Here they come together: `captions` says what is in a scene, `pairs` makes
+pictures with captions, and `single_objects` the smallest world worth a diffusion model.
 
     shapes.pairs(4, 64)      four pictures of 64 x 64 pixels, four captions each
 
@@ -89,7 +89,7 @@ __all__ = [
 
 CHUNK_PIXELS = 2**17  # pixels drawn at a time by `pairs`: what stays in a core's cache
 
-# --- captions ---------------------------------------------------------------------------------
+# --- captions -------------------------------------------------------------------------
 
 
 def captions(
@@ -100,9 +100,11 @@ def captions(
 ) -> list[str]:
     """One caption a scene, in English ("en") or Chinese ("zh").
 
-    detail "full" names every factor that has a meaning in the scene; "mixed" leaves some out,
-    as people do. The generator draws the wording; without one every scene gets the first
-    wording of the grammar. Raises Dalle2EduError for an unknown language or detail."""
+    detail "full" names every factor that has a meaning in the scene; "mixed" leaves
+    some out, as people do. The generator draws the wording; without one every scene
+    gets the first wording of the grammar. Raises Dalle2EduError for an unknown language
+    or detail.
+    """
     if generator is None:
         luck = [(0.0,) * grammar.DRAWS] * len(scenes)
     else:
@@ -114,7 +116,10 @@ def captions(
 
 def _truths(scenes: Scenes) -> list[grammar.Truth]:
     """What the grammar needs to know of each scene."""
-    name = {k: [values[i] for i in scenes.factors[k].tolist()] for k, values in FACTORS.items()}
+    name = {
+        k: [values[i] for i in scenes.factors[k].tolist()]
+        for k, values in FACTORS.items()
+    }
     a, b = (
         map(
             grammar.Thing,
@@ -126,9 +131,16 @@ def _truths(scenes: Scenes) -> list[grammar.Truth]:
         for s in "ab"
     )
     spelt = zip(
-        name["letter_1"], name["letter_2"], name["letter_3"], name["length"], strict=True
+        name["letter_1"],
+        name["letter_2"],
+        name["letter_3"],
+        name["length"],
+        strict=True,
     )
-    words = [(first + second + third)[: int(length)] for first, second, third, length in spelt]
+    words = [
+        (first + second + third)[: int(length)]
+        for first, second, third, length in spelt
+    ]
     return list(
         map(
             grammar.Truth,
@@ -143,15 +155,16 @@ def _truths(scenes: Scenes) -> list[grammar.Truth]:
     )
 
 
-# --- pairs ------------------------------------------------------------------------------------
+# --- pairs ----------------------------------------------------------------------------
 
 
 def pairs(n: int, size: int, seed: int = 0, split: str = "seen") -> Pairs:
-    """n scenes as 8-bit pictures, each with four captions: full and mixed English, full and
-    mixed Chinese.
+    """n scenes as 8-bit pictures, each with four captions: full and mixed English, full
+    and mixed Chinese.
 
-    The same seed gives the same pairs. Raises Dalle2EduError for n <= 0, size < 8 or an unknown
-    split."""
+    The same seed gives the same pairs. Raises Dalle2EduError for n <= 0, size < 8 or an
+    unknown split.
+    """
     generator = torch.Generator().manual_seed(seed)
     scenes = sample_scenes(n, generator, split)
     wordings = [
@@ -159,17 +172,20 @@ def pairs(n: int, size: int, seed: int = 0, split: str = "seen") -> Pairs:
         for lang in ("en", "zh")
         for detail in ("full", "mixed")
     ]
-    return Pairs(_drawn(scenes, size), [list(four) for four in zip(*wordings, strict=True)])
+    return Pairs(
+        _drawn(scenes, size), [list(four) for four in zip(*wordings, strict=True)]
+    )
 
 
 def single_objects(
     n: int, size: int = 16, seed: int = 0, split: str = "seen"
 ) -> tuple[Tensor, Tensor]:
-    """The smallest world worth a diffusion model: one large plain object, which 16 pixels can
-    still show.
+    """The smallest world worth a diffusion model: one large plain object, which 16
+    pixels can still show.
 
-    Returns 8-bit pictures, uint8 (n, 3, size, size), and each one's shape as an index into
-    SHAPES, int64 (n,). Raises as `pairs` does."""
+    Returns 8-bit pictures, uint8 (n, 3, size, size), and each one's shape as an index
+    into SHAPES, int64 (n,). Raises as `pairs` does.
+    """
     generator = torch.Generator().manual_seed(seed)
     scenes = sample_scenes(
         4 * n + 50 if n > 0 else n, generator, split

@@ -1,11 +1,11 @@
 """Shards and folders as `Pairs`: pictures with captions, all of them in memory.
 
-What the formats are stands in `samples`, where shards may lie in `sources`. A data set that
-does not fit into memory is read by `stream`.
+What the formats are stands in `samples`, where shards may lie in `sources`. A data set
+that does not fit into memory is read by `stream`.
 
-Not everything on the web is a picture that can be read. A bad one is named in a warning, left
-out and counted; more than one in a hundred means that something is wrong with the set, and
-reading ends with an error.
+Not everything on the web is a picture that can be read. A bad one is named in a
+warning, left out and counted; more than one in a hundred means that something is wrong
+with the set, and reading ends with an error.
 
 `write` makes a shard of pictures and captions.
 
@@ -36,20 +36,20 @@ from dalle2_edu.files import one_line
 MOST_BAD = 0.01  # more than this share of unreadable pictures stops the reading
 
 
-# --- reading ----------------------------------------------------------------------------------
+# --- reading --------------------------------------------------------------------------
 
 
 def samples_in_shards(urls: Sequence[str]) -> Iterator[Sample]:
-    """The samples of tar files, one shard after the other, in the order in which they lie
-    there.
+    """The samples of tar files, one shard after the other, in the order in which they
+    lie there.
     """
     for url in urls:
         yield from open_shard(url)
 
 
 def samples_from(source: str | os.PathLike[str]) -> Iterator[Sample]:
-    """The samples of a source of any kind; raises Dalle2EduError where there is nothing at that
-    place.
+    """The samples of a source of any kind; raises Dalle2EduError where there is nothing
+    at that place.
     """
     place = os.fspath(source)
     if is_folder(place):
@@ -59,8 +59,8 @@ def samples_from(source: str | os.PathLike[str]) -> Iterator[Sample]:
 
 
 def usable(sample: Sample, size: int) -> Tensor:
-    """A sample's picture, uint8 (3, size, size); raises ValueError for one that can't be
-    used.
+    """A sample's picture, uint8 (3, size, size); raises ValueError for one that can't
+    be used.
     """
     if sample.wrong:
         raise ValueError(sample.wrong)
@@ -72,8 +72,8 @@ def usable(sample: Sample, size: int) -> Tensor:
 def keep_readable(
     samples: Iterable[Sample], size: int, limit: int | None
 ) -> tuple[list[Tensor], list[list[str]], list[str]]:
-    """Decodes up to `limit` good samples: pictures (3, S, S), captions, and the names of the
-    bad ones.
+    """Decodes up to `limit` good samples: pictures (3, S, S), captions, and the names
+    of the bad ones.
     """
     images: list[Tensor] = []
     captions: list[list[str]] = []
@@ -93,13 +93,13 @@ def keep_readable(
 def pairs(source: str | os.PathLike[str], size: int, limit: int | None = None) -> Pairs:
     """Pictures with captions from wherever they lie.
 
-    source: a tar shard as a path, a glob, a brace range or an address; or a folder of tars; or
-    a folder of pictures with captions (`samples` lists the ways). size: S in pixels; the middle
-    square is cut out and resized. limit: how many at most (all of them are held in memory: 3
-    S^2 bytes each).
+    source: a tar shard as a path, a glob, a brace range or an address; or a folder of
+    tars; or a folder of pictures with captions (`samples` lists the ways). size: S in
+    pixels; the middle square is cut out and resized. limit: how many at most (all of
+    them are held in memory: 3 S^2 bytes each).
 
-    Returns Pairs with images uint8 (N, 3, S, S). Raises Dalle2EduError where nothing is found,
-    nothing has a caption, or more than 1% of the pictures can't be used.
+    Returns Pairs with images uint8 (N, 3, S, S). Raises Dalle2EduError where nothing is
+    found, nothing has a caption, or more than 1% of the pictures can't be used.
     """
     if size < 1 or (limit is not None and limit < 1):
         raise Dalle2EduError(
@@ -120,12 +120,12 @@ def pairs(source: str | os.PathLike[str], size: int, limit: int | None = None) -
     return Pairs(torch.stack(images), captions, skipped=len(bad))  # (N, 3, S, S)
 
 
-# --- writing ----------------------------------------------------------------------------------
+# --- writing --------------------------------------------------------------------------
 
 
 def add_file(tar: tarfile.TarFile, name: str, data: bytes) -> None:
-    """Puts a file into a tar with no owner and no date, so that the same data always give the
-    same bytes.
+    """Puts a file into a tar with no owner and no date, so that the same data always
+    give the same bytes.
     """
     entry = tarfile.TarInfo(name)  # uid, gid and mtime are 0
     entry.size = len(data)
@@ -143,10 +143,10 @@ def write(
 ) -> None:
     """Writes a shard: for each picture a WebP and a JSON with its captions.
 
-    images: uint8 (N, 3, S, S). captions: N lists. records: more fields for each JSON. names:
-    the samples' names without extension (000000, 000001, ... otherwise). notice: a licence,
-    written as the file LICENSE at the front. quality: WebP's, 0..100. The file appears whole or
-    not at all: it is written under another name and renamed.
+    images: uint8 (N, 3, S, S). captions: N lists. records: more fields for each JSON.
+    names: the samples' names without extension (000000, 000001, ... otherwise). notice:
+    a licence, written as the file LICENSE at the front. quality: WebP's, 0..100. The
+    file appears whole or not at all: it is written under another name and renamed.
     """
     if images.dtype != torch.uint8 or images.ndim != 4 or len(images) != len(captions):
         raise Dalle2EduError(

@@ -2,9 +2,9 @@
 
     train-000.tar   train-*.tar   train-{000..099}.tar   a folder of tars   https://...   s3://...
 
-A local name is a file and nothing else, whatever its letters are: it is never read as an
-address or as a command. An address over http(s) is fetched by Python itself, any other kind by
-the library fsspec, which says what to install for it.
+A local name is a file and nothing else, whatever its letters are: it is never read as
+an address or as a command. An address over http(s) is fetched by Python itself, any
+other kind by the library fsspec, which says what to install for it.
 
 Chapter 24 uses this file.
 """
@@ -40,8 +40,8 @@ def is_address(source: str) -> bool:
 
 
 def expand(source: str) -> list[str]:
-    """The shards that a path, a glob ("train/*.tar"), a brace range ("{000..009}.tar") or an
-    address names.
+    """The shards that a path, a glob ("train/*.tar"), a brace range ("{000..009}.tar")
+    or an address names.
 
     Raises Dalle2EduError for a part of it that names nothing.
     """
@@ -55,7 +55,9 @@ def expand(source: str) -> list[str]:
     try:
         parts = list(braceexpand.braceexpand(source))
     except ValueError as error:
-        raise Dalle2EduError(f"a brace is open or closed too often in {source}") from error
+        raise Dalle2EduError(
+            f"a brace is open or closed too often in {source}"
+        ) from error
     found: list[str] = []
     for part in parts:
         here = [part] if is_address(part) else local_names(part)
@@ -74,7 +76,8 @@ def local_names(part: str) -> list[str]:
         if part and Path(part).exists():
             return [part]
         return sorted(glob.glob(part, recursive=True)) if part else []
-    except (OSError, ValueError):  # a name that no file can have: too long, or with a null
+    # a name that no file can have: too long, or with a null
+    except (OSError, ValueError):
         return []
 
 
@@ -89,7 +92,9 @@ def tars_in(folder: Path) -> list[str]:
 
 
 def tar_files(source: str) -> list[str]:
-    """The tar files that a source names; raises Dalle2EduError if it names anything else."""
+    """The tar files that a source names; raises Dalle2EduError if it names anything
+    else.
+    """
     urls = tars_in(Path(source)) if is_folder(source) else expand(source)
     if not urls or any(not is_address(url) and is_folder(url) for url in urls):
         raise Dalle2EduError(
@@ -100,21 +105,22 @@ def tar_files(source: str) -> list[str]:
 
 
 def is_shards(source: str) -> bool:
-    """Whether a source is tar shards, to be streamed, and no folder of pictures, which is read
-    into memory.
+    """Whether a source is tar shards, to be streamed, and no folder of pictures, which
+    is read into memory.
     """
     return bool(tars_in(Path(source))) if is_folder(source) else True
 
 
-# --- opening and fetching ---------------------------------------------------------------------
+# --- opening and fetching -------------------------------------------------------------
 
 
 def open_shard(url: str) -> TarShard:
-    """The shard, read where it lies on this disk; one behind an address is fetched first.
+    """The shard, read where it lies on this disk; one behind an address is fetched
+    first.
 
-    With DALLE2_EDU_CACHE, a folder, fetched shards stay there, for all processes of the machine
-    and for the next epoch. Without it each process fetches its own and keeps it only while it
-    is open.
+    With DALLE2_EDU_CACHE, a folder, fetched shards stay there, for all processes of the
+    machine and for the next epoch. Without it each process fetches its own and keeps it
+    only while it is open.
     """
     if not is_address(url):
         return TarShard(url, Path(url))
@@ -130,8 +136,8 @@ def open_shard(url: str) -> TarShard:
 
 
 def fetch(url: str, copy: Path) -> None:
-    """Write what an address gives into a file, which appears whole or not at all, also when
-    several processes ask for it. Raises Dalle2EduError with the reason.
+    """Write what an address gives into a file, which appears whole or not at all, also
+    when several processes ask for it. Raises Dalle2EduError with the reason.
     """
     unfinished = copy.with_suffix(f".{os.getpid()}.part")
     try:
@@ -141,7 +147,9 @@ def fetch(url: str, copy: Path) -> None:
         os.replace(unfinished, copy)
     except (OSError, ValueError, ImportError) as error:
         reason = getattr(error, "reason", None) or one_line(error)
-        raise Dalle2EduError(f"can't fetch {url} ({reason}): is the address right?") from error
+        raise Dalle2EduError(
+            f"can't fetch {url} ({reason}): is the address right?"
+        ) from error
     finally:
         unfinished.unlink(missing_ok=True)
 

@@ -1,21 +1,21 @@
 """Data that do not fit in memory: shards read sample by sample, in any order.
 
-A billion pairs are a hundred thousand tar files. Reading them in a row is fast and never
-shuffled enough; reading them one sample here and one there is shuffled and, over a network,
-hopeless. In between: **mix a few shards at a time**. An epoch takes the shards in a random
-order, `MIXED` of them make a window, and within the window every sample comes in a random
-order. Which sample comes when is then a function of (seed, epoch, window), as everything in
-`training/order.py` is a function of the step: a run that was killed in the middle of an epoch
-goes on with the very next sample, and neither repeats nor loses one, on any number of
-processes.
+A billion pairs are a hundred thousand tar files. Reading them in a row is fast and
+never shuffled enough; reading them one sample here and one there is shuffled and, over
+a network, hopeless. In between: **mix a few shards at a time**. An epoch takes the
+shards in a random order, `MIXED` of them make a window, and within the window every
+sample comes in a random order. Which sample comes when is then a function of (seed,
+epoch, window), as everything in `training/order.py` is a function of the step: a run
+that was killed in the middle of an epoch goes on with the very next sample, and neither
+repeats nor loses one, on any number of processes.
 
     counts     how many samples each shard has, read once (`count_samples`) and kept in the run's folder
     index      where each sample of the few open shards lies in its file (`TarShard`)
     read ahead a pool of threads decodes the next batch while this one trains (`Stream.prefetch`)
 
-A tar file can be read at any place once its headers are known, so a local shard is read where
-it lies. One behind a URL is fetched whole into a cache folder first and thrown away a few
-shards later.
+A tar file can be read at any place once its headers are known, so a local shard is read
+where it lies. One behind a URL is fetched whole into a cache folder first and thrown
+away a few shards later.
 
 Chapter 24 uses this file.
 """
@@ -42,7 +42,8 @@ from dalle2_edu.data.sources import open_shard, tar_files
 from dalle2_edu.errors import Dalle2EduError
 from dalle2_edu.files import atomic_write, one_line, parse_json, read_json
 
-MIXED = 16  # shards that are shuffled together: of the usual 10,000 samples each, 160,000
+# shards that are shuffled together: of the usual 10,000 samples each, 160,000
+MIXED = 16
 WORKERS = min(8, os.cpu_count() or 1)  # threads that decode: Pillow releases the GIL
 FEW = 200  # so many samples must be seen before a share of bad ones says anything
 
@@ -50,11 +51,12 @@ FEW = 200  # so many samples must be seen before a share of bad ones says anythi
 def count_samples(
     urls: Sequence[str], notes: Path | None = None, progress: bool = True
 ) -> list[int]:
-    """How many samples each shard has. With `notes`, a JSON file, what was counted is kept
-    there and not counted again.
+    """How many samples each shard has. With `notes`, a JSON file, what was counted is
+    kept there and not counted again.
 
-    img2dataset writes the number beside each shard (`00000_stats.json`); otherwise the shard
-    itself is looked through."""
+    img2dataset writes the number beside each shard (`00000_stats.json`); otherwise the
+    shard itself is looked through.
+    """
     counts = known_counts(notes)
     missing = [url for url in urls if url not in counts]
     quiet = not progress or len(missing) < MIXED
@@ -80,7 +82,9 @@ def known_counts(notes: Path | None) -> dict[str, int]:
 
 
 def stated_count(url: str) -> int | None:
-    """What img2dataset's statistics beside a local shard say, None where there are none."""
+    """What img2dataset's statistics beside a local shard say, None where there are
+    none.
+    """
     stats = Path(f"{url.removesuffix('.tar')}_stats.json")
     try:
         return int(parse_json(stats.read_bytes())["successes"])
@@ -88,17 +92,18 @@ def stated_count(url: str) -> int | None:
         return None
 
 
-# --- all of them ------------------------------------------------------------------------------
+# --- all of them ----------------------------------------------------------------------
 
 
 class Stream:
-    """Many shards as one long list of pictures with captions, of which only a few batches are
-    in memory.
+    """Many shards as one long list of pictures with captions, of which only a few
+    batches are in memory.
 
     source: as for `shards.pairs`, but tar files only. size: S in pixels. notes: see
-    `count_samples`. A picture that can't be read, or has no caption, is replaced by the next
-    one of its shard, named in a warning and counted; more than one in a hundred raise
-    Dalle2EduError."""
+    `count_samples`. A picture that can't be read, or has no caption, is replaced by the
+    next one of its shard, named in a warning and counted; more than one in a hundred
+    raise Dalle2EduError.
+    """
 
     def __init__(
         self, source: str, size: int, notes: Path | None = None, progress: bool = True
@@ -127,7 +132,9 @@ class Stream:
         return int(self.ends[-1])
 
     def __getitem__(self, indices: Tensor) -> Tensor:
-        """The pictures alone: int64 (B,) -> uint8 (B, 3, S, S), as if all were one tensor."""
+        """The pictures alone: int64 (B,) -> uint8 (B, 3, S, S), as if all were one
+        tensor.
+        """
         return self.take(indices)[0]
 
     def take(self, indices: Tensor) -> tuple[Tensor, list[list[str]]]:
@@ -136,10 +143,14 @@ class Stream:
         drawn = [self.ahead[index].result() for index in indices.tolist()]
         self.ahead.clear()
         self._count(drawn)
-        return torch.stack([each.image for each in drawn]), [each.captions for each in drawn]
+        return torch.stack([each.image for each in drawn]), [
+            each.captions for each in drawn
+        ]
 
     def prefetch(self, indices: Tensor) -> None:
-        """Begin to read and decode these in the background: the next `take` wants them."""
+        """Begin to read and decode these in the background: the next `take` wants
+        them.
+        """
         for index in indices.tolist():
             if index not in self.ahead:
                 which = int(torch.searchsorted(self.ends, index, right=True))
@@ -190,8 +201,8 @@ class Stream:
 
 @dataclass(frozen=True)
 class Drawn:
-    """One picture, uint8 (3, S, S), its captions, and which ones were tried before it in
-    vain.
+    """One picture, uint8 (3, S, S), its captions, and which ones were tried before it
+    in vain.
     """
 
     image: Tensor

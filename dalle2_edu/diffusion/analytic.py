@@ -52,7 +52,8 @@ def noise_second_moment(
 
     batches: of each, the denoiser closed over its conditioning, the clean data x_0 (B,
     ...), and noise(shape). clip bounds the guessed x_0, as it does in sampling. Raises
-    Dalle2EduError if there is no data."""
+    Dalle2EduError if there is no data.
+    """
     steps = range(diffusion.num_timesteps)
     total = torch.zeros(len(steps), dtype=torch.float64)  # (T,)
     count = 0
@@ -92,7 +93,8 @@ def optimal_variance(
 
     data_variance: the data's variance per dimension, averaged. For the standardised
     embeddings of the prior it is 1. Raises Dalle2EduError if there are not as many
-    moments as steps."""
+    moments as steps.
+    """
     if moment.shape != diffusion.betas.shape:
         raise Dalle2EduError(
             f"The process has {diffusion.num_timesteps} steps, but there are {len(moment)}"
@@ -110,7 +112,8 @@ class AnalyticDiffusion(GaussianDiffusion):
     the fixed ones were.
 
     `ancestral_sample` walks over it like over any other. Respace first, then estimate:
-    the best variance of a long step is not that of a short one."""
+    the best variance of a long step is not that of a short one.
+    """
 
     def __init__(self, diffusion: GaussianDiffusion, variances: Tensor) -> None:
         super().__init__(

@@ -33,7 +33,8 @@ from dalle2_edu.diffusion.unet import (
 
 class NoisyClassifier(nn.Module):
     """Class logits of a noisy picture: x (B, 3, H, W), t (B,) -> (B,
-    config.out_channels)."""
+    config.out_channels).
+    """
 
     def __init__(self, config: UNetConfig):
         super().__init__()
@@ -70,7 +71,9 @@ class AttentionPool(nn.Module):
     def __init__(self, positions: int, channels: int, out: int, head_channels: int):
         super().__init__()
         self.heads = channels // head_channels
-        self.positional = nn.Parameter(torch.randn(positions + 1, channels) / channels**0.5)
+        self.positional = nn.Parameter(
+            torch.randn(positions + 1, channels) / channels**0.5
+        )
         self.qkv = nn.Linear(channels, 3 * channels)
         self.proj = nn.Linear(channels, out)
 

@@ -35,12 +35,12 @@ from torch import Tensor
 
 from dalle2_edu.errors import Dalle2EduError
 
-# E[x_0 | x]: noisy pictures (B, ...) and their noise level sigma (B,) -> clean pictures (B,
-# ...)
+# E[x_0 | x]: noisy pictures (B, ...) and their noise level sigma (B,) -> clean pictures
+# (B, ...)
 CleanGuess = Callable[[Tensor, Tensor], Tensor]
 
 
-# --- four names for one guess -----------------------------------------------------------------
+# --- four names for one guess ---------------------------------------------------------
 
 
 def noise_from_clean(x: Tensor, x0: Tensor, alpha: float, sigma: float) -> Tensor:
@@ -54,7 +54,9 @@ def score_from_clean(x: Tensor, x0: Tensor, alpha: float, sigma: float) -> Tenso
 
 
 def flow_velocity(x0: Tensor, eps: Tensor) -> Tensor:
-    """What flow matching learns: the speed dx/dt on the line x = (1 - t) x_0 + t eps."""
+    """What flow matching learns: the speed dx/dt on the line x = (1 - t) x_0 + t
+    eps.
+    """
     return eps - x0
 
 
@@ -73,7 +75,7 @@ def to_variance_preserving(sigma: Tensor) -> tuple[Tensor, Tensor]:
     return 1 / length, sigma / length
 
 
-# --- EDM: which sigmas, which network, which steps --------------------------------------------
+# --- EDM: which sigmas, which network, which steps ------------------------------------
 
 
 def edm_sigmas(
@@ -103,7 +105,8 @@ class Preconditioning:
 
     sigma_data is the standard deviation of the pictures. At small sigma nearly all of
     the answer is x itself and F corrects a little; at large sigma F draws the picture.
-    The prediction v does the same for DDPM's coordinates."""
+    The prediction v does the same for DDPM's coordinates.
+    """
 
     sigma_data: float = 0.5
 
@@ -155,7 +158,7 @@ def _slope(clean: CleanGuess, x: Tensor, sigma: float) -> Tensor:
     return noise_from_clean(x, clean(x, levels), alpha=1.0, sigma=sigma)
 
 
-# --- flow matching ----------------------------------------------------------------------------
+# --- flow matching --------------------------------------------------------------------
 
 
 def flow_pair(x0: Tensor, eps: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:

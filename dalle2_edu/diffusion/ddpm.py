@@ -85,7 +85,9 @@ class DdpmConfig:
 
 
 DDPM = DdpmConfig()
-IDDPM = DdpmConfig(schedule="cosine", variance="learned_range", unet=small_unet(out_channels=6))
+IDDPM = DdpmConfig(
+    schedule="cosine", variance="learned_range", unet=small_unet(out_channels=6)
+)
 
 
 class Ddpm(nn.Module):
@@ -120,7 +122,8 @@ class Ddpm(nn.Module):
         steps: None walks over all of them; otherwise as `GaussianDiffusion.respace`
         takes it. eta is DDIM's. y: int64 (B,), labels if the U-Net has classes.
         callback and progress as in `ancestral_sample`. Raises Dalle2EduError for an
-        unknown sampler."""
+        unknown sampler.
+        """
         device = next(self.parameters()).device
         noise = SeededNoise(seeds, device)
         diffusion = self.diffusion if steps is None else self.diffusion.respace(steps)
@@ -139,4 +142,6 @@ class Ddpm(nn.Module):
             return dpm_solver_sample(
                 model, diffusion, x_T, callback=callback, progress=progress
             )
-        raise Dalle2EduError(f"There is no sampler {sampler!r}: choose ancestral, ddim or dpm.")
+        raise Dalle2EduError(
+            f"There is no sampler {sampler!r}: choose ancestral, ddim or dpm."
+        )

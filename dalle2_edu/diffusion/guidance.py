@@ -18,7 +18,8 @@ x_t): that of a classifier which nobody trained. s > 1 samples from p(x) p(y | x
 sharper around y.
 
 Chapter 11 (classifier-free guidance). The unCLIP paper guides its decoder (chapter 16)
-and leaves the prior unguided (chapter 15)."""
+and leaves the prior unguided (chapter 15).
+"""
 
 import math
 from collections.abc import Callable, Mapping
@@ -43,15 +44,19 @@ def classifier_free(
     for C, the second half is its variance: that stays the conditional one, since the
     difference says where the mean should go and nothing about how sure it is. Raises
     Dalle2EduError if the conditionings differ in form, and for a scale that is no
-    number."""
+    number.
+    """
     if not math.isfinite(scale):  # every pixel would be nan, which is drawn as black
-        raise Dalle2EduError(f"The guidance scale must be a finite number, not {scale}.")
+        raise Dalle2EduError(
+            f"The guidance scale must be a finite number, not {scale}."
+        )
     _check_alike(null_conditioning, conditioning)
     if scale == 1:
         return lambda x_t, t: model(x_t, t, **conditioning)
     # 2 x (B, ...) => (2B, ...), null first
     both = {
-        name: torch.cat([null_conditioning[name], conditioning[name]]) for name in conditioning
+        name: torch.cat([null_conditioning[name], conditioning[name]])
+        for name in conditioning
     }
 
     def guided(x_t: Tensor, t: Tensor) -> Tensor:

@@ -34,7 +34,8 @@ class ImportanceSampler(nn.Module):
     """Draws timesteps by the losses that were recorded.
 
     A module without parameters: what it remembers are buffers, so it is saved and
-    loaded as every model is."""
+    loaded as every model is.
+    """
 
     history: Tensor  # (T, HISTORY), float64: the newest losses of each step, in a ring
     counts: Tensor  # (T,), int64: how many losses were seen of each step

@@ -45,7 +45,11 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from dalle2_edu.diffusion.schedules import log_snr_timesteps, respaced_betas, space_timesteps
+from dalle2_edu.diffusion.schedules import (
+    log_snr_timesteps,
+    respaced_betas,
+    space_timesteps,
+)
 from dalle2_edu.errors import Dalle2EduError
 
 Prediction = Literal["eps", "x0", "v"]
@@ -55,7 +59,8 @@ Variance = Literal["fixed_small", "fixed_large", "learned_range"]
 @dataclass(frozen=True)
 class ReverseStep:
     """p(x_(t-1) | x_t), and the predicted x_0 that it was made from. All are shaped
-    like x_t."""
+    like x_t.
+    """
 
     mean: Tensor  # mu~_t
     variance: Tensor  # sigma_t^2
@@ -76,7 +81,8 @@ class GaussianDiffusion:
     picture's device, once, when first used there.
 
     betas: (T,), each between 0 and 1. Raises Dalle2EduError on other betas, or an
-    unknown prediction or variance."""
+    unknown prediction or variance.
+    """
 
     def __init__(
         self,
@@ -92,7 +98,8 @@ class GaussianDiffusion:
         self.betas = _checked_betas(betas)
         self.num_timesteps = len(self.betas)
         if timestep_map is None:
-            timestep_map = range(self.num_timesteps)  # not respaced: each step is its own
+            # not respaced: each step is its own
+            timestep_map = range(self.num_timesteps)
         self.timestep_map = torch.as_tensor(timestep_map, dtype=torch.int64)  # (T,)
         if len(self.timestep_map) != self.num_timesteps:
             raise Dalle2EduError(
@@ -102,13 +109,14 @@ class GaussianDiffusion:
         self._tabulate_forward()
         self._tabulate_posterior()
 
-    # --- tables -------------------------------------------------------------------------------
+    # --- tables -----------------------------------------------------------------------
 
     def _tabulate_forward(self) -> None:
         """What Eq. (2) and its inversions need at each step, all (T,).
 
         Before the first step all of the picture is left (abar = 1), past the last one
-        nothing (abar = 0)."""
+        nothing (abar = 0).
+        """
         abar = torch.cumprod(1 - self.betas, dim=0)  # ᾱ_t
         before = abar.new_ones(1)  # all picture
         after = abar.new_zeros(1)  # all noise
@@ -130,15 +138,17 @@ class GaussianDiffusion:
         self.posterior_mean_coef1 = signal_prev * betas / noise  # of x_0
         self.posterior_mean_coef2 = (1 - betas).sqrt() * noise_prev / noise  # of x_t
         self.posterior_variance = betas * noise_prev / noise  # β̃_t
-        # β̃ is 0 at index 0 (x_0 is then known exactly) and has no logarithm: the next step's
-        # stands in for it.
+        # β̃ is 0 at index 0 (x_0 is then known exactly) and has no logarithm: the next
+        # step's stands in for it.
         first = self.posterior_variance[1:2] if self.num_timesteps > 1 else betas
-        clipped = torch.cat([first, self.posterior_variance[1:]])  # (1,) + (T - 1,) => (T,)
+        # (1,) + (T - 1,) => (T,)
+        clipped = torch.cat([first, self.posterior_variance[1:]])
         self.posterior_log_variance = clipped.log()
         self.log_betas = betas.log()
-        # Nothing is drawn at index 0, but L_0 is measured there, and the next step's β̃ suits it
-        # better than the first beta.
-        self.fixed_large_variance = torch.cat([first, betas[1:]])  # (1,) + (T - 1,) => (T,)
+        # Nothing is drawn at index 0, but L_0 is measured there, and the next step's β̃
+        # suits it better than the first beta.
+        # (1,) + (T - 1,) => (T,)
+        self.fixed_large_variance = torch.cat([first, betas[1:]])
         self.fixed_large_log_variance = self.fixed_large_variance.log()
 
     def table(self, name: str, index: Tensor, x: Tensor) -> Tensor:
@@ -146,7 +156,8 @@ class GaussianDiffusion:
         x's type, on its device.
 
         The copy on the device is kept, so that a loop of a thousand steps never waits
-        for the CPU."""
+        for the CPU.
+        """
         table = self._copy(name, x.device, x.dtype)  # (T,)
         ones = [1] * (x.dim() - 1)  # one for each dimension of a picture
         return table[index].reshape(-1, *ones)
@@ -162,8 +173,8 @@ class GaussianDiffusion:
         key = (name, device, dtype)
         if key not in self._copies:
             table: Tensor = getattr(self, name)
-            # A tensor made in inference mode can't be trained with later: leave that mode for
-            # the copy.
+            # A tensor made in inference mode can't be trained with later: leave that
+            # mode for the copy.
             with torch.inference_mode(False):
                 self._copies[key] = table.to(dtype).to(device)
         return self._copies[key]
@@ -172,7 +183,8 @@ class GaussianDiffusion:
         """The same process walked in fewer steps; improved DDPM Eq. 19.
 
         spec is what `space_timesteps` takes, or "logsnr20": 20 steps, evenly spaced in
-        the logarithm of the signal-to-noise ratio, see `log_snr_timesteps`."""
+        the logarithm of the signal-to-noise ratio, see `log_snr_timesteps`.
+        """
         if isinstance(spec, str) and spec.startswith("logsnr"):
             kept = log_snr_timesteps(self.alphas_cumprod, spec)
         else:
@@ -184,7 +196,7 @@ class GaussianDiffusion:
             timestep_map=self.timestep_map[kept].tolist(),
         )
 
-    # --- forward: from x_0 to x_t -------------------------------------------------------------
+    # --- forward: from x_0 to x_t -----------------------------------------------------
 
     def q_sample(self, x0: Tensor, index: Tensor, noise: Tensor) -> Tensor:
         """Noise a picture to step t at once: x_t = sqrt(abar) x_0 + sqrt(1 - abar)
@@ -203,7 +215,8 @@ class GaussianDiffusion:
         logarithm; Eq. (3).
 
         x0, x_t: (B, ...). Returns three tensors shaped like x_t. The logarithm is
-        clipped at the last step, where beta~ = 0."""
+        clipped at the last step, where beta~ = 0.
+        """
         of_x0 = self.table("posterior_mean_coef1", index, x_t)  # (B, 1, 1, 1)
         of_x_t = self.table("posterior_mean_coef2", index, x_t)
         mean = of_x0 * x0 + of_x_t * x_t  # μ̃_t
@@ -211,22 +224,28 @@ class GaussianDiffusion:
         log_variance = self.table("posterior_log_variance", index, x_t)
         return mean, variance.expand_as(x_t), log_variance.expand_as(x_t)
 
-    # --- eps, x_0 and v: one from another -----------------------------------------------------
+    # --- eps, x_0 and v: one from another ---------------------------------------------
 
-    def predict_start_from_noise(self, x_t: Tensor, index: Tensor, noise: Tensor) -> Tensor:
+    def predict_start_from_noise(
+        self, x_t: Tensor, index: Tensor, noise: Tensor
+    ) -> Tensor:
         """Eq. (2) solved for x_0: x_0 = x_t / sqrt(abar) - sqrt(1/abar - 1) eps.
         Shapes as x_t.
         """
         of_x_t = self.table("sqrt_recip_alphas_cumprod", index, x_t)  # 1 / √ᾱ_t
-        of_noise = self.table("sqrt_recipm1_alphas_cumprod", index, x_t)  # √(1 / ᾱ_t - 1)
+        # √(1 / ᾱ_t - 1)
+        of_noise = self.table("sqrt_recipm1_alphas_cumprod", index, x_t)
         return of_x_t * x_t - of_noise * noise
 
-    def predict_noise_from_start(self, x_t: Tensor, index: Tensor, x0: Tensor) -> Tensor:
+    def predict_noise_from_start(
+        self, x_t: Tensor, index: Tensor, x0: Tensor
+    ) -> Tensor:
         """Eq. (2) solved for the noise: eps = (x_t / sqrt(abar) - x_0) / sqrt(1/abar -
         1). Shapes as x_t.
         """
         of_x_t = self.table("sqrt_recip_alphas_cumprod", index, x_t)  # 1 / √ᾱ_t
-        of_noise = self.table("sqrt_recipm1_alphas_cumprod", index, x_t)  # √(1 / ᾱ_t - 1)
+        # √(1 / ᾱ_t - 1)
+        of_noise = self.table("sqrt_recipm1_alphas_cumprod", index, x_t)
         return (of_x_t * x_t - x0) / of_noise
 
     def calculate_v(self, x0: Tensor, index: Tensor, noise: Tensor) -> Tensor:
@@ -234,9 +253,11 @@ class GaussianDiffusion:
         Shapes as x0.
 
         With sqrt(abar) = cos(phi), x_t = cos(phi) x_0 + sin(phi) eps turns on a circle,
-        and v = d x_t / d phi (Appendix D)."""
+        and v = d x_t / d phi (Appendix D).
+        """
         cos = self.table("sqrt_alphas_cumprod", index, x0)  # cos φ = √ᾱ_t
-        sin = self.table("sqrt_one_minus_alphas_cumprod", index, x0)  # sin φ = √(1 - ᾱ_t)
+        # sin φ = √(1 - ᾱ_t)
+        sin = self.table("sqrt_one_minus_alphas_cumprod", index, x0)
         return cos * noise - sin * x0
 
     def predict_start_from_v(self, x_t: Tensor, index: Tensor, v: Tensor) -> Tensor:
@@ -244,7 +265,8 @@ class GaussianDiffusion:
         Shapes as x_t.
         """
         cos = self.table("sqrt_alphas_cumprod", index, x_t)  # cos φ = √ᾱ_t
-        sin = self.table("sqrt_one_minus_alphas_cumprod", index, x_t)  # sin φ = √(1 - ᾱ_t)
+        # sin φ = √(1 - ᾱ_t)
+        sin = self.table("sqrt_one_minus_alphas_cumprod", index, x_t)
         return cos * x_t - sin * v
 
     def predict_start(
@@ -254,7 +276,8 @@ class GaussianDiffusion:
         Shapes and clip as below.
 
         Pictures lie in [-1, 1] and a prediction outside can only be wrong: clip bounds
-        it to [-clip, clip]; None does not."""
+        it to [-clip, clip]; None does not.
+        """
         prediction, _ = self.split_output(model_out, x_t)
         if self.prediction == "eps":
             prediction = self.predict_start_from_noise(x_t, index, prediction)
@@ -262,7 +285,7 @@ class GaussianDiffusion:
             prediction = self.predict_start_from_v(x_t, index, prediction)
         return prediction if clip is None else prediction.clamp(-clip, clip)
 
-    # --- backward: from x_t to x_(t-1) --------------------------------------------------------
+    # --- backward: from x_t to x_(t-1) ------------------------------------------------
 
     def p_mean_variance(
         self, model_out: Tensor, x_t: Tensor, index: Tensor, clip: float | None = None
@@ -272,19 +295,24 @@ class GaussianDiffusion:
 
         model_out: shaped like x_t, (B, C, ...), or (B, 2C, ...) when the variance is
         learned: the second half says where it lies. clip bounds the predicted x_0.
-        Returns a ReverseStep."""
+        Returns a ReverseStep.
+        """
         pred_x0 = self.predict_start(model_out, x_t, index, clip)
-        mean, _, _ = self.q_posterior(pred_x0, x_t, index)  # the prediction in place of x_0
+        # the prediction in place of x_0
+        mean, _, _ = self.q_posterior(pred_x0, x_t, index)
         _, raw_variance = self.split_output(model_out, x_t)
         variance, log_variance = self._reverse_variance(raw_variance, x_t, index)
         return ReverseStep(mean, variance, log_variance, pred_x0)
 
-    def split_output(self, model_out: Tensor, x_t: Tensor) -> tuple[Tensor, Tensor | None]:
+    def split_output(
+        self, model_out: Tensor, x_t: Tensor
+    ) -> tuple[Tensor, Tensor | None]:
         """The network's answer as (prediction, raw variance), the second None unless
         the variance is learned.
 
         Both are of x_t's type, even if the network answered in half precision. Raises
-        Dalle2EduError if the answer has the wrong shape."""
+        Dalle2EduError if the answer has the wrong shape.
+        """
         channels = x_t.shape[1]  # C
         learned = self.variance == "learned_range"
         expected = 2 * channels if learned else channels
@@ -297,7 +325,8 @@ class GaussianDiffusion:
         model_out = model_out.to(x_t.dtype)
         if not learned:
             return model_out, None
-        prediction, raw_variance = model_out.chunk(2, dim=1)  # (B, 2C, ...) => 2 x (B, C, ...)
+        # (B, 2C, ...) => 2 x (B, C, ...)
+        prediction, raw_variance = model_out.chunk(2, dim=1)
         return prediction, raw_variance
 
     def _reverse_variance(
@@ -307,9 +336,11 @@ class GaussianDiffusion:
 
         beta~ is right if x_0 is a single known point, beta if x_0 is itself unit noise
         (DDPM, Section 3.2): the truth lies between them. A learned variance says where,
-        on the log scale: improved DDPM (2102.09672), Eq. 15."""
+        on the log scale: improved DDPM (2102.09672), Eq. 15.
+        """
         if raw is not None:
-            small = self.table("posterior_log_variance", index, x_t)  # log beta~, (B, 1, 1, 1)
+            # log beta~, (B, 1, 1, 1)
+            small = self.table("posterior_log_variance", index, x_t)
             large = self.table("log_betas", index, x_t)  # log beta
             # [-1, 1] => [0, 1], but unbounded: nothing keeps the network inside
             share = (raw + 1) / 2
@@ -322,7 +353,7 @@ class GaussianDiffusion:
         log_variance = self.table(f"{name}_log_variance", index, x_t)
         return variance.expand_as(x_t), log_variance.expand_as(x_t)  # => (B, C, H, W)
 
-    # --- losses and the bound -----------------------------------------------------------------
+    # --- losses and the bound ---------------------------------------------------------
 
     def training_losses(
         self,
@@ -342,7 +373,8 @@ class GaussianDiffusion:
         3.1, L_hybrid).
 
         model(x_t, t, **conditioning) answers as in `p_mean_variance`. x0, noise: (B, C,
-        ...); index: (B,)."""
+        ...); index: (B,).
+        """
         x_t = self.q_sample(x0, index, noise)
         model_out = model(x_t, self.original_timesteps(index), **conditioning)
         prediction, raw_variance = self.split_output(model_out, x_t)
@@ -370,7 +402,8 @@ class GaussianDiffusion:
         The mean over uniformly drawn steps estimates Eq. (6), less L_T, which has
         nothing to learn, in bits per dimension. It is noisy: the terms differ by orders
         of magnitude (improved DDPM, Section 3.3), which is what
-        `importance.ImportanceSampler` is for. Arguments as in `training_losses`."""
+        `importance.ImportanceSampler` is for. Arguments as in `training_losses`.
+        """
         x_t = self.q_sample(x0, index, noise)
         model_out = model(x_t, self.original_timesteps(index), **conditioning)
         term = self.vlb_term(model_out, x0, x_t, index)  # L_index, (B,)
@@ -410,9 +443,11 @@ class GaussianDiffusion:
         dimension.
         """
         T = self.num_timesteps
-        last = torch.full((len(x0),), T - 1, dtype=torch.int64, device=x0.device)  # (B,)
+        # (B,)
+        last = torch.full((len(x0),), T - 1, dtype=torch.int64, device=x0.device)
         mean = self.table("sqrt_alphas_cumprod", last, x0) * x0  # √ᾱ_T x_0
-        log_variance = self.table("log_one_minus_alphas_cumprod", last, x0)  # log(1 - ᾱ_T)
+        # log(1 - ᾱ_T)
+        log_variance = self.table("log_one_minus_alphas_cumprod", last, x0)
         zero = torch.zeros_like(x0)  # the mean, and the log-variance, of N(0, I)
         kl = normal_kl(mean, log_variance, zero, zero)
         return _mean_over_picture(kl) / math.log(2)
@@ -429,10 +464,12 @@ class GaussianDiffusion:
         T), bits per dimension.
 
         model(x_t, t) is closed over its conditioning; noise(shape) gives standard
-        normal noise; clip as in `predict_start`."""
+        normal noise; clip as in `predict_start`.
+        """
         terms = []
         for i in range(self.num_timesteps):
-            index = torch.full((len(x0),), i, dtype=torch.int64, device=x0.device)  # (B,)
+            # (B,)
+            index = torch.full((len(x0),), i, dtype=torch.int64, device=x0.device)
             eps = noise(x0.shape).to(x0.dtype)
             x_t = self.q_sample(x0, index, eps)
             model_out = model(x_t, self.original_timesteps(index))
@@ -450,14 +487,18 @@ class GaussianDiffusion:
         under this model. (B,).
 
         Arguments as in `vlb_terms`. x0 is made of bytes mapped to [-1, 1], so 8 is the
-        price of knowing nothing."""
+        price of knowing nothing.
+        """
         terms = self.vlb_terms(model, x0, noise, clip)  # L_0 ... L_(T-1), (B, T)
         return self.prior_bpd(x0) + terms.sum(dim=1)
 
 
-def index_timesteps(n: int, diffusion: GaussianDiffusion, generator: torch.Generator) -> Tensor:
+def index_timesteps(
+    n: int, diffusion: GaussianDiffusion, generator: torch.Generator
+) -> Tensor:
     """A random step of the process for each of n pictures, all equally likely: int64
-    (n,)."""
+    (n,).
+    """
     return torch.randint(
         diffusion.num_timesteps,
         size=(n,),
@@ -473,17 +514,21 @@ def normal_kl(
     broadcast.
     """
     ratio = torch.exp(log_variance1 - log_variance2)  # of the variances
-    distance = (mean1 - mean2) ** 2 * torch.exp(-log_variance2)  # of the means, in units of N2
+    # of the means, in units of N2
+    distance = (mean1 - mean2) ** 2 * torch.exp(-log_variance2)
     return 0.5 * (-1.0 + log_variance2 - log_variance1 + ratio + distance)
 
 
-def discretised_gaussian_log_likelihood(x: Tensor, mean: Tensor, log_scale: Tensor) -> Tensor:
+def discretised_gaussian_log_likelihood(
+    x: Tensor, mean: Tensor, log_scale: Tensor
+) -> Tensor:
     """log of the Gaussian's mass on the byte that x stands for, in nats, element by
     element; DDPM Eq. 13.
 
     x: bytes mapped to [-1, 1], so a byte is 2/255 wide; log_scale: log of the standard
     deviation. The outermost bytes reach to infinity. The floor 1e-12 keeps the
-    logarithm of a prediction that is far off finite."""
+    logarithm of a prediction that is far off finite.
+    """
     inverse_scale = torch.exp(-log_scale)  # 1 / σ
     centred = x - mean
     below_upper_edge = normal_cdf((centred + 1 / 255) * inverse_scale)
@@ -499,7 +544,8 @@ def normal_cdf(x: Tensor) -> Tensor:
     released systems.
 
     It is off by 2e-4 at most. The exact erf would be as short, but then L_0 would
-    differ from theirs."""
+    differ from theirs.
+    """
     bent = x + 0.044715 * x**3
     return 0.5 * (1 + torch.tanh(math.sqrt(2 / math.pi) * bent))
 

@@ -29,7 +29,8 @@ conditioning. They know no network, and they never read a value back from the de
 a GPU is not kept waiting.
 
 Chapters 7 (ancestral), 9 (strided, DDIM, DPM-Solver++) and 19 (inversion: variations,
-blends and text diffs)."""
+blends and text diffs).
+"""
 
 import math
 from collections.abc import Callable, Iterable, Sequence
@@ -44,7 +45,8 @@ from dalle2_edu.errors import Dalle2EduError
 
 Denoiser = Callable[[Tensor, Tensor], Tensor]  # model(x_t, t), t int64 (B,)
 Noise = Callable[[Sequence[int]], Tensor]  # noise(shape): standard normal
-Callback = Callable[[int, Tensor, Tensor], object]  # callback(step, x after the step, pred_x0)
+# callback(step, x after the step, pred_x0)
+Callback = Callable[[int, Tensor, Tensor], object]
 
 
 @torch.no_grad()
@@ -63,14 +65,16 @@ def ancestral_sample(
     x_T: (B, C, ...) standard normal. noise(shape) gives the noise of each step. clip
     bounds the predicted x_0. callback(step, x, pred_x0) is called after each step,
     steps counted from 0. progress labels a bar; None shows none. Returns x_0, shaped
-    like x_T."""
+    like x_T.
+    """
     x = x_T
     for step, i in _steps_back(diffusion, progress):
         index = _index(x, i)  # (B,)
         t = diffusion.original_timesteps(index)  # what the network calls this step
         out = diffusion.p_mean_variance(model(x, t), x, index, clip)
         x = out.mean
-        if i > 0:  # the last step returns the mean: noise there would only be seen as grain
+        # the last step returns the mean: noise there would only be seen as grain
+        if i > 0:
             sigma = torch.exp(0.5 * out.log_variance)
             x = x + sigma * noise(x.shape).to(x.dtype)
         if callback is not None:
@@ -128,7 +132,8 @@ def ddim_invert(
     moves reach the step K - 1 where the sampler starts.
 
     x0: (B, C, ...). Returns x_T, shaped like x0. callback(step, x, pred_x0) as in
-    `ancestral_sample`. Source: ADM, Appendix F."""
+    `ancestral_sample`. Source: ADM, Appendix F.
+    """
     abar_next = diffusion.alphas_cumprod_next.tolist()  # ᾱ_(t+1) of each step
     x = x0
     for i in _with_bar(range(diffusion.num_timesteps - 1), progress):
@@ -149,8 +154,8 @@ def dpm_solver_sample(
     callback: Callback | None = None,
     progress: str | None = None,
 ) -> Tensor:
-    """Walk back from x_T along the probability flow ODE; DPM-Solver++ 2M, 2211.01095, Algorithm
-    2.
+    """Walk back from x_T along the probability flow ODE; DPM-Solver++ 2M, 2211.01095,
+    Algorithm 2.
 
     DDIM takes the predicted x_0 for constant over a step. This solver extrapolates it
     along the line through this prediction and the one before, in lambda, at no further
@@ -161,12 +166,16 @@ def dpm_solver_sample(
     that a line is no guide.
 
     Arguments and result as in `ancestral_sample`; order 1 is DDIM with eta = 0. Raises
-    Dalle2EduError unless order is 1 or 2."""
+    Dalle2EduError unless order is 1 or 2.
+    """
     if order not in (1, 2):
-        raise Dalle2EduError(f"DPM-Solver++ is built here with order 1 or 2, not {order}.")
+        raise Dalle2EduError(
+            f"DPM-Solver++ is built here with order 1 or 2, not {order}."
+        )
     abar = diffusion.alphas_cumprod.tolist()  # ᾱ_t of each step
     abar_prev = diffusion.alphas_cumprod_prev.tolist()  # ᾱ_(t-1) of each step
-    lambdas = half_log_snr(diffusion.alphas_cumprod).tolist()  # λ_t, falling: 0 is the cleanest
+    # λ_t, falling: 0 is the cleanest
+    lambdas = half_log_snr(diffusion.alphas_cumprod).tolist()
     x = x_T
     before = None  # x_0 as predicted one step earlier
     for step, i in _steps_back(diffusion, progress):
@@ -183,11 +192,15 @@ def dpm_solver_sample(
     return x
 
 
-# --- one move ---------------------------------------------------------------------------------
+# --- one move -------------------------------------------------------------------------
 
 
 def extrapolate(
-    pred_x0: Tensor, before: Tensor, lambda_before: float, lambda_now: float, lambda_next: float
+    pred_x0: Tensor,
+    before: Tensor,
+    lambda_before: float,
+    lambda_now: float,
+    lambda_next: float,
 ) -> Tensor:
     """D = (1 + 1/(2r)) x_0 - 1/(2r) x_0 of the step before, r = h before / h: the
     line's value half a step ahead.
@@ -203,7 +216,8 @@ def dpm_move(x: Tensor, pred_x0: Tensor, abar: float, abar_next: float) -> Tenso
     part is solved, not stepped.
 
     sigma'/sigma x - alpha' (e^(-h) - 1) x_0, where alpha' e^(-h) = alpha sigma'/sigma:
-    so nothing is infinite at abar_next = 1."""
+    so nothing is infinite at abar_next = 1.
+    """
     ratio = math.sqrt((1 - abar_next) / (1 - abar))  # σ' / σ
     alpha = math.sqrt(abar)
     alpha_next = math.sqrt(abar_next)  # α'
@@ -220,7 +234,8 @@ def ddim_sigmas(diffusion: GaussianDiffusion, eta: float) -> Tensor:
         )
     abar = diffusion.alphas_cumprod  # ᾱ_t, (T,)
     abar_prev = diffusion.alphas_cumprod_prev  # ᾱ_(t-1), (T,)
-    left = ((1 - abar_prev) / (1 - abar)).sqrt()  # noise after the step / noise before it
+    # noise after the step / noise before it
+    left = ((1 - abar_prev) / (1 - abar)).sqrt()
     new = (1 - abar / abar_prev).sqrt()  # sqrt(beta_t)
     return eta * left * new
 
@@ -230,16 +245,21 @@ def ddim_move(pred_x0: Tensor, eps: Tensor, abar: float, sigma: float = 0.0) -> 
     DDIM Eq. 12 without sigma z.
 
     Room is left for fresh noise of variance sigma^2. abar is abar_(t-1) on the way
-    back, abar_(t+1) in inversion."""
+    back, abar_(t+1) in inversion.
+    """
     kept_variance = max(1 - abar - sigma**2, 0.0)  # rounding may bring it below 0
     return math.sqrt(abar) * pred_x0 + math.sqrt(kept_variance) * eps
 
 
-# --- small parts ------------------------------------------------------------------------------
+# --- small parts ----------------------------------------------------------------------
 
 
 def _predict(
-    model: Denoiser, diffusion: GaussianDiffusion, x_t: Tensor, i: int, clip: float | None
+    model: Denoiser,
+    diffusion: GaussianDiffusion,
+    x_t: Tensor,
+    i: int,
+    clip: float | None,
 ) -> tuple[Tensor, Tensor]:
     """The network's x_0, clipped, and the eps that goes with it: together they make
     x_t again, Eq. (2).
@@ -259,7 +279,8 @@ def _steps_back(
     diffusion: GaussianDiffusion, progress: str | None
 ) -> Iterable[tuple[int, int]]:
     """(0, T - 1), (1, T - 2), ... (T - 1, 0): how many steps were made, and which
-    comes now."""
+    comes now.
+    """
     indices = range(diffusion.num_timesteps)[::-1]
     return enumerate(_with_bar(indices, progress))
 

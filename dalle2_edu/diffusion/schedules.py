@@ -22,7 +22,8 @@ Indices start at 0 here, as in every released implementation: beta_0 is the pape
 beta_1.
 
 Chapter 7 (the mathematics of DDPM) plots the schedules; chapter 9 (better and faster)
-respaces them."""
+respaces them.
+"""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -42,16 +43,21 @@ def linear_betas(num_timesteps: int) -> Tensor:
     Fewer steps have to add the same noise in all, so both ends are scaled by 1000 / T
     (ADM's rule); abar then ends near 4e-5 for any large T. Returns float64 (T,). Raises
     Dalle2EduError if T < 20: the last beta would exceed 1. Source: DDPM (2006.11239),
-    Section 4."""
+    Section 4.
+    """
     if num_timesteps < 20:
         raise Dalle2EduError(
             f"A linear schedule needs 20 steps or more, not {num_timesteps}: or use cosine."
         )
     scale = 1000 / num_timesteps
-    return torch.linspace(scale * 1e-4, scale * 0.02, num_timesteps, dtype=torch.float64)
+    return torch.linspace(
+        scale * 1e-4, scale * 0.02, num_timesteps, dtype=torch.float64
+    )
 
 
-def cosine_betas(num_timesteps: int, s: float = 0.008, max_beta: float = 0.999) -> Tensor:
+def cosine_betas(
+    num_timesteps: int, s: float = 0.008, max_beta: float = 0.999
+) -> Tensor:
     """Betas whose abar falls as a squared cosine: evenly, and gently at both ends.
 
     The offset s keeps the very first noise visible (sqrt(beta_0) a little below one
@@ -61,7 +67,8 @@ def cosine_betas(num_timesteps: int, s: float = 0.008, max_beta: float = 0.999) 
     """
     if num_timesteps < 1:
         raise Dalle2EduError(f"A schedule needs at least 1 step, not {num_timesteps}.")
-    time = torch.arange(num_timesteps + 1, dtype=torch.float64) / num_timesteps  # t/T, (T + 1,)
+    # t/T, (T + 1,)
+    time = torch.arange(num_timesteps + 1, dtype=torch.float64) / num_timesteps
     angle = (time + s) / (1 + s) * math.pi / 2  # from nearly 0 to pi/2
     f = torch.cos(angle) ** 2  # f(t), (T + 1,)
     ratio = f[1:] / f[:-1]  # ᾱ_t / ᾱ_(t-1), (T,)
@@ -78,7 +85,9 @@ def named_betas(schedule: str, num_timesteps: int) -> Tensor:
         return linear_betas(num_timesteps)
     if schedule == "cosine":
         return cosine_betas(num_timesteps)
-    raise Dalle2EduError(f"There is no noise schedule {schedule!r}: choose linear or cosine.")
+    raise Dalle2EduError(
+        f"There is no noise schedule {schedule!r}: choose linear or cosine."
+    )
 
 
 def respaced_betas(alphas_cumprod: Tensor, kept: Sequence[int]) -> Tensor:
@@ -87,7 +96,8 @@ def respaced_betas(alphas_cumprod: Tensor, kept: Sequence[int]) -> Tensor:
 
     The marginals q(x_t | x_0) stay what they were at each kept step, so the trained
     network still knows where it is. alphas_cumprod: float64 (T,). Returns float64 (K,).
-    Source: improved DDPM (2102.09672), Eq. 19."""
+    Source: improved DDPM (2102.09672), Eq. 19.
+    """
     places = torch.as_tensor(kept, dtype=torch.int64)  # S_k, (K,)
     abar = alphas_cumprod[places]  # ᾱ at the kept steps: (T,) => (K,)
     abar_prev = torch.cat([abar.new_ones(1), abar[:-1]])  # (1,) + (K - 1,) => (K,)
@@ -103,7 +113,8 @@ def space_timesteps(num_timesteps: int, spec: str | int) -> list[int]:
       "10,10,3,2,2"    T cut into five equal ranges, from clean to noisy, with so many even steps each (GLIDE)
       "fast27"         10,10,3,2,2 with the last step T - 1 replaced by T - 3 (999 => 997): the steps of
                        GLIDE's released upsampler
-    Raises Dalle2EduError if the spec can't be read or asks for more steps than there are.
+    Raises Dalle2EduError if the spec can't be read or asks for more steps than there
+    are.
     """
     if spec == "fast27":
         kept = space_timesteps(num_timesteps, FAST27)
@@ -127,7 +138,8 @@ def half_log_snr(alphas_cumprod: Tensor) -> Tensor:
     return 0.5 * (log_signal - log_noise)
 
 
-# Here the picture's amplitude is 0.6% of the noise's: further out nothing can be predicted.
+# Here the picture's amplitude is 0.6% of the noise's: further out nothing can be
+# predicted.
 LAMBDA_MIN = -5.1
 
 
@@ -141,13 +153,16 @@ def log_snr_timesteps(alphas_cumprod: Tensor, spec: str) -> list[int]:
     further apart than the even spacing, so some of the wanted places fall on the same
     step; such a place takes the next free one. alphas_cumprod: float64 (T,). Raises
     Dalle2EduError if the spec can't be read or asks for more steps than there are.
-    Source: DPM-Solver (2206.00927), which counts in lambda."""
+    Source: DPM-Solver (2206.00927), which counts in lambda.
+    """
     count = _counts(spec.removeprefix("logsnr"), spec)[0]
     lambdas = half_log_snr(alphas_cumprod)  # (T,), falling
     usable = int((lambdas >= LAMBDA_MIN).sum())
     lambdas = lambdas[: max(1, usable)]
     if count > len(lambdas):
-        raise Dalle2EduError(f"Can't take {count} steps out of {len(lambdas)}: ask for fewer.")
+        raise Dalle2EduError(
+            f"Can't take {count} steps out of {len(lambdas)}: ask for fewer."
+        )
     cleanest, noisiest = lambdas[[0, -1]].tolist()
     wanted = torch.linspace(cleanest, noisiest, count, dtype=torch.float64)  # even in λ
     kept: list[int] = []
@@ -208,7 +223,8 @@ def _even_positions(length: int, count: int) -> Iterable[float]:
 
     The stride is added step by step, as the released code does it. A product i * stride
     rounds differently where a position falls on a half: 21 of 1000 steps would then
-    hold 500 instead of 499."""
+    hold 500 instead of 499.
+    """
     stride = (length - 1) / (count - 1) if count > 1 else 1.0
     position = 0.0
     for _ in range(count):

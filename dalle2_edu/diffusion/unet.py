@@ -25,7 +25,8 @@ edges, which takes a small network long. The released systems have patch_size 1 
 positions.
 
 Chapters 08 (the U-Net) and 13 (text in attention) use this file; DALL·E 2's decoder and
-both upsamplers are made of it."""
+both upsamplers are made of it.
+"""
 
 from __future__ import annotations
 
@@ -54,7 +55,8 @@ class UNetConfig:
     released systems' 32; with 32 channels that would leave one a group, and a channel
     normalised by itself forgets its mean: the picture's overall colour is lost, and
     noise that is predicted without it gives garish backgrounds. A narrow network takes
-    8."""
+    8.
+    """
 
     image_size: int = 32
     in_channels: int = 3
@@ -88,7 +90,8 @@ class UNetConfig:
             )
 
 
-TIME_EMB_MULT = 4  # the timestep embedding is 4 x channels wide in every ADM-style network
+# the timestep embedding is 4 x channels wide in every ADM-style network
+TIME_EMB_MULT = 4
 
 
 class UNet(nn.Module):
@@ -112,14 +115,18 @@ class UNet(nn.Module):
         self.stem = conv3x3(config.in_channels * folded, widths[0], config)
         side = config.image_size // config.patch_size
         self.position = (
-            nn.Parameter(place_waves(widths[0], side)) if config.learned_position else None
+            nn.Parameter(place_waves(widths[0], side))
+            if config.learned_position
+            else None
         )
         self.down, skips = build_down(config, widths, emb_dim)  # skips: their channels
         self.middle = Middle(widths[-1], emb_dim, config)
         self.up = build_up(config, widths, skips, emb_dim)
         self.norm_out = nn.GroupNorm(config.norm_groups, widths[0])
         self.head = zero_init(conv3x3(widths[0], config.out_channels * folded, config))
-        self.attentions = [module for module in self.modules() if isinstance(module, Attention)]
+        self.attentions = [
+            module for module in self.modules() if isinstance(module, Attention)
+        ]
 
     def project_context(self, context: Tensor) -> Tensor:
         """Text tokens (B, L, context_dim) -> the keys and values that every attention
@@ -133,7 +140,8 @@ class UNet(nn.Module):
         the order in which they run; without a text, None.
 
         Split once: slicing per layer would allocate a full-size, mostly zero gradient
-        each time."""
+        each time.
+        """
         if context_kv is None:
             return repeat(None)
         widths = [2 * attention.norm.num_channels for attention in self.attentions]
@@ -152,7 +160,8 @@ class UNet(nn.Module):
 
         added_emb (B, 4 * channels) is added to the timestep embedding; context_kv is
         what `project_context` made of L text tokens, context_mask (B, L) is True where
-        a token is real; y (B,) are class labels."""
+        a token is real; y (B,) are class labels.
+        """
         time = timestep_embedding(t, self.config.channels).to(x.dtype)  # (B, channels)
         emb = self.time_mlp(time)  # (B, 4 * channels)
         if added_emb is not None:
@@ -171,7 +180,8 @@ class UNet(nn.Module):
             skips.append(h)
         h = self.middle(h, emb, texts, context_mask)
         for block in self.up:
-            both = torch.cat([h, skips.pop()], dim=1)  # from below, and from the way down
+            # from below, and from the way down
+            both = torch.cat([h, skips.pop()], dim=1)
             h = block(both, emb, texts, context_mask)
         out = self.head(F.silu(self.norm_out(h)))  # (B, C_out * p^2, H/p, W/p)
         return F.pixel_shuffle(out, patch_size)  # (B, C_out, H, W)
@@ -183,7 +193,8 @@ def timestep_embedding(t: Tensor, dim: int, max_period: float = 10_000.0) -> Ten
     """
     half = dim // 2
     place = torch.arange(half, dtype=torch.float32, device=t.device)
-    frequencies = torch.exp(-math.log(max_period) * place / half)  # 1 ... 1 / max_period
+    # 1 ... 1 / max_period
+    frequencies = torch.exp(-math.log(max_period) * place / half)
     angles = t.float()[:, None] * frequencies[None]  # (B, half)
     return torch.cat([angles.cos(), angles.sin()], dim=-1)
 
@@ -193,7 +204,8 @@ def place_waves(channels: int, side: int) -> Tensor:
     in the others.
 
     Returns (1, channels, side, side) with amplitude 0.3, well below the features that
-    they are added to."""
+    they are added to.
+    """
     places = torch.arange(side)
     waves = timestep_embedding(places, channels // 2, max_period=4.0 * side)
     waves = waves.T  # (side, channels/2) => (channels/2, side)
@@ -208,12 +220,18 @@ class ResBlock(nn.Module):
     (B, C_in, H, W) -> (B, C_out, H', W').
 
     `resize` "down" or "up" halves or doubles the picture inside the block (BigGAN's
-    way; in ADM's ablation the change that lowered FID most)."""
+    way; in ADM's ablation the change that lowered FID most).
+    """
 
     gathered_alone = True  # under FSDP: see `training/sharding.py`
 
     def __init__(
-        self, c_in: int, c_out: int, emb_dim: int, config: UNetConfig, resize: str = "none"
+        self,
+        c_in: int,
+        c_out: int,
+        emb_dim: int,
+        config: UNetConfig,
+        resize: str = "none",
     ):
         super().__init__()
         self.resize = resize
@@ -274,28 +292,37 @@ class Attention(nn.Module):
         """Text tokens (B, L, context_dim) -> their keys and values here, (B, L, 2 *
         channels).
         """
-        assert self.context_kv is not None, "a network without context_dim reads no text"
+        assert self.context_kv is not None, (
+            "a network without context_dim reads no text"
+        )
         return self.context_kv(context)
 
     def forward(
-        self, x: Tensor, context_kv: Tensor | None = None, context_mask: Tensor | None = None
+        self,
+        x: Tensor,
+        context_kv: Tensor | None = None,
+        context_mask: Tensor | None = None,
     ) -> Tensor:
         """x (B, C, H, W), context_kv (B, L, 2C) as `project_context` makes it,
         context_mask (B, L) -> (B, C, H, W).
         """
-        positions = self.norm(x).flatten(2).transpose(1, 2)  # (B, C, H, W) => (B, H*W, C)
+        # (B, C, H, W) => (B, H*W, C)
+        positions = self.norm(x).flatten(2).transpose(1, 2)
         parts = self.qkv(positions).chunk(3, dim=-1)  # 3 x (B, H*W, C)
-        q, k, v = (split_heads(part, self.heads) for part in parts)  # (B, heads, H*W, C/heads)
+        # (B, heads, H*W, C/heads)
+        q, k, v = (split_heads(part, self.heads) for part in parts)
         mask = None
         if context_kv is not None:
             parts = context_kv.chunk(2, dim=-1)  # 2 x (B, L, C)
             text_k, text_v = (split_heads(part, self.heads) for part in parts)
             k = torch.cat([text_k, k], dim=2)  # (B, heads, L + H*W, C/heads)
             v = torch.cat([text_v, v], dim=2)
-            if context_mask is not None:  # real tokens and all positions may be looked at
+            # real tokens and all positions may be looked at
+            if context_mask is not None:
                 real = F.pad(context_mask, (0, positions.shape[1]), value=True)
                 mask = real[:, None, None]  # (B, 1, 1, L + H*W)
-        h = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)  # (B, heads, H*W, C/heads)
+        # (B, heads, H*W, C/heads)
+        h = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
         h = self.proj(h.transpose(1, 2).flatten(2))  # => (B, H*W, C)
         h = h.transpose(1, 2).reshape(x.shape)  # => (B, C, H, W)
         return x + h
@@ -369,7 +396,9 @@ def build_down(
     skips = [widths[0]]  # the stem's
     for level, width in enumerate(widths):
         for _ in range(config.num_res_blocks):
-            attention = Attention(width, config) if level in config.attention_levels else None
+            attention = (
+                Attention(width, config) if level in config.attention_levels else None
+            )
             blocks.append(Block(ResBlock(skips[-1], width, emb_dim, config), attention))
             skips.append(width)
         if level < len(widths) - 1:
@@ -390,7 +419,9 @@ def build_up(
     for level, width in reversed(list(enumerate(widths))):
         for i in range(config.num_res_blocks + 1):
             res = ResBlock(current + skips.pop(), width, emb_dim, config)
-            attention = Attention(width, config) if level in config.attention_levels else None
+            attention = (
+                Attention(width, config) if level in config.attention_levels else None
+            )
             ends_rung = level > 0 and i == config.num_res_blocks
             upsample = None
             if ends_rung:

@@ -1,7 +1,9 @@
-"""Grids of pictures as PNG files: each picture under its words, in Latin or Chinese letters.
+"""Grids of pictures as PNG files: each picture under its words, in Latin or Chinese
+letters.
 
-`dalle2-edu` writes them (`draw`, `vary`, `trial`, `seams`), and the contact sheet is made of
-the same parts. Chapters 01 and 18 show such sheets."""
+`dalle2-edu` writes them (`draw`, `vary`, `trial`, `seams`), and the contact sheet is
+made of the same parts. Chapters 01 and 18 show such sheets.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +38,9 @@ def to_pil(image: Tensor) -> Image.Image:
     return Image.fromarray(pixels.permute(1, 2, 0).cpu().numpy())  # (H, W, 3)
 
 
-def picture_grid(prompts: Sequence[str], images: Tensor, path: Path, columns: int = 6) -> Path:
+def picture_grid(
+    prompts: Sequence[str], images: Tensor, path: Path, columns: int = 6
+) -> Path:
     """Write a PNG with the pictures (N, 3, S, S) in rows, each under its prompt."""
     rows = -(-len(prompts) // columns)
     figure = Figure(figsize=(1.9 * columns, 2.3 * rows), layout="constrained")
@@ -58,9 +62,11 @@ def picture_grid(prompts: Sequence[str], images: Tensor, path: Path, columns: in
     return path
 
 
-def labelled_grid(titles: Sequence[str], rows: Mapping[str, Tensor], path: Path) -> Path:
-    """Write a PNG with a row of pictures (columns, 3, S, S) for each name, the names to the
-    left, the titles above.
+def labelled_grid(
+    titles: Sequence[str], rows: Mapping[str, Tensor], path: Path
+) -> Path:
+    """Write a PNG with a row of pictures (columns, 3, S, S) for each name, the names to
+    the left, the titles above.
     """
     figure = Figure(figsize=(2.4 + 1.5 * len(titles), 0.9 + 1.5 * len(rows)))
     FigureCanvasAgg(figure)
@@ -70,7 +76,11 @@ def labelled_grid(titles: Sequence[str], rows: Mapping[str, Tensor], path: Path)
             to_pil(torch.cat(list(images), dim=2)), interpolation="nearest"
         )  # (3, S, columns * S)
         panel.set_ylabel(
-            wrapped(name, 20), rotation=0, ha="right", va="center", fontproperties=font(10)
+            wrapped(name, 20),
+            rotation=0,
+            ha="right",
+            va="center",
+            fontproperties=font(10),
         )
         panel.set(xticks=[], yticks=[], frame_on=False)
     side = next(iter(rows.values())).shape[-1]
@@ -99,8 +109,8 @@ def save_figure(figure: Figure, path: Path, dpi: int) -> None:
 
 
 def wrapped(text: str, width: int) -> str:
-    """Break a line after about `width` columns; a Chinese character takes two, and may stand at
-    any line's end.
+    """Break a line after about `width` columns; a Chinese character takes two, and may
+    stand at any line's end.
     """
     if not any(unicodedata.east_asian_width(char) in "WF" for char in text):
         return textwrap.fill(text, width)

@@ -1,4 +1,5 @@
-"""Pictures and masks that somebody brings along: of any kind, size and mode -> square tensors.
+"""Pictures and masks that somebody brings along: of any kind, size and mode -> square
+tensors.
 
     a path             of a PNG, JPEG or WebP file
     a Pillow image     of any mode
@@ -7,8 +8,8 @@
     a tensor           (3, H, W) or a batch (B, 3, H, W): bytes, or floats in [-1, 1]; an array of
                        such a shape is read in the same way
 
-What is asked for is square. Of an oblong picture the middle is kept, with a warning where that
-is less than half. Transparent places become white.
+What is asked for is square. Of an oblong picture the middle is kept, with a warning
+where that is less than half. Transparent places become white.
 
 A mask says where something new is to be painted:
 
@@ -43,8 +44,8 @@ PURE = 8  # of 255: how far from black or white a pixel of a drawn mask may be
 
 
 def open_picture(path: str | Path) -> Image.Image:
-    """The picture in a file, turned the way its camera was held; raises Dalle2EduError where
-    there is none.
+    """The picture in a file, turned the way its camera was held; raises Dalle2EduError
+    where there is none.
     """
     try:
         return open_image(Path(path))
@@ -53,7 +54,9 @@ def open_picture(path: str | Path) -> Image.Image:
             f"There is no picture {path}; give the path of a PNG, JPEG or WebP file."
         ) from None
     except ValueError as error:
-        raise Dalle2EduError(f"The picture {path} can't be read: {one_line(error)}.") from None
+        raise Dalle2EduError(
+            f"The picture {path} can't be read: {one_line(error)}."
+        ) from None
 
 
 def save_png(image: Image.Image, path: str | Path) -> None:
@@ -64,10 +67,12 @@ def save_png(image: Image.Image, path: str | Path) -> None:
 
 
 def as_pictures(image: Picture, side: int) -> Tensor:
-    """Any picture, or a batch as a tensor, as the network's (B, 3, side, side) in [-1, 1].
+    """Any picture, or a batch as a tensor, as the network's (B, 3, side, side) in [-1,
+    1].
 
-    Raises Dalle2EduError for what is no picture: a missing file, no pixels, another number of
-    channels, numbers outside of their range."""
+    Raises Dalle2EduError for what is no picture: a missing file, no pixels, another
+    number of channels, numbers outside of their range.
+    """
     opened = opened_picture(image)
     if isinstance(opened, Tensor):
         images = _checked_tensor(opened)
@@ -86,11 +91,15 @@ def naming(image: Picture) -> Iterator[None]:
         yield
     except ValueError as error:
         name = f" {image}" if isinstance(image, str | Path) else ""
-        raise Dalle2EduError(f"The picture{name} can't be read: {one_line(error)}.") from None
+        raise Dalle2EduError(
+            f"The picture{name} can't be read: {one_line(error)}."
+        ) from None
 
 
 def one_picture(image: Picture, side: int) -> Tensor:
-    """As `as_pictures`, (1, 3, side, side); raises Dalle2EduError for a batch of several."""
+    """As `as_pictures`, (1, 3, side, side); raises Dalle2EduError for a batch of
+    several.
+    """
     images = as_pictures(image, side)
     if len(images) != 1:
         raise Dalle2EduError(f"Give one picture at a time, not {len(images)}.")
@@ -178,26 +187,30 @@ def _middle(images: Tensor) -> Tensor:
 
 
 def resize(images: Tensor, side: int) -> Tensor:
-    """Square pictures (B, 3, S, S) at another side. A whole factor down is the box average that
-    the decoder and the upsamplers were trained with; the same side leaves every number as it
-    is.
+    """Square pictures (B, 3, S, S) at another side. A whole factor down is the box
+    average that the decoder and the upsamplers were trained with; the same side leaves
+    every number as it is.
     """
     own = images.shape[-1]
     if own % side == 0:
         return images if own == side else F.avg_pool2d(images, own // side)
-    return F.interpolate(images, (side, side), mode="bicubic", antialias=True).clamp(-1, 1)
+    return F.interpolate(images, (side, side), mode="bicubic", antialias=True).clamp(
+        -1, 1
+    )
 
 
-# --- masks ------------------------------------------------------------------------------------
+# --- masks ----------------------------------------------------------------------------
 
 
 def as_mask(mask: Picture, side: int) -> Tensor:
     """A mask as bool (1, 1, side, side), True where to paint anew.
 
-    mask: as the top of this file says; a tensor is (H, W), (1, H, W) or (1, 1, H, W). A pixel
-    of the result is True if any of those that it stands for is: better a little more is painted
-    than an edge of what was to go stays. Raises Dalle2EduError for another shape, a mask with
-    nothing to paint in the square that is used, and one that could be read in two ways."""
+    mask: as the top of this file says; a tensor is (H, W), (1, H, W) or (1, 1, H, W). A
+    pixel of the result is True if any of those that it stands for is: better a little
+    more is painted than an edge of what was to go stays. Raises Dalle2EduError for
+    another shape, a mask with nothing to paint in the square that is used, and one that
+    could be read in two ways.
+    """
     wanted = _mask_tensor(mask)  # bool (1, 1, H, W)
     if not bool(wanted.any()):
         raise Dalle2EduError(
@@ -215,8 +228,8 @@ def as_mask(mask: Picture, side: int) -> Tensor:
 
 
 def cover(mask: Tensor, side: int) -> Tensor:
-    """A square mask at another side: True where it touches any True pixel. bool (B, 1, S, S) =>
-    (B, 1, side, side).
+    """A square mask at another side: True where it touches any True pixel. bool (B, 1,
+    S, S) => (B, 1, side, side).
     """
     own = mask.shape[-1]
     if own >= side:
@@ -251,8 +264,8 @@ def transparency_mask(image: Image.Image) -> Image.Image | None:
 
 
 def check_reading(image: Image.Image) -> None:
-    """Raise Dalle2EduError for a mask in which the transparent part or the white part could be
-    meant: white strokes on nothing, or black, white and clear.
+    """Raise Dalle2EduError for a mask in which the transparent part or the white part
+    could be meant: white strokes on nothing, or black, white and clear.
     """
     pixels = np.array(image.convert("RGBA")).astype(int)  # (H, W, 4)
     opaque = pixels[pixels[..., 3] >= 128][:, :3]  # (N, 3)
@@ -273,8 +286,8 @@ def black_and_white(mask: Picture) -> Image.Image:
 
 
 def check_same_shape(picture: Sequence[int], mask: Sequence[int]) -> None:
-    """Raise Dalle2EduError unless (width, height) of both have the same proportions; the size
-    may differ.
+    """Raise Dalle2EduError unless (width, height) of both have the same proportions;
+    the size may differ.
     """
     (width, height), (mask_width, mask_height) = picture, mask
     if abs(width * mask_height - height * mask_width) > max(

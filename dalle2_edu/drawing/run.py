@@ -5,7 +5,8 @@ Every picture has a seed of its own, and every stage draws from a stream of its 
 made from that seed. So the same prompt and seed give the same picture alone, in a
 batch, or beside other prompts.
 
-Chapters 18 and 19 use this file."""
+Chapters 18 and 19 use this file.
+"""
 
 from __future__ import annotations
 
@@ -36,9 +37,12 @@ class SeededNoise:
     One generator for the whole batch would hand picture 3 other numbers when picture 2
     is left out. Here each picture draws from its own generator, so it comes out the
     same alone or in any batch; and always on the CPU, since a GPU's generator gives
-    other numbers for the same seed."""
+    other numbers for the same seed.
+    """
 
-    def __init__(self, seeds: Sequence[int], device: str | torch.device = "cpu") -> None:
+    def __init__(
+        self, seeds: Sequence[int], device: str | torch.device = "cpu"
+    ) -> None:
         self.device = torch.device(device)
         self.generators = [torch.Generator().manual_seed(seed) for seed in seeds]
 
@@ -51,7 +55,10 @@ class SeededNoise:
                 f"{len(self.generators)} seeds can't make noise for a batch of {shape[0]}."
             )
         draws = torch.stack(  # B x (...) => (B, ...)
-            [torch.randn(*shape[1:], generator=generator) for generator in self.generators]
+            [
+                torch.randn(*shape[1:], generator=generator)
+                for generator in self.generators
+            ]
         )
         if self.device.type == "cuda":
             # only pinned memory is copied while both sides keep working
@@ -84,8 +91,8 @@ class Run:
     def watch(
         self, stage: str, finish: Callable[[Tensor], Tensor] = lambda pred_x0: pred_x0
     ) -> Callable[[int, Tensor, Tensor], object] | None:
-        """The caller's callback, told which stage it watches; `finish` makes the prediction
-        a picture. None if nobody does.
+        """The caller's callback, told which stage it watches; `finish` makes the
+        prediction a picture. None if nobody does.
         """
         callback = self.callback
         if callback is None:
@@ -100,14 +107,19 @@ class Run:
 def checked_prompts(prompts: Sequence[str], tokenizer: Tokenizer) -> list[str]:
     """The prompts, each as `data.prompts.read_prompt` reads it.
 
-    Raises Dalle2EduError for none, a bare string and an empty one. Warns about what does not
-    fit into the context, and about a prompt of which the shipped models know no word, or
-    not the style."""
+    Raises Dalle2EduError for none, a bare string and an empty one. Warns about what
+    does not fit into the context, and about a prompt of which the shipped models know
+    no word, or not the style.
+    """
     if isinstance(prompts, str):
-        raise Dalle2EduError(f"Give a list of prompts, [{prompts!r:.60}], not a single string.")
+        raise Dalle2EduError(
+            f"Give a list of prompts, [{prompts!r:.60}], not a single string."
+        )
     read = [required_prompt(prompt) for prompt in prompts]
     if not read:
-        raise Dalle2EduError("The list of prompts is empty: give at least one, ['rocket'].")
+        raise Dalle2EduError(
+            "The list of prompts is empty: give at least one, ['rocket']."
+        )
     for prompt in dict.fromkeys(read):
         if cut := tokenizer.cut(prompt):
             message = (
@@ -167,7 +179,8 @@ def checked_device(device: str | torch.device) -> torch.device:
     """The device, if PyTorch can compute on it here; raises Dalle2EduError if not."""
     try:
         return torch.empty(0, device=device).device
-    except (RuntimeError, AssertionError):  # AssertionError: a PyTorch built without CUDA
+    # AssertionError: a PyTorch built without CUDA
+    except (RuntimeError, AssertionError):
         raise Dalle2EduError(
             f"PyTorch can't use the device {str(device)!r} here; take 'cpu'."
         ) from None

@@ -1,8 +1,8 @@
 """Exams: prompts that nobody picked by hand, and what a good answer looks like.
 
-An exam holds the captions, half of them English and half Chinese, real pictures of the same
-captions (`twins`: the best answer there is), and further real pictures (`others`), which stand
-for the world that the captions come from. One seed decides everything.
+An exam holds the captions, half of them English and half Chinese, real pictures of the
+same captions (`twins`: the best answer there is), and further real pictures (`others`),
+which stand for the world that the captions come from. One seed decides everything.
 
 Chapters 18 and 20 use this file.
 """
@@ -41,9 +41,9 @@ class Named:
 class Exam:
     """Captions to draw, and real pictures to compare with.
 
-    things: all that have a name. asked: language -> which of them are asked for, "en" first.
-    twins (n, 3, 128, 128) in [-1, 1] are real pictures of the asked, others are further real
-    pictures. scenes: what the oracle should find (shapes only).
+    things: all that have a name. asked: language -> which of them are asked for, "en"
+    first. twins (n, 3, 128, 128) in [-1, 1] are real pictures of the asked, others are
+    further real pictures. scenes: what the oracle should find (shapes only).
     """
 
     things: list[Any]
@@ -62,7 +62,9 @@ class Exam:
 
 
 def make_exam(domain: str, n: int, seed: int) -> Exam:
-    """An exam of n captions, n even; raises Dalle2EduError for more emoji than there are."""
+    """An exam of n captions, n even; raises Dalle2EduError for more emoji than there
+    are.
+    """
     return shapes_exam(n, seed) if domain == "shapes" else emoji_exam(n, seed)
 
 
@@ -72,7 +74,7 @@ def first_half_in_english(places: list[int]) -> dict[str, list[int]]:
     return {"en": places[:half], "zh": places[half:]}
 
 
-# --- shapes -----------------------------------------------------------------------------------
+# --- shapes ---------------------------------------------------------------------------
 
 
 def shapes_exam(n: int, seed: int) -> Exam:
@@ -108,7 +110,9 @@ def join(parts: Sequence[shapes.Scenes]) -> shapes.Scenes:
 
 
 def bilingual_captions(scenes: shapes.Scenes, seed: int) -> list[str]:
-    """Captions that name every attribute: the first half English, the second Chinese."""
+    """Captions that name every attribute: the first half English, the second
+    Chinese.
+    """
     half = len(scenes) // 2
     generator = torch.Generator().manual_seed(seed)
     english = shapes.captions(scenes[:half], "en", generator)
@@ -122,18 +126,21 @@ def render_all(scenes: shapes.Scenes) -> Tensor:
     return torch.cat([shapes.render(chunk, PICTURE_SIZE) for chunk in chunks])
 
 
-# --- emoji ------------------------------------------------------------------------------------
+# --- emoji ----------------------------------------------------------------------------
 
 
 def emoji_exam(n: int, seed: int) -> Exam:
     """n emoji, asked for by their names and nothing else.
 
-    Each is asked for in one language only, so that the drawn set is as varied as it can be.
+    Each is asked for in one language only, so that the drawn set is as varied as it can
+    be.
     """
     things = emoji.load()
     most = len(things) // 2  # the other half is the reference
     if n > most:
-        raise Dalle2EduError(f"There are {len(things)} emoji; ask for at most {most} of them.")
+        raise Dalle2EduError(
+            f"There are {len(things)} emoji; ask for at most {most} of them."
+        )
     order = torch.randperm(len(things), generator=torch.Generator().manual_seed(seed))
     chosen = order[:n]
     rest = order[n:][:REFERENCE]

@@ -1,17 +1,18 @@
-"""The Fréchet distance: do the generated pictures, taken together, look like the real ones?
+"""The Fréchet distance: do the generated pictures, taken together, look like the real
+ones?
 
-The idea: a network turns every picture into a vector of features. A set of pictures becomes a
-cloud of vectors; describe each cloud by its mean mu and covariance Sigma, as if it were a
-Gaussian, and measure how far one Gaussian is from the other. A distance of zero means that the
-two sets agree in what is common and in how much it varies. It never looks at a prompt: a model
-that ignores its prompts can have an excellent distance.
+The idea: a network turns every picture into a vector of features. A set of pictures
+becomes a cloud of vectors; describe each cloud by its mean mu and covariance Sigma, as
+if it were a Gaussian, and measure how far one Gaussian is from the other. A distance of
+zero means that the two sets agree in what is common and in how much it varies. It never
+looks at a prompt: a model that ignores its prompts can have an excellent distance.
 
     d^2 = |mu_1 - mu_2|^2 + Tr(Sigma_1 + Sigma_2 - 2 (Sigma_1 Sigma_2)^(1/2))   Heusel, 1706.08500, eq. 6
 
-The paper's FID (2204.06125, Table 2) takes the 2,048 features of Inception-v3. Ours takes the
-image embedding of a CLIP that the generator has never seen, so the numbers can't be compared
-with anybody's FID. Compare them with the floor instead: the distance between two sets of real
-pictures, which is above zero because the sets are finite.
+The paper's FID (2204.06125, Table 2) takes the 2,048 features of Inception-v3. Ours
+takes the image embedding of a CLIP that the generator has never seen, so the numbers
+can't be compared with anybody's FID. Compare them with the floor instead: the distance
+between two sets of real pictures, which is above zero because the sets are finite.
 
 Chapter 20 uses this file.
 """
@@ -27,10 +28,11 @@ from dalle2_edu.errors import Dalle2EduError
 def frechet_distance(real: Tensor, generated: Tensor) -> float:
     """Squared Fréchet distance between the Gaussians fitted to two sets of features.
 
-    real (N, D), generated (M, D). Each set needs more than D pictures: a covariance of rank
-    below D says nothing about the missing directions, and the distance then tells how many
-    pictures there were rather than what they look like. Raises Dalle2EduError for shapes that
-    don't match, for too few pictures and for features that aren't finite.
+    real (N, D), generated (M, D). Each set needs more than D pictures: a covariance of
+    rank below D says nothing about the missing directions, and the distance then tells
+    how many pictures there were rather than what they look like. Raises Dalle2EduError
+    for shapes that don't match, for too few pictures and for features that aren't
+    finite.
     """
     _check(real, generated)
     mu_1, sigma_1 = gaussian(real)
@@ -38,13 +40,15 @@ def frechet_distance(real: Tensor, generated: Tensor) -> float:
     means = (mu_1 - mu_2).square().sum()  # |mu_1 - mu_2|^2
     root = trace_of_root(sigma_1, sigma_2)  # Tr (Sigma_1 Sigma_2)^(1/2)
     spreads = sigma_1.trace() + sigma_2.trace() - 2 * root
-    return max(0.0, float(means + spreads))  # rounding can leave -1e-15 between equal sets
+    # rounding can leave -1e-15 between equal sets
+    return max(0.0, float(means + spreads))
 
 
 def gaussian(features: Tensor) -> tuple[Tensor, Tensor]:
     """Mean (D,) and covariance (D, D) of features (N, D), in float64.
 
-    In float32 the root below would lose half of its few digits where a variance is small.
+    In float32 the root below would lose half of its few digits where a variance is
+    small.
     """
     features = features.detach().cpu().double()
     return features.mean(dim=0), torch.cov(features.T)  # unbiased: divided by N - 1
@@ -53,9 +57,9 @@ def gaussian(features: Tensor) -> tuple[Tensor, Tensor]:
 def trace_of_root(sigma_1: Tensor, sigma_2: Tensor) -> Tensor:
     """Tr (Sigma_1 Sigma_2)^(1/2), of two covariances (D, D).
 
-    The trace of a root is the sum of the roots of the eigenvalues. The product of two symmetric
-    matrices is not symmetric, but its eigenvalues are those of the symmetric matrix
-    Sigma_1^(1/2) Sigma_2 Sigma_1^(1/2), which are real and not negative.
+    The trace of a root is the sum of the roots of the eigenvalues. The product of two
+    symmetric matrices is not symmetric, but its eigenvalues are those of the symmetric
+    matrix Sigma_1^(1/2) Sigma_2 Sigma_1^(1/2), which are real and not negative.
     """
     values, vectors = torch.linalg.eigh(sigma_1)  # Sigma_1 = V diag(values) V^T
     half = vectors * values.clamp(min=0).sqrt() @ vectors.T  # Sigma_1^(1/2)
@@ -63,12 +67,16 @@ def trace_of_root(sigma_1: Tensor, sigma_2: Tensor) -> Tensor:
     return eigenvalues.clamp(min=0).sqrt().sum()
 
 
-def frechet_error(real: Tensor, generated: Tensor, draws: int = 50, seed: int = 0) -> float:
-    """Standard error of the distance: the spread over `draws` bootstrap copies of both sets.
+def frechet_error(
+    real: Tensor, generated: Tensor, draws: int = 50, seed: int = 0
+) -> float:
+    """Standard error of the distance: the spread over `draws` bootstrap copies of both
+    sets.
 
-    Only the spread is used. The bootstrap's mean lies above the distance, because a resampled
-    set has doubles and thus fewer different pictures, and the estimate falls with their number;
-    so its percentiles would not contain the value."""
+    Only the spread is used. The bootstrap's mean lies above the distance, because a
+    resampled set has doubles and thus fewer different pictures, and the estimate falls
+    with their number; so its percentiles would not contain the value.
+    """
     generator = torch.Generator().manual_seed(seed)
     values = [
         frechet_distance(_resample(real, generator), _resample(generated, generator))

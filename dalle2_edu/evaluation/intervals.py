@@ -1,16 +1,17 @@
 """How sure a number is: every share and mean in the report comes with its 95% interval.
 
-The idea: a hundred pictures are a sample. Had you drawn other prompts or another seed, 92 right
-might have been 88 or 95. A model is better than another only if the difference is larger than
-that.
+The idea: a hundred pictures are a sample. Had you drawn other prompts or another seed,
+92 right might have been 88 or 95. A model is better than another only if the difference
+is larger than that.
 
     Wilson (1927):  (p + z^2/2n  +-  z sqrt(p(1-p)/n + z^2/4n^2)) / (1 + z^2/n)
     for a share p of n, z = 1.96
 
-The paper (2204.06125, appendix B) uses the plain p +- z sqrt(p(1-p)/n) with n = 1,000. With 100
-right out of 100 that one says "100% +- 0", which nobody should believe; Wilson says [96.3%,
-100%]. A mean gets the normal interval, and a median, which has no such formula, the bootstrap:
-draw the sample again from itself, with replacement, and see where its median goes.
+The paper (2204.06125, appendix B) uses the plain p +- z sqrt(p(1-p)/n) with n = 1,000.
+With 100 right out of 100 that one says "100% +- 0", which nobody should believe; Wilson
+says [96.3%, 100%]. A mean gets the normal interval, and a median, which has no such
+formula, the bootstrap: draw the sample again from itself, with replacement, and see
+where its median goes.
 
 Chapter 20 uses this file.
 """
@@ -58,13 +59,14 @@ def mean(values: Tensor) -> Measure:
 
 
 def median(values: Tensor, draws: int = 1000, seed: int = 0) -> Measure:
-    """Median of (n,) with the bootstrap's interval: 95 in 100 of the `draws` medians lie in
-    it.
+    """Median of (n,) with the bootstrap's interval: 95 in 100 of the `draws` medians
+    lie in it.
     """
     values = values.double()
     n = len(values)
     generator = torch.Generator().manual_seed(seed)
-    index = torch.randint(n, (draws, n), generator=generator)  # drawn again, with replacement
+    # drawn again, with replacement
+    index = torch.randint(n, (draws, n), generator=generator)
     medians = values[index].quantile(0.5, dim=1)  # (draws, n) -> (draws,)
     low = medians.quantile(0.025).item()
     high = medians.quantile(0.975).item()

@@ -3,8 +3,9 @@
     oracle    a classifier that reads a rendered scene's factors off a picture      (shapes)
     clip      a second CLIP, trained apart: which of 100 captions fits the picture?  (both worlds)
 
-A generator must not be marked by the networks that taught it. The prior aims at the embeddings
-of *its* CLIP, and drawing two candidates and keeping the better one even selects by it.
+A generator must not be marked by the networks that taught it. The prior aims at the
+embeddings of *its* CLIP, and drawing two candidates and keeping the better one even
+selects by it.
 
 Chapter 20 uses this file.
 """
@@ -41,7 +42,9 @@ class Judges:
     device: str = "cpu"
 
     def embed_images(self, images: Tensor) -> Tensor:
-        """Embeddings of length 1, (B, D) on the CPU, of pictures (B, 3, S, S) in [-1, 1]."""
+        """Embeddings of length 1, (B, D) on the CPU, of pictures (B, 3, S, S) in [-1,
+        1].
+        """
         return alignment.embed_images(self.clip, images.to(self.device)).cpu()
 
     def embed_texts(self, texts: Sequence[str]) -> Tensor:
@@ -56,20 +59,22 @@ def load_judges(domain: str, device: str = "cpu") -> Judges:
     return Judges(clip=clip, tokenize=default_tokenizer(), oracle=oracle, device=device)
 
 
-# --- the oracle's question: is everything that was asked for in the picture? ------------------
+# --- the oracle's question: is everything that was asked for in the picture? ----------
 
 
 def attributes_right(
     judges: Judges, images: Tensor, scenes: shapes.Scenes
 ) -> dict[str, Tensor]:
-    """What the oracle finds right: row name -> bool, one for each scene where the row counts.
+    """What the oracle finds right: row name -> bool, one for each scene where the row
+    counts.
 
     The rows are the attributes, "all right", and all right by the kind of scene.
     """
     assert judges.oracle is not None
     predicted = judges.oracle.predict(images.to(judges.device))
     on_cpu = {name: values.cpu() for name, values in predicted.items()}
-    right = marks(on_cpu, scenes)  # name -> bool (scenes where the factor has a meaning,)
+    # name -> bool (scenes where the factor has a meaning,)
+    right = marks(on_cpu, scenes)
     for value, kind in enumerate(shapes.FACTORS["kind"]):
         of_kind = right[ALL_RIGHT][scenes.factors["kind"] == value]
         if len(of_kind):  # no sign is ever held out
@@ -77,7 +82,7 @@ def attributes_right(
     return right
 
 
-# --- the second CLIP's question: which of 100 captions belongs to the picture? ----------------
+# --- the second CLIP's question: which of 100 captions belongs to the picture? --------
 
 
 def caption_ranks(
@@ -89,9 +94,9 @@ def caption_ranks(
 ) -> dict[str, Tensor]:
     """Rank of each picture's own name among 100 names of its language; 1 is best.
 
-    images (n, 3, S, S) stand in the order of `asked`: language -> places in `things`, "en"
-    first. A thing has a name in each language and `captions`, as an `emoji.Emoji` has. Returns
-    language -> int64 (places,).
+    images (n, 3, S, S) stand in the order of `asked`: language -> places in `things`,
+    "en" first. A thing has a name in each language and `captions`, as an `emoji.Emoji`
+    has. Returns language -> int64 (places,).
     """
     image_emb = judges.embed_images(images)  # (n, D)
     captions = [thing.captions for thing in things]
@@ -101,7 +106,8 @@ def caption_ranks(
         asked.items(), image_emb.split(counts), strict=True
     ):
         names = [getattr(thing, language) for thing in things]
-        wrong = alignment.choose_distractors(names, captions, chosen, seed=seed)  # (places, 99)
+        # (places, 99)
+        wrong = alignment.choose_distractors(names, captions, chosen, seed=seed)
         text_emb = embed_needed(judges, names, {*chosen, *wrong.flatten().tolist()})
         found[language] = alignment.retrieval_ranks(
             image_emb=pictures,
@@ -120,7 +126,7 @@ def embed_needed(judges: Judges, names: Sequence[str], needed: set[int]) -> Tens
     return text_emb
 
 
-# --- a whole set's question: do the pictures, taken together, look like the real ones? --------
+# --- a whole set's question: do the pictures, taken together, look like the real ones?
 
 
 def frechet(features: Tensor, reference: Tensor) -> Measure | None:
@@ -132,4 +138,6 @@ def frechet(features: Tensor, reference: Tensor) -> Measure | None:
         return None
     value = 1000 * frechet_distance(reference, features)
     half = 1000 * intervals.Z_95 * frechet_error(reference, features)
-    return Measure(value, low=max(0.0, value - half), high=value + half, n=len(features))
+    return Measure(
+        value, low=max(0.0, value - half), high=value + half, n=len(features)
+    )

@@ -1,17 +1,18 @@
-"""The oracle: a small classifier that looks at a picture of the shapes world and says what is
-in it.
+"""The oracle: a small classifier that looks at a picture of the shapes world and says
+what is in it.
 
 The idea: the world's renderer knows the truth about every picture that it draws, so a
-classifier can be trained on as many labelled pictures as you like until it hardly errs (>=
-99.5% on every attribute). Then it can mark a GENERATED picture against its prompt: is there a
-star, is it red, does it stand left of the heart? The paper had to ask people (2204.06125, Table
-1), and reports that unCLIP mixes up which object has which attribute (section 7).
+classifier can be trained on as many labelled pictures as you like until it hardly errs
+(>= 99.5% on every attribute). Then it can mark a GENERATED picture against its prompt:
+is there a star, is it red, does it stand left of the heart? The paper had to ask people
+(2204.06125, Table 1), and reports that unCLIP mixes up which object has which attribute
+(section 7).
 
     loss = sum over factors of the cross-entropy, averaged over those scenes in which the factor has a meaning
 
 (the second object's colour has none where there is one object). The oracle sees every
-composition in training, the held-out ones too: it is the judge, and must not find them strange
-itself.
+composition in training, the held-out ones too: it is the judge, and must not find them
+strange itself.
 
 Chapter 20 uses this file; chapter 21 asks it about attribute binding.
 """
@@ -32,8 +33,8 @@ ALL_RIGHT = "all right"
 
 @dataclass(frozen=True)
 class OracleConfig:
-    """The size that pictures are brought to, channels at 1/2, 1/4, 1/8, 1/16 of it, last
-    layer's width.
+    """The size that pictures are brought to, channels at 1/2, 1/4, 1/8, 1/16 of it,
+    last layer's width.
     """
 
     image_size: int = 64
@@ -42,8 +43,8 @@ class OracleConfig:
 
 
 class Oracle(nn.Module):
-    """Images (B, 3, S, S) in [-1, 1] -> one set of logits a factor, factor name -> (B, number
-    of values).
+    """Images (B, 3, S, S) in [-1, 1] -> one set of logits a factor, factor name -> (B,
+    number of values).
     """
 
     def __init__(self, config: OracleConfig = OracleConfig()):
@@ -51,22 +52,29 @@ class Oracle(nn.Module):
         self.config = config
         channels = config.channels
         self.features = convolutions(channels)
-        # Flattened rather than averaged: "where?" is answered by the place of a feature.
+        # Flattened rather than averaged: "where?" is answered by the place of a
+        # feature.
         side = config.image_size // 2 ** len(channels)
         flat = channels[-1] * side**2
-        self.join = nn.Sequential(nn.Flatten(), nn.Linear(flat, config.width), nn.ReLU())
+        self.join = nn.Sequential(
+            nn.Flatten(), nn.Linear(flat, config.width), nn.ReLU()
+        )
         heads = {name: nn.Linear(config.width, len(FACTORS[name])) for name in FACTORS}
         self.heads = nn.ModuleDict(heads)
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
-        x = F.interpolate(images, size=self.config.image_size, mode="area")  # any size => 64x64
-        x = x.to(memory_format=torch.channels_last)  # faster on a CPU; the numbers are the same
+        # any size => 64x64
+        x = F.interpolate(images, size=self.config.image_size, mode="area")
+        # faster on a CPU; the numbers are the same
+        x = x.to(memory_format=torch.channels_last)
         x = self.features(x)  # (B, 96, 4, 4)
         x = self.join(x)  # (B, width)
         return {name: head(x) for name, head in self.heads.items()}
 
     def loss(self, images: Tensor, scenes: Scenes) -> Tensor:
-        """`oracle_loss` of images (B, 3, S, S) in [-1, 1] whose truth is `scenes`, a scalar."""
+        """`oracle_loss` of images (B, 3, S, S) in [-1, 1] whose truth is `scenes`, a
+        scalar.
+        """
         return oracle_loss(self(images), scenes)
 
     @torch.no_grad()
@@ -85,7 +93,8 @@ class Oracle(nn.Module):
 def oracle_loss(logits: dict[str, Tensor], scenes: Scenes) -> Tensor:
     """The cross-entropy over all factors, a scalar; logits: factor name -> (B, values).
 
-    Where a factor has no meaning, a second shape in a scene of one say, it is not asked for.
+    Where a factor has no meaning, a second shape in a scene of one say, it is not asked
+    for.
     """
     meaningful = applicable(scenes)
     total = torch.zeros((), device=scenes.device)
@@ -98,8 +107,11 @@ def oracle_loss(logits: dict[str, Tensor], scenes: Scenes) -> Tensor:
 
 
 def convolutions(channels: tuple[int, ...]) -> nn.Module:
-    """Images (B, 3, S, S) -> features (B, C, S / 2^n, S / 2^n), C the last of n channels."""
-    # Folding 2 x 2 pixels into channels loses nothing and skips the costly full resolution.
+    """Images (B, 3, S, S) -> features (B, C, S / 2^n, S / 2^n), C the last of n
+    channels.
+    """
+    # Folding 2 x 2 pixels into channels loses nothing and skips the costly full
+    # resolution.
     stages: list[nn.Module] = [
         nn.PixelUnshuffle(2),  # (B, 3, 64, 64) => (B, 12, 32, 32)
         _layer(12, channels[0]),
@@ -112,8 +124,8 @@ def convolutions(channels: tuple[int, ...]) -> nn.Module:
 
 
 def _layer(channels: int, out_channels: int, stride: int = 1) -> nn.Module:
-    # Group norm, not batch norm: a picture's verdict must not depend on the pictures beside it
-    # in training.
+    # Group norm, not batch norm: a picture's verdict must not depend on the pictures
+    # beside it in training.
     return nn.Sequential(
         nn.Conv2d(channels, out_channels, 3, stride=stride, padding=1, bias=False),
         nn.GroupNorm(8, out_channels),
@@ -122,12 +134,12 @@ def _layer(channels: int, out_channels: int, stride: int = 1) -> nn.Module:
 
 
 def marks(predicted: dict[str, Tensor], scenes: Scenes) -> dict[str, Tensor]:
-    """Which answers are right: factor name -> bool (scenes where it has a meaning,), and
-    `ALL_RIGHT` -> (B,).
+    """Which answers are right: factor name -> bool (scenes where it has a meaning,),
+    and `ALL_RIGHT` -> (B,).
 
-    A factor without a meaning in a scene counts neither for it nor against it. A factor that
-    has a meaning in no scene is left out. `scenes` is what the prompts asked for; `predicted`
-    comes from `Oracle.predict`.
+    A factor without a meaning in a scene counts neither for it nor against it. A factor
+    that has a meaning in no scene is left out. `scenes` is what the prompts asked for;
+    `predicted` comes from `Oracle.predict`.
     """
     meaningful = applicable(scenes)
     found = {}
@@ -143,8 +155,8 @@ def marks(predicted: dict[str, Tensor], scenes: Scenes) -> dict[str, Tensor]:
 
 
 def accuracy(predicted: dict[str, Tensor], scenes: Scenes) -> dict[str, float]:
-    """Share of right answers of each factor, among the scenes where it has a meaning, and of
-    `ALL_RIGHT`.
+    """Share of right answers of each factor, among the scenes where it has a meaning,
+    and of `ALL_RIGHT`.
     """
     right = marks(predicted, scenes)
     return {name: float(answers.float().mean()) for name, answers in right.items()}

@@ -1,19 +1,19 @@
-"""The report: what `dalle2-edu evaluate <domain>` measures and prints, and what the cards
-quote.
+"""The report: what `dalle2-edu evaluate <domain>` measures and prints, and what the
+cards quote.
 
-The idea: draw prompts that nobody picked by hand, let the whole pipeline draw them, and ask
-judges that took no part in its training. Every number has a real picture's number beside it,
-because a judge errs too:
+The idea: draw prompts that nobody picked by hand, let the whole pipeline draw them, and
+ask judges that took no part in its training. Every number has a real picture's number
+beside it, because a judge errs too:
 
     shapes  the oracle on each attribute, compositions seen and never seen    | on real renders
     emoji   the rank of the right caption among 100, English and Chinese      | of the real emoji
     both    the Fréchet distance from generated to real pictures              | from real to real
 
-Half of the prompts are English and half Chinese. One seed decides everything: prompts, noise,
-distractors. The default of 200 pictures (100 seen and 100 held-out compositions of shapes; 100
-English and 100 Chinese emoji) is what 2 cores draw in about 5 minutes at 1.5 s a picture. The
-paper's verdicts come from 1,000 comparisons each (2204.06125, Table 1 and appendix B). With
-100, read the intervals and not the decimals.
+Half of the prompts are English and half Chinese. One seed decides everything: prompts,
+noise, distractors. The default of 200 pictures (100 seen and 100 held-out compositions
+of shapes; 100 English and 100 Chinese emoji) is what 2 cores draw in about 5 minutes at
+1.5 s a picture. The paper's verdicts come from 1,000 comparisons each (2204.06125,
+Table 1 and appendix B). With 100, read the intervals and not the decimals.
 
 Chapter 20 uses this file.
 """
@@ -80,11 +80,14 @@ def evaluate(
     """Measure a domain's pipeline; return JSON values: the plan, and `tables` (see
     `tables.py`).
 
-    pipeline and judges replace the shipped ones. The same seed gives the same numbers, whatever
-    the batch size. Raises Dalle2EduError for an unknown domain and more emoji than there are.
+    pipeline and judges replace the shipped ones. The same seed gives the same numbers,
+    whatever the batch size. Raises Dalle2EduError for an unknown domain and more emoji
+    than there are.
     """
     if domain not in DOMAINS:
-        raise Dalle2EduError(f"Unknown domain {domain!r}; choose one of: {', '.join(DOMAINS)}.")
+        raise Dalle2EduError(
+            f"Unknown domain {domain!r}; choose one of: {', '.join(DOMAINS)}."
+        )
     judges = judges or load_judges(domain, device)
     pipeline = pipeline or UnCLIP.from_zoo(domain, device=device)
     measure = evaluate_shapes if domain == "shapes" else evaluate_emoji
@@ -92,14 +95,16 @@ def evaluate(
 
 
 def draw(pipeline: UnCLIP, prompts: Sequence[str], plan: ReportPlan) -> Tensor:
-    """The pipeline's pictures of B prompts, (B, 3, 128, 128); picture i has seed plan.seed +
-    i.
+    """The pipeline's pictures of B prompts, (B, 3, 128, 128); picture i has seed
+    plan.seed + i.
     """
     guidance: dict[str, Any] = {}
     if plan.guidance_scale is not None:
         guidance["guidance_scale"] = plan.guidance_scale
     drawn = []
-    for start in tqdm(range(0, len(prompts), plan.batch_size), desc="drawing", unit="batch"):
+    for start in tqdm(
+        range(0, len(prompts), plan.batch_size), desc="drawing", unit="batch"
+    ):
         batch = list(prompts[start : start + plan.batch_size])
         seeds = [plan.seed + start + i for i in range(len(batch))]
         images = pipeline.text_to_image(batch, seed=seeds, progress=False, **guidance)
@@ -107,10 +112,12 @@ def draw(pipeline: UnCLIP, prompts: Sequence[str], plan: ReportPlan) -> Tensor:
     return torch.cat(drawn)
 
 
-# --- shapes -----------------------------------------------------------------------------------
+# --- shapes ---------------------------------------------------------------------------
 
 
-def evaluate_shapes(pipeline: UnCLIP, judges: Judges, plan: ReportPlan) -> list[dict[str, Any]]:
+def evaluate_shapes(
+    pipeline: UnCLIP, judges: Judges, plan: ReportPlan
+) -> list[dict[str, Any]]:
     """Attributes right on seen and held-out compositions, beside real renders; then
     closeness.
     """
@@ -119,9 +126,11 @@ def evaluate_shapes(pipeline: UnCLIP, judges: Judges, plan: ReportPlan) -> list[
     held_out = exams.sample_split("held_out", half, plan.seed)
     prompts = exams.bilingual_captions(seen, plan.seed)
     prompts += exams.bilingual_captions(held_out, plan.seed)
-    images = draw(pipeline, prompts, plan)  # (pictures, 3, 128, 128), the seen ones first
+    # (pictures, 3, 128, 128), the seen ones first
+    images = draw(pipeline, prompts, plan)
 
-    twins = exams.render_all(exams.join([seen, held_out]))  # the prompts' own scenes, rendered
+    # the prompts' own scenes, rendered
+    twins = exams.render_all(exams.join([seen, held_out]))
     fresh = exams.join(
         [
             exams.sample_split("seen", exams.REFERENCE // 2, plan.seed + 1),
@@ -134,7 +143,10 @@ def evaluate_shapes(pipeline: UnCLIP, judges: Judges, plan: ReportPlan) -> list[
         "held-out": by_language(attributes_right(judges, images[half:], held_out)),
         "real renders": attributes_right(judges, others, fresh),
     }
-    return [attribute_table(right), closeness_table(judges, prompts, images, twins, others)]
+    return [
+        attribute_table(right),
+        closeness_table(judges, prompts, images, twins, others),
+    ]
 
 
 def by_language(right: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -144,12 +156,17 @@ def by_language(right: dict[str, Tensor]) -> dict[str, Tensor]:
     half = len(right[ALL_RIGHT]) // 2
     english = right[ALL_RIGHT][:half]
     chinese = right[ALL_RIGHT][half:]
-    rows = {f"{ALL_RIGHT}, English prompts": english, f"{ALL_RIGHT}, Chinese prompts": chinese}
+    rows = {
+        f"{ALL_RIGHT}, English prompts": english,
+        f"{ALL_RIGHT}, Chinese prompts": chinese,
+    }
     return {**right, **rows}
 
 
 def attribute_table(right: dict[str, dict[str, Tensor]]) -> dict[str, Any]:
-    """A row for each attribute and each way of counting all right; a column for each split."""
+    """A row for each attribute and each way of counting all right; a column for each
+    split.
+    """
     names = list(shapes.FACTORS)
     for of_split in right.values():
         names += [name for name in of_split if name not in names]
@@ -162,12 +179,14 @@ def attribute_table(right: dict[str, dict[str, Tensor]]) -> dict[str, Any]:
     return tables.table("right, %", list(right), rows)
 
 
-# --- emoji ------------------------------------------------------------------------------------
+# --- emoji ----------------------------------------------------------------------------
 
 
-def evaluate_emoji(pipeline: UnCLIP, judges: Judges, plan: ReportPlan) -> list[dict[str, Any]]:
-    """Rank of the right name among 100 in both languages, the real pictures' as a ceiling; then
-    closeness.
+def evaluate_emoji(
+    pipeline: UnCLIP, judges: Judges, plan: ReportPlan
+) -> list[dict[str, Any]]:
+    """Rank of the right name among 100 in both languages, the real pictures' as a
+    ceiling; then closeness.
     """
     exam = exams.emoji_exam(plan.pictures, plan.seed)
     images = draw(pipeline, exam.prompts, plan)
@@ -179,7 +198,9 @@ def evaluate_emoji(pipeline: UnCLIP, judges: Judges, plan: ReportPlan) -> list[d
     ]
 
 
-def retrieval_table(drawn: dict[str, Tensor], ceiling: dict[str, Tensor]) -> dict[str, Any]:
+def retrieval_table(
+    drawn: dict[str, Tensor], ceiling: dict[str, Tensor]
+) -> dict[str, Any]:
     """Share of first ranks and median rank, drawn and real, by language and in both."""
 
     def row(measure: Callable[[Tensor], Measure], ranks: dict[str, Tensor]) -> Cells:
@@ -198,7 +219,7 @@ def retrieval_table(drawn: dict[str, Tensor], ceiling: dict[str, Tensor]) -> dic
     return tables.table("retrieval by the judge", ["English", "Chinese", "both"], rows)
 
 
-# --- both -------------------------------------------------------------------------------------
+# --- both -----------------------------------------------------------------------------
 
 
 def closeness_table(
@@ -206,9 +227,9 @@ def closeness_table(
 ) -> dict[str, Any]:
     """CLIP score and Fréchet distance, of the generated pictures beside real ones.
 
-    `twins` are real pictures of the same prompts, as many as `images`; `others` are further
-    real pictures, to which both are compared. So the floor, twins to others, has the same
-    number of pictures and the same bias as the number above it.
+    `twins` are real pictures of the same prompts, as many as `images`; `others` are
+    further real pictures, to which both are compared. So the floor, twins to others,
+    has the same number of pictures and the same bias as the number above it.
     """
     text_emb = judges.embed_texts(prompts)
     generated = judges.embed_images(images)
@@ -224,7 +245,7 @@ def closeness_table(
     return tables.table("by the judge", ["generated", "real"], rows)
 
 
-# --- printing and storing ---------------------------------------------------------------------
+# --- printing and storing -------------------------------------------------------------
 
 
 def headline(report: dict[str, Any]) -> dict[str, float]:
@@ -233,7 +254,9 @@ def headline(report: dict[str, Any]) -> dict[str, float]:
 
 
 def format_report(report: dict[str, Any]) -> str:
-    """The report as plain text: value, 95% interval and number of pictures in each cell."""
+    """The report as plain text: value, 95% interval and number of pictures in each
+    cell.
+    """
     head = f"{report['domain']}: {report['pictures']} pictures, seed {report['seed']}"
     if report["guidance_scale"] is not None:
         head += f", guidance {report['guidance_scale']:g}"

@@ -1,7 +1,8 @@
 """Which way to inpaint leaves the smaller seam?
 
-The idea: paint the same holes three ways and measure how much neighbouring pixels differ,
-across the hole's edge and inside what was painted (`text2image.inpainting.seam`).
+The idea: paint the same holes three ways and measure how much neighbouring pixels
+differ, across the hole's edge and inside what was painted
+(`text2image.inpainting.seam`).
 
     replaced           the known pixels are put in place at each step, and nothing makes the two
                        parts agree
@@ -9,21 +10,21 @@ across the hole's edge and inside what was painted (`text2image.inpainting.seam`
     fine-tuned         networks that were taught to look at the known pixels: GLIDE (2112.10741),
                        section 3
 
-Asked twice. First with the picture's own caption: then the prior's embedding knows what is
-around the hole, and every way can hit it. Then with *another* picture's: paint a rocket into
-the cat. That is what one inpaints for, and there embedding and surroundings pull in two
-directions.
+Asked twice. First with the picture's own caption: then the prior's embedding knows what
+is around the hole, and every way can hit it. Then with *another* picture's: paint a
+rocket into the cat. That is what one inpaints for, and there embedding and surroundings
+pull in two directions.
 
-Two numbers, since one would mislead: the ratio of edge to inside falls when the edge gets
-milder, and just as well when the fill gets rougher. Each is compared with the real picture at
-the same place:
+Two numbers, since one would mislead: the ratio of edge to inside falls when the edge
+gets milder, and just as well when the fill gets rougher. Each is compared with the real
+picture at the same place:
 
     edge      100 ln(difference across the edge, painted / real)      0: as steep as in the picture
     inside    100 ln(difference inside the hole, painted / real)      0: as rough as the picture
 
-so N stands for a factor e^(N/100). The mean of logarithms is taken, since a factor of 2 is as
-far from 1 as one of 1/2. Holes differ more than ways do, so the last row compares ways hole by
-hole.
+so N stands for a factor e^(N/100). The mean of logarithms is taken, since a factor of 2
+is as far from 1 as one of 1/2. Holes differ more than ways do, so the last row compares
+ways hole by hole.
 
 Chapter 17 uses this file.
 """
@@ -77,12 +78,13 @@ def paint_holes(
     seed: int = 0,
     **settings: Any,
 ) -> dict[str, Tensor]:
-    """The real pictures, and those painted in each way that the pipeline has: (N, 3, S, S)
-    each, on the CPU.
+    """The real pictures, and those painted in each way that the pipeline has: (N, 3, S,
+    S) each, on the CPU.
 
-    images (N, 3, S, S) of the pipeline's size; masks, bool (N, 1, S, S), True where to paint; N
-    prompts. settings are those of `unclip.inpainting.inpaint`. Raises Dalle2EduError unless
-    there are N of each, two or more."""
+    images (N, 3, S, S) of the pipeline's size; masks, bool (N, 1, S, S), True where to
+    paint; N prompts. settings are those of `unclip.inpainting.inpaint`. Raises
+    Dalle2EduError unless there are N of each, two or more.
+    """
     if not len(images) == len(masks) == len(prompts) >= 2:
         raise Dalle2EduError(
             f"{len(images)} pictures, {len(masks)} masks, {len(prompts)} prompts: not two or"
@@ -116,18 +118,23 @@ def paint_holes(
 def compare_seams(
     painted: Mapping[str, Tensor], masks: Tensor
 ) -> dict[str, dict[str, Measure]]:
-    """For each way the two numbers of the module's docstring, with their intervals, and the
-    difference hole by hole: {way: {"edge": Measure, "inside": Measure}}.
+    """For each way the two numbers of the module's docstring, with their intervals, and
+    the difference hole by hole: {way: {"edge": Measure, "inside": Measure}}.
 
-    painted as `paint_holes` gives it. Raises Dalle2EduError if a hole has no edge or no inside.
+    painted as `paint_holes` gives it. Raises Dalle2EduError if a hole has no edge or no
+    inside.
     """
     logs = {name: log_seams(images, masks) for name, images in painted.items()}
     found = {}
     for way in logs:
         if way != REAL:
-            found[way] = {name: logs[way][name] - logs[REAL][name] for name in (EDGE, INSIDE)}
+            found[way] = {
+                name: logs[way][name] - logs[REAL][name] for name in (EDGE, INSIDE)
+            }
     if TAUGHT in found:
-        pairs = {name: found[TAUGHT][name] - found[REPLACED][name] for name in (EDGE, INSIDE)}
+        pairs = {
+            name: found[TAUGHT][name] - found[REPLACED][name] for name in (EDGE, INSIDE)
+        }
         found[LESS] = pairs
     return {
         way: {name: intervals.mean(100 * values) for name, values in numbers.items()}
@@ -138,7 +145,8 @@ def compare_seams(
 def log_seams(images: Tensor, masks: Tensor) -> dict[str, Tensor]:
     """The logarithms of the differences across the edge and inside, (N,) each.
 
-    A difference below one step of a byte counts as one step: a flat hole has no logarithm.
+    A difference below one step of a byte counts as one step: a flat hole has no
+    logarithm.
     """
     measured = seam(images, masks)
     logs = {EDGE: measured.across, INSIDE: measured.inside}
@@ -152,8 +160,8 @@ def log_seams(images: Tensor, masks: Tensor) -> dict[str, Tensor]:
 
 
 def squares(n: int, side: int, generator: torch.Generator) -> Tensor:
-    """n square holes, 7/16 of the side wide, an eighth or more away from the border: bool (n,
-    1, side, side).
+    """n square holes, 7/16 of the side wide, an eighth or more away from the border:
+    bool (n, 1, side, side).
     """
     width, least = side * 7 // 16, side // 8
     holes = torch.zeros(n, 1, side, side, dtype=torch.bool)
@@ -174,16 +182,21 @@ def contest(
     unclip: UnCLIP | None = None,
     **settings: Any,
 ) -> dict[str, Any]:
-    """Paint n pictures' holes in each way, with their own captions and with others'; return a
-    `tables.table`.
+    """Paint n pictures' holes in each way, with their own captions and with others';
+    return a `tables.table`.
 
-    n is even, half of the captions are Chinese; out is the picture grid's PNG; unclip replaces
-    the zoo's; settings are those of `unclip.inpainting.inpaint`. Raises Dalle2EduError for an
-    unknown domain and n below 2 or odd."""
+    n is even, half of the captions are Chinese; out is the picture grid's PNG; unclip
+    replaces the zoo's; settings are those of `unclip.inpainting.inpaint`. Raises
+    Dalle2EduError for an unknown domain and n below 2 or odd.
+    """
     if domain not in DOMAINS:
-        raise Dalle2EduError(f"Unknown domain {domain!r}; choose one of: {', '.join(DOMAINS)}.")
+        raise Dalle2EduError(
+            f"Unknown domain {domain!r}; choose one of: {', '.join(DOMAINS)}."
+        )
     if n < 2 or n % 2:
-        raise Dalle2EduError(f"n is the number of pictures, even and at least 2, not {n}.")
+        raise Dalle2EduError(
+            f"n is the number of pictures, even and at least 2, not {n}."
+        )
     unclip = unclip or UnCLIP.from_zoo(domain, device)
     exam = make_exam(domain, n, seed)
     masks = squares(n, unclip.image_size, torch.Generator().manual_seed(seed))
@@ -203,7 +216,9 @@ def contest(
     return seam_table(found)
 
 
-def seam_table(found: Mapping[str, Mapping[str, Mapping[str, Measure]]]) -> dict[str, Any]:
+def seam_table(
+    found: Mapping[str, Mapping[str, Mapping[str, Measure]]],
+) -> dict[str, Any]:
     """Caption -> way -> number -> measure as a table: a row for each way, two columns a
     caption.
     """
@@ -212,13 +227,16 @@ def seam_table(found: Mapping[str, Mapping[str, Mapping[str, Measure]]]) -> dict
     rows = {}
     for way in ways:
         rows[way] = [
-            of_way[way][number] for of_way in found.values() for number in (EDGE, INSIDE)
+            of_way[way][number]
+            for of_way in found.values()
+            for number in (EDGE, INSIDE)
         ]
     return table(TITLE, columns, rows)
 
 
 def write_grid(prompts: Sequence[str], shown: Mapping[str, Tensor], out: Path) -> None:
-    """Write the picture grid: a row for each way, a column for some neighbours in the middle.
+    """Write the picture grid: a row for each way, a column for some neighbours in the
+    middle.
 
     Neighbours, so that another picture's caption stands over the next column.
     """

@@ -1,18 +1,20 @@
-"""The style judge: a small classifier that says which emoji a picture shows, in whose style.
+"""The style judge: a small classifier that says which emoji a picture shows, in whose
+style.
 
-The idea: "rocket, line art" is a composition that the generator has never seen, since that
-drawing is held out from training (`data/emoji.py`). Is its answer a rocket, and is it line art?
-The judge answers the two questions apart:
+The idea: "rocket, line art" is a composition that the generator has never seen, since
+that drawing is held out from training (`data/emoji.py`). Is its answer a rocket, and is
+it line art? The judge answers the two questions apart:
 
     style   which of the four artists' styles            4 logits
     thing   which of the 2,049 emoji                     2,049 logits, cosines times a scale
 
-Only three or four real pictures show each thing, so the judge learns from them shifted, scaled,
-tinted and blurred (`recipes/evaluation.py`). It never sees the held-out drawings either. So its
-share of right answers on the *real* held-out pictures is the ceiling of a generator's score.
+Only three or four real pictures show each thing, so the judge learns from them shifted,
+scaled, tinted and blurred (`recipes/evaluation.py`). It never sees the held-out
+drawings either. So its share of right answers on the *real* held-out pictures is the
+ceiling of a generator's score.
 
-To name one of 2,049 emoji is hard (twelve are clock faces), so the question about the thing is
-the one that the second CLIP is asked too: is the right one first among 100?
+To name one of 2,049 emoji is hard (twelve are clock faces), so the question about the
+thing is the one that the second CLIP is asked too: is the right one first among 100?
 
 Chapter 20 uses this file.
 """
@@ -38,8 +40,8 @@ COSINE_SCALE = 16.0  # of the cosines: a softmax over [-1, 1] alone could never 
 
 @dataclass(frozen=True)
 class StyleJudgeConfig:
-    """The size that pictures are brought to, channels at 1/2, 1/4, 1/8 of it, the embedding's
-    width, and how many styles and things there are.
+    """The size that pictures are brought to, channels at 1/2, 1/4, 1/8 of it, the
+    embedding's width, and how many styles and things there are.
     """
 
     image_size: int = 32
@@ -50,7 +52,9 @@ class StyleJudgeConfig:
 
 
 class StyleJudge(nn.Module):
-    """Images (B, 3, S, S) in [-1, 1] -> logits of the styles (B, 4) and of the things (B, N)."""
+    """Images (B, 3, S, S) in [-1, 1] -> logits of the styles (B, 4) and of the things
+    (B, N).
+    """
 
     def __init__(self, config: StyleJudgeConfig = StyleJudgeConfig()):
         super().__init__()
@@ -58,7 +62,9 @@ class StyleJudge(nn.Module):
         self.features = convolutions(config.channels)
         side = config.image_size // 2 ** len(config.channels)
         flat = config.channels[-1] * side**2  # 128 channels at 4 x 4
-        self.join = nn.Sequential(nn.Flatten(), nn.Linear(flat, config.width), nn.ReLU())
+        self.join = nn.Sequential(
+            nn.Flatten(), nn.Linear(flat, config.width), nn.ReLU()
+        )
         self.style = nn.Linear(config.width, config.styles)
         self.embed = nn.Linear(config.width, config.width)
         self.things = nn.Parameter(torch.randn(config.things, config.width))
@@ -67,7 +73,8 @@ class StyleJudge(nn.Module):
         small = F.interpolate(images, size=self.config.image_size, mode="area")
         x = self.features(small.to(memory_format=torch.channels_last))  # (B, 128, 4, 4)
         x = self.join(x)  # (B, width)
-        # Cosines: with few pictures of a thing, lengths would only tell how well it is learned.
+        # Cosines: with few pictures of a thing, lengths would only tell how well it is
+        # learned.
         seen = F.normalize(self.embed(x), dim=1)  # (B, width)
         known = F.normalize(self.things, dim=1)  # (N, width)
         return self.style(x), COSINE_SCALE * seen @ known.T
@@ -80,7 +87,7 @@ class StyleJudge(nn.Module):
         return torch.cat(styles), torch.cat(things)
 
 
-# --- what it is asked -------------------------------------------------------------------------
+# --- what it is asked -----------------------------------------------------------------
 
 
 def style_places(drawings: Sequence[Drawing]) -> Tensor:
@@ -98,10 +105,12 @@ def thing_places(things: Sequence[Emoji]) -> Tensor:
 def marks(
     judge: StyleJudge, images: Tensor, drawings: Sequence[Drawing], seed: int = 0
 ) -> dict[str, Tensor]:
-    """Which pictures are what was asked for: `STYLE_RIGHT` and `THING_FIRST` -> bool (B,).
+    """Which pictures are what was asked for: `STYLE_RIGHT` and `THING_FIRST` -> bool
+    (B,).
 
-    images: (B, 3, S, S) in [-1, 1]. drawings: what each picture should be. seed: chooses the
-    99 wrong things of each picture."""
+    images: (B, 3, S, S) in [-1, 1]. drawings: what each picture should be. seed:
+    chooses the 99 wrong things of each picture.
+    """
     style_logits, thing_logits = judge.predict(images)
     asked = thing_places([each.thing for each in drawings]).to(images.device)
     styles = style_places(drawings).to(images.device)
@@ -112,9 +121,11 @@ def marks(
 
 
 def first_of_100(logits: Tensor, asked: Tensor, seed: int) -> Tensor:
-    """Whether the thing asked for has the largest logit among itself and 99 others, bool (B,).
+    """Whether the thing asked for has the largest logit among itself and 99 others,
+    bool (B,).
 
-    logits: (B, N). asked: int64 (B,)."""
+    logits: (B, N). asked: int64 (B,).
+    """
     B, N = logits.shape
     generator = torch.Generator().manual_seed(seed)
     others = torch.rand(B, N - 1, generator=generator).topk(min(OTHERS, N - 1)).indices
@@ -125,8 +136,8 @@ def first_of_100(logits: Tensor, asked: Tensor, seed: int) -> Tensor:
 
 
 def ceiling(judge: StyleJudge, seed: int = 0) -> dict[str, float]:
-    """The judge's share of right answers on the real held-out pictures, which it never saw:
-    no generator can be expected to do better.
+    """The judge's share of right answers on the real held-out pictures, which it never
+    saw: no generator can be expected to do better.
     """
     real = emoji.held_out_pairs(judge.config.image_size).images
     images = real.float() / 127.5 - 1  # 0..255 -> [-1, 1]

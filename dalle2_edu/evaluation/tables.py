@@ -1,11 +1,13 @@
 """Tables of measures: how the report, the trial and the seams print what they found.
 
-A table is kept as JSON values, so that it can be stored beside a chapter and read again:
+A table is kept as JSON values, so that it can be stored beside a chapter and read
+again:
 
     {"title": "right, %", "columns": ["seen", "held-out"],
      "rows": {"all right": [{"value": 81.5, "low": 75.5, "high": 86.3, "n": 200}, null]}}
 
-Each number stands with its 95% interval and the number of pictures behind it (`intervals`).
+Each number stands with its 95% interval and the number of pictures behind it
+(`intervals`).
 
 Chapters 18 and 20 use this file.
 """
@@ -22,7 +24,9 @@ Cells = Sequence[Measure | None]  # one row's measures, a column each; None is a
 
 
 def table(title: str, columns: list[str], rows: Mapping[str, Cells]) -> dict[str, Any]:
-    """A table as JSON values: its title, its columns, and for each row one measure a column."""
+    """A table as JSON values: its title, its columns, and for each row one measure a
+    column.
+    """
     cells = {
         name: [None if measure is None else asdict(measure) for measure in row]
         for name, row in rows.items()
@@ -64,8 +68,12 @@ def format_cell(measure: dict[str, float] | None) -> str:
     return f"{measure['value']:.1f} {interval} {measure['n']}"
 
 
-def headline(tables: Sequence[dict[str, Any]], wanted: Sequence[str]) -> dict[str, float]:
-    """The numbers of the `wanted` rows, "row, column" -> value: what a zoo card quotes."""
+def headline(
+    tables: Sequence[dict[str, Any]], wanted: Sequence[str]
+) -> dict[str, float]:
+    """The numbers of the `wanted` rows, "row, column" -> value: what a zoo card
+    quotes.
+    """
     found = {}
     for one in tables:
         for name, row in one["rows"].items():

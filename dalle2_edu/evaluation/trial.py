@@ -1,9 +1,9 @@
-"""The prior on trial: one decoder, and six answers to the question which image embedding it
-should paint from.
+"""The prior on trial: one decoder, and six answers to the question which image
+embedding it should paint from.
 
-The idea: does DALL·E 2 need a prior at all? Everything else stays as it is (captions, seeds,
-decoder, upsamplers, guidance); only what stands in the place of the image embedding changes, as
-in figure 8 of unCLIP (2204.06125):
+The idea: does DALL·E 2 need a prior at all? Everything else stays as it is (captions,
+seeds, decoder, upsamplers, guidance); only what stands in the place of the image
+embedding changes, as in figure 8 of unCLIP (2204.06125):
 
     (a) the caption only        the learned null embedding: what the text path alone can do
     (b) the text embedding      it lies in the same space; but where texts lie, no pictures do
@@ -12,17 +12,17 @@ in figure 8 of unCLIP (2204.06125):
     (e) the diffusion prior     a draw, out of noise; of two the one nearer to the text
     (f) the true embedding      CLIP's, of a real picture of the caption: the best possible prior
 
-Each is judged by who took no part in the training: the oracle (shapes: share of pictures with
-everything right), the second CLIP (share with the right caption first of 100; Fréchet distance
-to real pictures), and
+Each is judged by who took no part in the training: the oracle (shapes: share of
+pictures with everything right), the second CLIP (share with the right caption first of
+100; Fréchet distance to real pictures), and
 
     diversity     100 x the mean of 1 - cos(u, v) over all pairs of 4 pictures of one caption, u
                   and v the judge's embeddings, averaged over captions: 0 if a caption always
                   gives the same picture
 
-More diversity is no merit by itself: noise is diverse. Read it beside the other columns. The
-same table follows for the strength of guidance on the prior (section 5.5: it hurts, so the
-paper guides only the decoder) and on the decoder.
+More diversity is no merit by itself: noise is diverse. Read it beside the other
+columns. The same table follows for the strength of guidance on the prior (section 5.5:
+it hurts, so the paper guides only the decoder) and on the decoder.
 
 Chapter 18 uses this file.
 """
@@ -82,13 +82,14 @@ size.
   table 2       MS-COCO zero-shot FID: 10.63 with the AR prior, as in (d); 10.39 with the diffusion prior, as in (e).
   section 5.5   guidance on the prior made the results worse; only the decoder is guided."""
 
-# --- who answers ------------------------------------------------------------------------------
+# --- who answers ----------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Question:
-    """What an answer may look at: the pipeline, the texts, the embeddings of real pictures of
-    the captions, (B, D), which only row (f) uses, the seeds, and the prior's steps.
+    """What an answer may look at: the pipeline, the texts, the embeddings of real
+    pictures of the captions, (B, D), which only row (f) uses, the seeds, and the
+    prior's steps.
     """
 
     unclip: UnCLIP
@@ -139,7 +140,10 @@ def drawn_by(prior: Prior | None = None, scale: float = 1.0) -> Feed:
                 unclip.clip, prior, unclip.decoder, unclip.upsamplers, unclip.tokenizer
             )
         candidates = unclip.draw_embeddings(
-            question.text, question.run, steps=question.prior_steps, guidance_scale=scale
+            question.text,
+            question.run,
+            steps=question.prior_steps,
+            guidance_scale=scale,
         )
         return nearest_to_text(candidates, question.text.text_emb)
 
@@ -148,14 +152,18 @@ def drawn_by(prior: Prior | None = None, scale: float = 1.0) -> Feed:
 
 def find_rivals(domain: str, device: str) -> dict[str, Prior | str]:
     """The zoo's other priors by part, or a line that says why there is none."""
-    return {part: find_rival(domain, part, device) for part in ("regression", "ar_prior")}
+    return {
+        part: find_rival(domain, part, device) for part in ("regression", "ar_prior")
+    }
 
 
 def find_rival(domain: str, part: str, device: str) -> Prior | str:
     """One of them."""
     if (domain, part) not in zoo.cards():
         train = f"dalle2-edu train {domain}-{part.replace('_', '-')}"
-        return f"the zoo has none yet: `{train}`, then `dalle2-edu zoo publish` the run."
+        return (
+            f"the zoo has none yet: `{train}`, then `dalle2-edu zoo publish` the run."
+        )
     try:
         zoo.check_same_clip(domain, (part,))
         return zoo.load(domain, part, device)
@@ -191,21 +199,26 @@ class Bench:
 
 
 def guided(unguided: Answer) -> list[Bench]:
-    """Guidance on the diffusion prior and on the decoder; `unguided` is row (e), which has the
-    usual scales.
+    """Guidance on the diffusion prior and on the decoder; `unguided` is row (e), which
+    has the usual scales.
     """
     prior = {}
     decoder = {}
     for scale in SCALES:
         label = f"{scale:g}"
         prior[label] = Answer(f"prior guided by {label}", drawn_by(scale=scale))
-        decoder[label] = Answer(f"decoder guided by {label}", drawn_by(), guidance_scale=scale)
+        decoder[label] = Answer(
+            f"decoder guided by {label}", drawn_by(), guidance_scale=scale
+        )
     prior["1"] = unguided
     decoder[f"{GUIDANCE:g}"] = unguided
-    return [Bench("guidance on the prior", prior), Bench("guidance on the decoder", decoder)]
+    return [
+        Bench("guidance on the prior", prior),
+        Bench("guidance on the decoder", decoder),
+    ]
 
 
-# --- drawing and marking ----------------------------------------------------------------------
+# --- drawing and marking --------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -249,7 +262,9 @@ def draw(
     assert answer.feed is not None
     prompts = exam.prompts
     drawn = []
-    for start in tqdm(range(0, len(places), plan.batch_size), desc=answer.name, unit="batch"):
+    for start in tqdm(
+        range(0, len(places), plan.batch_size), desc=answer.name, unit="batch"
+    ):
         batch = places[start : start + plan.batch_size]
         run = Run(seeds[start : start + plan.batch_size], unclip.device)
         text = unclip.encode_text([prompts[place] for place in batch])
@@ -269,8 +284,8 @@ def draw(
 
 @dataclass(frozen=True)
 class Gallery:
-    """An answer's pictures: one a caption, (n, 3, S, S), and further ones of some captions, in
-    PER_CAPTION - 1 rounds.
+    """An answer's pictures: one a caption, (n, 3, S, S), and further ones of some
+    captions, in PER_CAPTION - 1 rounds.
     """
 
     images: Tensor
@@ -296,8 +311,8 @@ Marks = dict[str, Measure | None]  # column -> measure; None is a gap
 def mark(
     judges: Judges, gallery: Gallery, exam: Exam, reference: Tensor, plan: TrialPlan
 ) -> Marks:
-    """All measures of an answer's pictures; reference: the judge's embeddings of other real
-    pictures.
+    """All measures of an answer's pictures; reference: the judge's embeddings of other
+    real pictures.
     """
     marks: Marks = {}
     if exam.scenes is not None:
@@ -327,7 +342,7 @@ def spread(emb: Tensor) -> Tensor:
     return torch.stack(distances).mean(dim=0)
 
 
-# --- the trial --------------------------------------------------------------------------------
+# --- the trial ------------------------------------------------------------------------
 
 
 def trial(
@@ -343,19 +358,25 @@ def trial(
 ) -> dict[str, Any]:
     """Hold the trial and return it as JSON values; see `format_trial`.
 
-    sweep adds guidance on prior and decoder; out is the picture grid's PNG. pipeline, judges
-    and rivals (the other priors by part, or why there is none) replace the zoo's. A row whose
-    weights are missing is in the table, empty, and under "missing" with the reason. Raises
-    Dalle2EduError for an unknown domain and too many captions."""
+    sweep adds guidance on prior and decoder; out is the picture grid's PNG. pipeline,
+    judges and rivals (the other priors by part, or why there is none) replace the
+    zoo's. A row whose weights are missing is in the table, empty, and under "missing"
+    with the reason. Raises Dalle2EduError for an unknown domain and too many
+    captions.
+    """
     if domain not in DOMAINS:
-        raise Dalle2EduError(f"Unknown domain {domain!r}; choose one of: {', '.join(DOMAINS)}.")
+        raise Dalle2EduError(
+            f"Unknown domain {domain!r}; choose one of: {', '.join(DOMAINS)}."
+        )
     judges = judges or load_judges(domain, device)
     pipeline = pipeline or UnCLIP.from_zoo(domain, device=device)
     exam = make_exam(domain, plan.captions, plan.seed)
     rows = contenders(find_rivals(domain, device) if rivals is None else rivals)
     benches = [Bench(TITLE, {answer.name: answer for answer in rows})]
     if sweep:
-        diffusion_prior = next(answer for answer in rows if answer.name.startswith("(e)"))
+        diffusion_prior = next(
+            answer for answer in rows if answer.name.startswith("(e)")
+        )
         benches += guided(diffusion_prior)
 
     galleries = answer_all(pipeline, exam, plan, benches)
@@ -370,7 +391,9 @@ def trial(
         "domain": domain,
         **asdict(plan),
         "tables": [as_table(bench, marks) for bench in benches],
-        "missing": [f"{answer.name}: {answer.missing}" for answer in rows if not answer.feed],
+        "missing": [
+            f"{answer.name}: {answer.missing}" for answer in rows if not answer.feed
+        ],
     }
 
 
@@ -391,7 +414,9 @@ def answer_all(
 
 
 def write_grid(exam: Exam, galleries: Mapping[str, Gallery], out: Path) -> None:
-    """Write the picture grid: a row for each answer, a column for some of the captions."""
+    """Write the picture grid: a row for each answer, a column for some of the
+    captions.
+    """
     places = columns(len(exam.prompts))
     titles = [exam.prompts[place] for place in places]
     rows = {name: gallery.images[places] for name, gallery in galleries.items()}
@@ -399,19 +424,19 @@ def write_grid(exam: Exam, galleries: Mapping[str, Gallery], out: Path) -> None:
 
 
 def columns(n: int) -> list[int]:
-    """Which of n captions the grid shows: as many of the first half, English, as of the second,
-    Chinese.
+    """Which of n captions the grid shows: as many of the first half, English, as of the
+    second, Chinese.
     """
     most = min(SHOWN, n) // 2
     return [*range(most), *range(n // 2, n // 2 + most)]
 
 
-# --- the table --------------------------------------------------------------------------------
+# --- the table ------------------------------------------------------------------------
 
 
 def as_table(bench: Bench, marks: Mapping[str, Marks]) -> dict[str, Any]:
-    """A bench's table, the real pictures last; an answer that could not be given is a row of
-    gaps.
+    """A bench's table, the real pictures last; an answer that could not be given is a
+    row of gaps.
     """
     names = list(marks[REAL])
     rows: dict[str, list[Measure | None]] = {}
@@ -425,12 +450,16 @@ def as_table(bench: Bench, marks: Mapping[str, Marks]) -> dict[str, Any]:
 
 
 def format_trial(result: dict[str, Any], markdown: bool = False) -> str:
-    """The tables, what is missing and the paper's numbers, as plain text or as Markdown."""
+    """The tables, what is missing and the paper's numbers, as plain text or as
+    Markdown.
+    """
     head = f"{result['domain']}: {result['captions']} captions, half of them Chinese, "
     head += f"seed {result['seed']}; "
     head += "each number with its [95% interval] and the number of pictures behind it"
     as_text = markdown_table if markdown else format_table
     parts = [head, *(as_text(one) for one in result["tables"])]
     if result["missing"]:
-        parts.append("\n".join(["Missing:", *(f"  {line}" for line in result["missing"])]))
+        parts.append(
+            "\n".join(["Missing:", *(f"  {line}" for line in result["missing"])])
+        )
     return "\n\n".join([*parts, PAPER])

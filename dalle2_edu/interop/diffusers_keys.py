@@ -1,10 +1,12 @@
-"""From diffusers' state dicts of Karlo to ours: the same networks a third time, under a third
-set of names.
+"""From diffusers' state dicts of Karlo to ours: the same networks a third time, under a
+third set of names.
 
-diffusers counts blocks by resolution (`down_blocks.1.resnets.0`) where ours count them one
-after the other, and keeps query, key and value apart where ours keep them in one matrix.
+diffusers counts blocks by resolution (`down_blocks.1.resnets.0`) where ours count them
+one after the other, and keeps query, key and value apart where ours keep them in one
+matrix.
 
-As in `keys`, each function yields our name and our tensor, and uses each of their keys once. Chapter 24 uses this file.
+As in `keys`, each function yields our name and our tensor, and uses each of their keys
+once. Chapter 24 uses this file.
 """
 
 from __future__ import annotations
@@ -40,7 +42,9 @@ MERGED = {  # the first of those that we keep in one matrix stands for all
 MERGED_AWAY = ("to_k", "to_v", "add_v_proj")
 
 
-def unet_tensors(official: Official, num_res_blocks: int, prefix: str = "unet.") -> Named:
+def unet_tensors(
+    official: Official, num_res_blocks: int, prefix: str = "unet."
+) -> Named:
     """`UNet2DConditionModel` (the decoder) or `UNet2DModel` (an upsampler)."""
     for key in official:
         where, _, kind = key.rpartition(".")
@@ -49,7 +53,12 @@ def unet_tensors(official: Official, num_res_blocks: int, prefix: str = "unet.")
             continue
         block, part = _block(where, num_res_blocks)
         yield from _renamed(
-            official, key, f"{prefix}{block}", part, kind, {**RES_PARTS, **ATTENTION_PARTS}
+            official,
+            key,
+            f"{prefix}{block}",
+            part,
+            kind,
+            {**RES_PARTS, **ATTENTION_PARTS},
         )
 
 
@@ -64,13 +73,17 @@ def _block(where: str, num_res_blocks: int) -> tuple[str, str]:
     side, level, what, number, part = match.groups()
     if side == "mid":
         return (
-            "middle.attention" if what == "attentions" else f"middle.res{int(number) + 1}",
+            "middle.attention"
+            if what == "attentions"
+            else f"middle.res{int(number) + 1}",
             part,
         )
     last = what in ("downsamplers", "upsamplers")  # at the end of a resolution's blocks
-    # going down the doubling of channels has a block of its own; going up it sits in the last
-    # one
-    place = int(level) * (num_res_blocks + 1) + (num_res_blocks if last else int(number))
+    # going down the doubling of channels has a block of its own; going up it sits in
+    # the last one
+    place = int(level) * (num_res_blocks + 1) + (
+        num_res_blocks if last else int(number)
+    )
     kind = {
         "resnets": "res",
         "attentions": "attention",
@@ -81,10 +94,15 @@ def _block(where: str, num_res_blocks: int) -> tuple[str, str]:
 
 
 def _renamed(
-    official: Official, key: str, block: str, part: str, kind: str, parts: dict[str, str]
+    official: Official,
+    key: str,
+    block: str,
+    part: str,
+    kind: str,
+    parts: dict[str, str],
 ) -> Named:
-    """One tensor of a block; or, for the first of several that we keep in one, all of them one
-    below the other.
+    """One tensor of a block; or, for the first of several that we keep in one, all of
+    them one below the other.
     """
     if part in MERGED:
         ours, theirs = MERGED[part]
@@ -132,7 +150,9 @@ def prior_tensors(official: Official) -> Named:
             yield PRIOR_OUTSIDE[key], official[key]
         elif key in ("clip_mean", "clip_std"):
             yield key.removeprefix("clip_"), official[key][0]  # (1, D) => (D,)
-        elif match := re.fullmatch(r"transformer_blocks\.(\d+)\.(.+)\.(weight|bias)", key):
+        elif match := re.fullmatch(
+            r"transformer_blocks\.(\d+)\.(.+)\.(weight|bias)", key
+        ):
             number, part, kind = match.groups()
             block = f"transformer.blocks.{number}"
             yield from _renamed(
@@ -195,8 +215,8 @@ CLIP_PARTS = {
 
 
 def clip_tensors(official: Official) -> Named:
-    """`CLIPTextModelWithProjection` or `CLIPVisionModelWithProjection` under open_clip's
-    names.
+    """`CLIPTextModelWithProjection` or `CLIPVisionModelWithProjection` under
+    open_clip's names.
     """
     outside = CLIP_TEXT | CLIP_VISION
     for key in official:
@@ -214,7 +234,9 @@ def clip_tensors(official: Official) -> Named:
             tower, number, part, kind = match.groups()
             block = f"{'visual.' if tower == 'vision' else ''}transformer.resblocks.{number}"
             if part == "self_attn.q_proj":
-                three = [official[key.replace("q_proj", f"{each}_proj")] for each in "qkv"]
+                three = [
+                    official[key.replace("q_proj", f"{each}_proj")] for each in "qkv"
+                ]
                 yield f"{block}.attn.in_proj_{kind}", torch.cat(three)
             elif part in CLIP_PARTS:
                 yield f"{block}.{CLIP_PARTS[part]}.{kind}", official[key]

@@ -40,7 +40,8 @@ from dalle2_edu.text2image.glide import Glide
 from dalle2_edu.text2image.inpainting import repaint
 from dalle2_edu.unclip.stage import Stage
 
-# of the upsampler's first noise: "1.0 is sharper, but sometimes results in grainy artifacts"
+# of the upsampler's first noise: "1.0 is sharper, but sometimes results in grainy
+# artifacts"
 TEMPERATURE = 0.997
 VOCABULARY = "hf download openai-community/gpt2 tokenizer.json --local-dir ."
 
@@ -119,7 +120,9 @@ class GlidePipeline:
         noise = run.noise("upsampler")
         start = noise(picture_shape(network, len(small))).to(self.dtype)
         drawn = stage.sample(
-            lambda x_t, t: network.denoise(x_t, t, **text, low_res=low_res, **known_part),
+            lambda x_t, t: network.denoise(
+                x_t, t, **text, low_res=low_res, **known_part
+            ),
             start * TEMPERATURE,
             noise,
             progress=run.label("upsampler"),
@@ -155,7 +158,9 @@ class GlidePipeline:
         small_known = resize(known, small_side)
         small_hole = cover(hole, small_side)
         small = repaint(
-            self.guided(base, prompts, guidance_scale, known=small_known, hole=small_hole),
+            self.guided(
+                base, prompts, guidance_scale, known=small_known, hole=small_hole
+            ),
             stage.process,
             small_known,
             small_hole,
@@ -165,7 +170,9 @@ class GlidePipeline:
         )
         if large is None:
             return small
-        drawn = self.upsample(small, prompts, run, upsampler_steps, known=known, hole=hole)
+        drawn = self.upsample(
+            small, prompts, run, upsampler_steps, known=known, hole=hole
+        )
         return torch.where(hole, drawn, known)
 
     def guided(
@@ -218,9 +225,14 @@ class GlideTokenizer:
         self, texts: Sequence[str], device: torch.device | str = "cpu"
     ) -> tuple[Tensor, Tensor]:
         """Ids int64 and mask bool, True where a token is real, both (B,
-        context_length)."""
-        rows = [self.bpe.encode(text.lower()).ids[: self.context_length] for text in texts]
-        tokens = torch.full((len(rows), self.context_length), self.padding, dtype=torch.int64)
+        context_length).
+        """
+        rows = [
+            self.bpe.encode(text.lower()).ids[: self.context_length] for text in texts
+        ]
+        tokens = torch.full(
+            (len(rows), self.context_length), self.padding, dtype=torch.int64
+        )
         for row, ids in zip(tokens, rows, strict=True):
             row[: len(ids)] = torch.tensor(ids, dtype=torch.int64)
         lengths = torch.tensor([[len(ids)] for ids in rows])  # (B, 1)
@@ -242,7 +254,8 @@ def load_glide(
     them (or `vocabulary`).
 
     kinds: which of the four networks; how: as in `released.load_glide_network`,
-    `config` as a dict of kind -> config."""
+    `config` as a dict of kind -> config.
+    """
     configs = how.pop("config", {})
     path = find_file(vocabulary or Path(source), ["tokenizer.json"], VOCABULARY)
     networks = {
@@ -250,7 +263,9 @@ def load_glide(
         for kind in kinds
     }
     config = next(iter(networks.values())).config
-    tokenizer = GlideTokenizer(_byte_pairs(path), config.context_length, config.vocab_size)
+    tokenizer = GlideTokenizer(
+        _byte_pairs(path), config.context_length, config.vocab_size
+    )
     return GlidePipeline(networks, tokenizer)
 
 

@@ -49,7 +49,9 @@ KARLO_PRIOR_CLIP = 10.0  # in Karlo's own code; diffusers' scheduler has 5
 
 
 class Karlo(UnCLIP):
-    """The five networks: CLIP, prior, decoder, and two that take turns at upsampling."""
+    """The five networks: CLIP, prior, decoder, and two that take turns at
+    upsampling.
+    """
 
     draws_detail = False  # its upsampler diffuses pictures
 
@@ -84,7 +86,9 @@ class Karlo(UnCLIP):
         ]
 
     def embed(self, picture: Picture) -> Tensor:
-        """z_i: a picture's CLIP embedding, or a batch's, (B, D), as long as it comes."""
+        """z_i: a picture's CLIP embedding, or a batch's, (B, D), as long as it
+        comes.
+        """
         if not hasattr(self.clip.model, "visual"):
             raise Dalle2EduError(
                 "This Karlo has no image encoder; karlo-v1-alpha-image-variations brings one."
@@ -98,7 +102,9 @@ class Karlo(UnCLIP):
         step but the last, the second network that one.
         """
         first = self.upsamplers[place]
-        stage = self.upsampler_stages[place].changed(steps=steps, name="upsampler_steps")
+        stage = self.upsampler_stages[place].changed(
+            steps=steps, name="upsampler_steps"
+        )
         side = first.config.unet.image_size
         name = f"upsampler_{side}"
         noise = run.noise(name)

@@ -88,7 +88,8 @@ def load_karlo(
 
     config: the sizes of Karlo's own checkpoints, which do not say them, if they are not
     the released ones. Raises Dalle2EduError, naming file and key, for what is missing,
-    cut off or another network, and for a device that PyTorch can't use."""
+    cut off or another network, and for a device that PyTorch can't use.
+    """
     target = Target(dtype, checked_device(device), progress)
     folder = find_folder(source)
     if (folder / "prior" / "config.json").is_file():
@@ -102,7 +103,9 @@ def find_folder(source: Source) -> Path:
     if folder.is_dir():
         return folder
     if not is_hub_name(source):
-        raise Dalle2EduError(f"There is no folder {folder}. To get Karlo by hand: {BY_HAND}")
+        raise Dalle2EduError(
+            f"There is no folder {folder}. To get Karlo by hand: {BY_HAND}"
+        )
     # here, since it takes long to import and only fetching needs it
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError
@@ -117,12 +120,16 @@ def find_folder(source: Source) -> Path:
         ) from error
 
 
-# --- Karlo's own checkpoints ------------------------------------------------------------------
+# --- Karlo's own checkpoints ----------------------------------------------------------
 
 
 def _from_checkpoints(folder: Path, config: KarloConfig, target: Target) -> Karlo:
-    """Karlo's own checkpoints; their `state_dict` holds every network under a prefix."""
-    paths = {part: find_file(folder, [name], BY_HAND) for part, name in KARLO_FILES.items()}
+    """Karlo's own checkpoints; their `state_dict` holds every network under a
+    prefix.
+    """
+    paths = {
+        part: find_file(folder, [name], BY_HAND) for part, name in KARLO_FILES.items()
+    }
     mean, std = _statistics(paths["stats"])  # (D,) each
 
     prior_tensors = Selected(_state_dict(paths["prior"]), "model.")
@@ -169,7 +176,9 @@ def _statistics(path: Path) -> tuple[Tensor, Tensor]:
     found = open_object(path)
     pair = list(found) if isinstance(found, (list, tuple)) else []
     if len(pair) != 2 or not all(isinstance(part, Tensor) for part in pair):
-        raise Dalle2EduError(f"{path} is no statistics file of Karlo: expected two tensors.")
+        raise Dalle2EduError(
+            f"{path} is no statistics file of Karlo: expected two tensors."
+        )
     return pair[0], pair[1]
 
 
@@ -194,8 +203,12 @@ def _checkpoint_clip(path: Path, target: Target) -> Clip:
     try:
         build = clip_from_shapes(named)
     except KeyError as error:
-        raise Dalle2EduError(f"{path} is no CLIP of OpenAI's: it has no {error}.") from error
-    return _clip(pour(build, iter(named.items()), path, len(named), **target.keywords()))
+        raise Dalle2EduError(
+            f"{path} is no CLIP of OpenAI's: it has no {error}."
+        ) from error
+    return _clip(
+        pour(build, iter(named.items()), path, len(named), **target.keywords())
+    )
 
 
 def clip_from_shapes(state: dict[str, Tensor]) -> Any:
@@ -244,7 +257,7 @@ def _clip(model: Any) -> Clip:
     return clip.eval()
 
 
-# --- diffusers' folder ------------------------------------------------------------------------
+# --- diffusers' folder ----------------------------------------------------------------
 
 WEIGHTS = ["diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin"]
 CLIP_WEIGHTS = ["model.safetensors", "pytorch_model.bin"]
@@ -280,7 +293,9 @@ def _from_diffusers(folder: Path, target: Target) -> Karlo:
 
     return Karlo(
         clip=_diffusers_clip(folder, target),
-        prior=part("prior", lambda: DiffusionPrior(prior_config), diffusers_keys.prior_tensors),
+        prior=part(
+            "prior", lambda: DiffusionPrior(prior_config), diffusers_keys.prior_tensors
+        ),
         decoder=part("decoder", lambda: Decoder(decoder_config), decoder_tensors),
         first=upsampler("super_res_first"),
         last=upsampler("super_res_last"),
@@ -325,7 +340,9 @@ class Fields(dict[str, Any]):
         self.path = path
 
     def __missing__(self, key: str) -> Any:
-        raise Dalle2EduError(f"{self.path} has no field {key!r}; fetch it again: {BY_HAND}")
+        raise Dalle2EduError(
+            f"{self.path} has no field {key!r}; fetch it again: {BY_HAND}"
+        )
 
 
 def _read_json(path: Path) -> Fields:
@@ -338,7 +355,9 @@ def _read_json(path: Path) -> Fields:
 def unet_config(theirs: dict[str, Any]) -> UNetConfig:
     """Our U-Net's config from `UNet2DConditionModel`'s or `UNet2DModel`'s."""
     widths = theirs["block_out_channels"]
-    attends = [i for i, kind in enumerate(theirs["down_block_types"]) if "CrossAttn" in kind]
+    attends = [
+        i for i, kind in enumerate(theirs["down_block_types"]) if "CrossAttn" in kind
+    ]
     return UNetConfig(
         image_size=theirs["sample_size"],
         in_channels=theirs["in_channels"],
@@ -357,7 +376,8 @@ def unet_config(theirs: dict[str, Any]) -> UNetConfig:
 
 def _diffusers_clip(folder: Path, target: Target) -> Clip:
     """The text tower and, if the folder has one, the image tower, in one open_clip
-    model."""
+    model.
+    """
     text = _config(folder, "text_encoder")
     vision = None
     towers = ["text_encoder"]

@@ -1,19 +1,23 @@
 """From the official state dicts of ADM, GLIDE and Karlo to ours.
 
-The released networks are the ones that this book builds, under other field names and with two
-differences of layout:
+The released networks are the ones that this book builds, under other field names and
+with two differences of layout:
 
-- ADM's blocks number their parts (`in_layers.0`, `out_layers.3`); ours name them (`norm1`,
+- ADM's blocks number their parts (`in_layers.0`, `out_layers.3`); ours name them
+  (`norm1`,
   `conv2`).
-- Their attention keeps query, key and value of one head side by side, [q|k|v] per head ("legacy
+- Their attention keeps query, key and value of one head side by side, [q|k|v] per head
+  ("legacy
   order"); ours keeps all queries, then all keys, then all values, which is also ADM's
   `use_new_attention_order`. `heads_last` reorders.
 
-Each function takes an official state dict and yields our name and our tensor for one official
-key after the other: each key is used exactly once, and only one tensor is in memory at a time
-if the dict reads its tensors when asked. `weights.pour` puts them into a module.
+Each function takes an official state dict and yields our name and our tensor for one
+official key after the other: each key is used exactly once, and only one tensor is in
+memory at a time if the dict reads its tensors when asked. `weights.pour` puts them into
+a module.
 
-Chapter 24 uses this file."""
+Chapter 24 uses this file.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +42,12 @@ RES_PARTS = {
     "out_layers.3": "conv2",
     "skip_connection": "skip",
 }
-ATTENTION_PARTS = {"norm": "norm", "qkv": "qkv", "encoder_kv": "context_kv", "proj_out": "proj"}
+ATTENTION_PARTS = {
+    "norm": "norm",
+    "qkv": "qkv",
+    "encoder_kv": "context_kv",
+    "proj_out": "proj",
+}
 TRANSFORMER_PARTS = {
     "ln_1": "norm1",
     "attn.c_qkv": "qkv",
@@ -56,7 +65,9 @@ OUTSIDE_BLOCKS = {
 }
 
 
-def unet_tensors(official: Official, config: UNetConfig, legacy_order: bool = True) -> Named:
+def unet_tensors(
+    official: Official, config: UNetConfig, legacy_order: bool = True
+) -> Named:
     """An ADM-style U-Net's (or classifier's) official tensors under our names."""
     for key in official:
         yield unet_tensor(key, official[key], config, legacy_order)
@@ -69,7 +80,8 @@ def unet_tensor(
     name, heads_of = unet_key(key), {"qkv": 3, "context_kv": 2}
     part = name.rsplit(".", 2)[-2]
     if part in (*heads_of, "proj") and ".attention." in name and tensor.ndim == 3:
-        tensor = tensor.squeeze(-1)  # a 1x1 convolution over positions is a linear layer
+        # a 1x1 convolution over positions is a linear layer
+        tensor = tensor.squeeze(-1)
     if legacy_order and part in heads_of:
         tensor = heads_last(tensor, heads_of[part], config.head_channels)
     return name, tensor
@@ -80,12 +92,16 @@ def unet_key(key: str) -> str:
     for prefix, ours in OUTSIDE_BLOCKS.items():
         if key.startswith(prefix + "."):
             return ours + key[len(prefix) :]
-    if match := re.fullmatch(r"(input_blocks|output_blocks|middle_block)\.(\d+)\.(.+)", key):
+    if match := re.fullmatch(
+        r"(input_blocks|output_blocks|middle_block)\.(\d+)\.(.+)", key
+    ):
         side, number, rest = match.groups()
         if side == "middle_block":
             kind, name = _part(rest)
             place = (
-                "attention" if kind == "attention" else ("res1" if number == "0" else "res2")
+                "attention"
+                if kind == "attention"
+                else ("res1" if number == "0" else "res2")
             )
             return f"middle.{place}.{name}"
         child, rest = rest.split(".", 1)
@@ -110,25 +126,31 @@ def _part(rest: str) -> tuple[str, str]:
 
 
 def heads_last(tensor: Tensor, parts: int, head_channels: int) -> Tensor:
-    """Reorder rows from [q|k|v] per head to all q, all k, all v: (heads * parts * c, ...) ->
-    (parts * heads * c, ...).
+    """Reorder rows from [q|k|v] per head to all q, all k, all v: (heads * parts * c,
+    ...) -> (parts * heads * c, ...).
     """
     per_head = tensor.unflatten(0, (-1, parts, head_channels))  # (heads, parts, c, ...)
     return per_head.transpose(0, 1).flatten(0, 2)
 
 
 def transformer_tensor(key: str, tensor: Tensor, heads: int) -> tuple[str, Tensor]:
-    """One tensor of GLIDE's and Karlo's transformer, key 'resblocks.N.…' without its prefix."""
+    """One tensor of GLIDE's and Karlo's transformer, key 'resblocks.N.…' without its
+    prefix.
+    """
     match = re.fullmatch(r"resblocks\.(\d+)\.(.+)\.(weight|bias)", key)
     if match is None or match[2] not in TRANSFORMER_PARTS:
-        raise Dalle2EduError(f"No place for the official key {key!r} in our transformer.")
+        raise Dalle2EduError(
+            f"No place for the official key {key!r} in our transformer."
+        )
     if match[2] == "attn.c_qkv":
         tensor = heads_last(tensor, 3, tensor.shape[0] // (3 * heads))
     return f"blocks.{match[1]}.{TRANSFORMER_PARTS[match[2]]}.{match[3]}", tensor
 
 
 def classifier_tensors(official: Official, config: UNetConfig) -> Named:
-    """ADM's noised classifier (`EncoderUNetModel` with attention pooling) under our names."""
+    """ADM's noised classifier (`EncoderUNetModel` with attention pooling) under our
+    names.
+    """
     pool = {"out.2.positional_embedding": "pool.positional"}
     pool |= {f"out.2.qkv_proj.{kind}": f"pool.qkv.{kind}" for kind in KINDS}
     pool |= {f"out.2.c_proj.{kind}": f"pool.proj.{kind}" for kind in KINDS}
@@ -156,8 +178,8 @@ GLIDE_OUTSIDE = {
 
 
 def glide_tensors(official: Official, config: UNetConfig, heads: int) -> Named:
-    """GLIDE's `Text2ImUNet` and its three relatives: text side and U-Net stand in one flat
-    dict.
+    """GLIDE's `Text2ImUNet` and its three relatives: text side and U-Net stand in one
+    flat dict.
     """
     return _assembled(official, GLIDE_OUTSIDE, "text.", config, heads)
 
@@ -182,8 +204,8 @@ KARLO_PRIOR_OUTSIDE = {
 
 
 def karlo_prior_tensors(official: Official, heads: int) -> Named:
-    """Karlo's `PriorTransformer`. Its statistics come in a file of their own: they go to `mean`
-    and `std`.
+    """Karlo's `PriorTransformer`. Its statistics come in a file of their own: they go
+    to `mean` and `std`.
     """
     return _assembled(official, KARLO_PRIOR_OUTSIDE, "", None, heads)
 
@@ -205,12 +227,15 @@ KARLO_DECODER_OUTSIDE = {
 
 
 def karlo_decoder_tensors(official: Official, config: UNetConfig) -> Named:
-    """Karlo's decoder, `PLMImUNet`. Its extra tokens count the token index fastest; ours
-    slowest.
+    """Karlo's decoder, `PLMImUNet`. Its extra tokens count the token index fastest;
+    ours slowest.
     """
     for name, tensor in _assembled(official, KARLO_DECODER_OUTSIDE, "", config, 0):
-        if name.startswith("image_to_tokens."):  # rows (width, tokens) => (tokens, width)
-            tensor = tensor.unflatten(0, (-1, IMAGE_TOKENS)).transpose(0, 1).flatten(0, 1)
+        # rows (width, tokens) => (tokens, width)
+        if name.startswith("image_to_tokens."):
+            tensor = (
+                tensor.unflatten(0, (-1, IMAGE_TOKENS)).transpose(0, 1).flatten(0, 1)
+            )
         yield name, tensor
 
 
@@ -226,8 +251,8 @@ def _assembled(
     config: UNetConfig | None,
     heads: int,
 ) -> Named:
-    """A network made of a transformer (`text` is the prefix of ours), a U-Net and parts that
-    stand outside of both.
+    """A network made of a transformer (`text` is the prefix of ours), a U-Net and parts
+    that stand outside of both.
     """
     for key in official:
         if key in outside:
@@ -257,7 +282,9 @@ def dvae_tensors(official: Official) -> Named:
         ):
             block = f"groups.{int(match[1]) - 1}.{int(match[2]) - 1}"
             where = (
-                f"{block}.skip" if match[4] is None else f"{block}.convs.{int(match[4]) - 1}"
+                f"{block}.skip"
+                if match[4] is None
+                else f"{block}.convs.{int(match[4]) - 1}"
             )
         elif where in DVAE_PARTS:
             where = DVAE_PARTS[where]
@@ -269,8 +296,8 @@ def dvae_tensors(official: Official) -> Named:
 def unet_config(
     official: Mapping, in_channels: int | None = None, context_dim: int | None = None
 ) -> UNetConfig:
-    """Our config from an official constructor's arguments. `attention_resolutions` there are
-    downsampling factors.
+    """Our config from an official constructor's arguments. `attention_resolutions`
+    there are downsampling factors.
     """
     factors = official.get("attention_resolutions", ())
     return UNetConfig(

@@ -1,14 +1,14 @@
 """PyTorch's own weight files, read without ever running them.
 
 A `.pt`, `.ckpt` or `.pkl` file is a pickle, and a pickle is a small program: "call this
-function with these arguments, and set these attributes". Python's own reader does as it is
-told, whoever wrote the file. This one knows a dozen harmless instructions, those that rebuild
-tensors and plain containers. Every other name in the file becomes a *stand-in*: an object that
-keeps what it is given and does nothing. So a file may say `os.system("...")`, and gets a
-stand-in called `os.system` with one argument.
+function with these arguments, and set these attributes". Python's own reader does as it
+is told, whoever wrote the file. This one knows a dozen harmless instructions, those
+that rebuild tensors and plain containers. Every other name in the file becomes a
+*stand-in*: an object that keeps what it is given and does nothing. So a file may say
+`os.system("...")`, and gets a stand-in called `os.system` with one argument.
 
-A pickled module is then a tree of stand-ins that hold the tensors: `tensors_in` walks over it
-and gives them the names that `module.state_dict()` would.
+A pickled module is then a tree of stand-ins that hold the tensors: `tensors_in` walks
+over it and gives them the names that `module.state_dict()` would.
 
 Three layouts are read:
 
@@ -35,9 +35,11 @@ from typing import Any, BinaryIO
 import torch
 from torch import Tensor
 
-LEGACY_MAGIC = 0x1950A86A20F9469CFC6C  # the first number in a file of before PyTorch 1.6
+# the first number in a file of before PyTorch 1.6
+LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 DEEPEST = 64  # modules inside modules
-MOST_ENTRIES = 1_000_000  # visited in search of tensors: a few bytes can stand for any number
+# visited in search of tensors: a few bytes can stand for any number
+MOST_ENTRIES = 1_000_000
 LARGEST_PICKLE = 1 << 30  # bytes: without its storages a checkpoint's pickle is small
 
 STORAGES = {
@@ -73,10 +75,13 @@ class StandIn:
         return made
 
     def __setstate__(self, state: Any) -> None:
-        parts = state if isinstance(state, tuple) else (state,)  # (__dict__, slots) or __dict__
+        # (__dict__, slots) or __dict__
+        parts = state if isinstance(state, tuple) else (state,)
         for part in parts:
             if isinstance(part, dict):
-                self.attributes.update({str(name): value for name, value in part.items()})
+                self.attributes.update(
+                    {str(name): value for name, value in part.items()}
+                )
 
     def append(self, item: Any) -> None:
         self.items.append(item)
@@ -109,8 +114,8 @@ class StorageType:
 def rebuild_tensor(
     storage: Any, offset: Any, size: Any, stride: Any, *_: Any, **__: Any
 ) -> Tensor:
-    """`torch._utils._rebuild_tensor_v2`: a view of a storage; raises ValueError for one that
-    lies outside of it.
+    """`torch._utils._rebuild_tensor_v2`: a view of a storage; raises ValueError for one
+    that lies outside of it.
     """
     if not isinstance(storage, Tensor):
         raise ValueError("a tensor without its storage")
@@ -144,7 +149,9 @@ FUNCTIONS: dict[tuple[str, str], Callable[..., Any]] = {
 class InertUnpickler(pickle.Unpickler):
     """Reads a pickle in which nothing but tensors and containers comes to life."""
 
-    def __init__(self, file: BinaryIO, storage: Callable[[str, torch.dtype, int], Tensor]):
+    def __init__(
+        self, file: BinaryIO, storage: Callable[[str, torch.dtype, int], Tensor]
+    ):
         super().__init__(file, encoding="latin1")
         self.storage = storage
 
@@ -158,8 +165,8 @@ class InertUnpickler(pickle.Unpickler):
         if (module, name) in known:
             return known[module, name]
         if (module, name) in FUNCTIONS:
-            # One of its own for each mention: a file may set attributes on what it is given,
-            # and would otherwise change ours for the rest of the program.
+            # One of its own for each mention: a file may set attributes on what it is
+            # given, and would otherwise change ours for the rest of the program.
             return functools.partial(FUNCTIONS[module, name])
         if module in ("torch", "torch.storage", "torch.cuda") and name in STORAGES:
             return StorageType(STORAGES[name])
@@ -168,29 +175,37 @@ class InertUnpickler(pickle.Unpickler):
         return stand_in(module, name)
 
     def persistent_load(self, saved: Any) -> Any:
-        """A storage: ("storage", type, key, device, numbers), with a view's data behind it."""
+        """A storage: ("storage", type, key, device, numbers), with a view's data behind
+        it.
+        """
         if not (isinstance(saved, tuple) and saved):
             raise pickle.UnpicklingError("an unknown reference")
         if saved[0] == "module":  # legacy files bring a class with its source text
             return saved[1] if len(saved) > 1 else stand_in("?", "?")
-        if saved[0] != "storage" or len(saved) < 5 or not isinstance(saved[1], StorageType):
+        if (
+            saved[0] != "storage"
+            or len(saved) < 5
+            or not isinstance(saved[1], StorageType)
+        ):
             raise pickle.UnpicklingError("an unknown reference")
         key, count = saved[2], saved[4]
         if type(count) is not int or count < 0:
             raise pickle.UnpicklingError("a storage of no size")
         whole = self.storage(str(key), saved[1].dtype, count)
         view = saved[5] if len(saved) > 5 else None
-        if isinstance(view, tuple) and len(view) == 3:  # legacy: a part of a larger storage
+        # legacy: a part of a larger storage
+        if isinstance(view, tuple) and len(view) == 3:
             _, start, length = view
             return whole[int(start) : int(start) + int(length)]
         return whole
 
 
-# --- the three layouts ------------------------------------------------------------------------
+# --- the three layouts ----------------------------------------------------------------
 
 
 def load_inert(path: Path) -> Any:
-    """What a file of PyTorch's holds, with stand-ins for everything but tensors and containers.
+    """What a file of PyTorch's holds, with stand-ins for everything but tensors and
+    containers.
 
     Raises ValueError, with the reason, for what is no such file or is damaged.
     """
@@ -203,7 +218,8 @@ def load_inert(path: Path) -> Any:
         raise
     except (MemoryError, RecursionError) as error:
         raise ValueError(f"it asks for too much ({type(error).__name__})") from error
-    except Exception as error:  # a damaged pickle fails in as many ways as there are bytes
+    # a damaged pickle fails in as many ways as there are bytes
+    except Exception as error:
         reason = " ".join(str(error).split())[:120] or type(error).__name__
         raise ValueError(f"it was cut off or is no weights file ({reason})") from error
 
@@ -211,13 +227,17 @@ def load_inert(path: Path) -> Any:
 def _load_zip(path: Path) -> Any:
     with zipfile.ZipFile(path) as archive:
         records = {info.filename: info for info in archive.infolist()}
-        name = next((each for each in records if each.rpartition("/")[2] == "data.pkl"), None)
+        name = next(
+            (each for each in records if each.rpartition("/")[2] == "data.pkl"), None
+        )
         if name is None:
             raise ValueError("a zip file without data.pkl: not one of PyTorch's")
         if records[name].file_size > LARGEST_PICKLE:
             raise ValueError("its pickle is too large")
         folder = name.removesuffix("data.pkl")
-        mapped: Any = torch.UntypedStorage.from_file(str(path), False, path.stat().st_size)
+        mapped: Any = torch.UntypedStorage.from_file(
+            str(path), False, path.stat().st_size
+        )
         found: dict[str, Tensor] = {}
 
         def storage(key: str, dtype: torch.dtype, count: int) -> Tensor:
@@ -244,10 +264,17 @@ def _record(
         raise ValueError(f"the storage {record.filename} was cut off")
     if record.compress_type != zipfile.ZIP_STORED:  # PyTorch never compresses
         if record.file_size > LARGEST_PICKLE:
-            raise ValueError(f"the storage {record.filename} is compressed and too large")
+            raise ValueError(
+                f"the storage {record.filename} is compressed and too large"
+            )
         data = bytearray(archive.read(record))
-        return torch.frombuffer(data, dtype=dtype, count=count) if count else torch.empty(0)
-    with open(str(archive.filename), "rb") as file:  # a local header may have an own length
+        return (
+            torch.frombuffer(data, dtype=dtype, count=count)
+            if count
+            else torch.empty(0)
+        )
+    # a local header may have an own length
+    with open(str(archive.filename), "rb") as file:
         file.seek(record.header_offset)
         header = file.read(30)
     name_length, extra_length = struct.unpack("<HH", header[26:30])
@@ -296,14 +323,15 @@ def _bytes_left(file: BinaryIO) -> int:
     return end - here
 
 
-# --- the tensors in it ------------------------------------------------------------------------
+# --- the tensors in it ----------------------------------------------------------------
 
 
 def tensors_in(found: Any) -> dict[str, Tensor]:
     """The tensors of what `load_inert` gave, named as `state_dict()` names them.
 
-    A pickled module's parameters and buffers, a TorchScript module's attributes, and the
-    entries of dicts. Raises ValueError where there are none."""
+    A pickled module's parameters and buffers, a TorchScript module's attributes, and
+    the entries of dicts. Raises ValueError where there are none.
+    """
     tensors: dict[str, Tensor] = {}
     visited = 0
     waiting = [(found, "", 0)]

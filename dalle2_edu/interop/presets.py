@@ -1,5 +1,5 @@
-"""The sizes of the released networks, with which our classes have exactly their parameters; and
-of the papers'.
+"""The sizes of the released networks, with which our classes have exactly their
+parameters; and of the papers'.
 
     network                   parameters      source
     GLIDE base               385,030,726      openai/glide-text2im, model_creation.py
@@ -68,15 +68,23 @@ GLIDE_TEXT = {
     "heads": 8,
 }
 GLIDE = {
-    "base": GlideConfig(replace(ADM_64, num_classes=None, context_dim=512), **GLIDE_TEXT),
+    "base": GlideConfig(
+        replace(ADM_64, num_classes=None, context_dim=512), **GLIDE_TEXT
+    ),
     "upsample": GlideConfig(
         replace(
-            ADM_256, channels=192, dropout=0.1, num_classes=None, context_dim=512, in_channels=6
+            ADM_256,
+            channels=192,
+            dropout=0.1,
+            num_classes=None,
+            context_dim=512,
+            in_channels=6,
         ),
         **GLIDE_TEXT,
     ),
 }
-for _kind in ("base", "upsample"):  # four more input channels: the known picture and the mask
+# four more input channels: the known picture and the mask
+for _kind in ("base", "upsample"):
     _unet = GLIDE[_kind].unet
     GLIDE[f"{_kind}-inpaint"] = replace(
         GLIDE[_kind], unet=replace(_unet, in_channels=_unet.in_channels + 4)
@@ -104,7 +112,7 @@ KARLO_UPSAMPLER = UpsamplerConfig(
     ),
 )
 
-# --- the sizes that papers give, whose weights nobody released --------------------------------
+# --- the sizes that papers give, whose weights nobody released ------------------------
 # What a paper leaves open stands in `PAPER`'s notes, which `benchmarks/sizes.py` prints beside the counts.
 
 _WIDE = replace(ADM_64, channels=512, num_classes=None, context_dim=2048)
@@ -142,8 +150,8 @@ IMAGEN_BASE = replace(_WIDE, out_channels=3, context_dim=4096)
 
 @dataclass(frozen=True)
 class PaperSize:
-    """A network of a paper: what builds ours, the paper's count, its input side, and what the
-    paper leaves open.
+    """A network of a paper: what builds ours, the paper's count, its input side, and
+    what the paper leaves open.
     """
 
     name: str
@@ -174,7 +182,9 @@ PAPER = (
         " as Karlo does",
     ),
     PaperSize("unCLIP, 64 -> 256", lambda: Upsampler(UNCLIP_UPSAMPLER_256), "700M", ""),
-    PaperSize("unCLIP, 256 -> 1024", lambda: Upsampler(UNCLIP_UPSAMPLER_1024), "300M", ""),
+    PaperSize(
+        "unCLIP, 256 -> 1024", lambda: Upsampler(UNCLIP_UPSAMPLER_1024), "300M", ""
+    ),
     PaperSize(
         "GLIDE, base",
         lambda: Glide(GLIDE_3B),

@@ -38,17 +38,22 @@ ADM_FILES = {
     "256": ("256x256_diffusion.pt", presets.ADM_256),
     "64-classifier": ("64x64_classifier.pt", presets.ADM_64_CLASSIFIER),
 }
-NEW_ORDER = ("64",)  # the one released network whose attention keeps all queries together
+# the one released network whose attention keeps all queries together
+NEW_ORDER = ("64",)
 
 
 def load_glide_network(
-    source: Source = ".", kind: str = "base", config: GlideConfig | None = None, **how: Any
+    source: Source = ".",
+    kind: str = "base",
+    config: GlideConfig | None = None,
+    **how: Any,
 ) -> Glide:
     """GLIDE (filtered): kind is "base", "upsample", "base-inpaint" or
     "upsample-inpaint".
 
     config is the released one unless another is given. how: `dtype`, `device` and
-    `progress` of `weights.pour`."""
+    `progress` of `weights.pour`.
+    """
     name = _known(kind, GLIDE_FILES, "GLIDE network")
     config = config or presets.GLIDE[kind]
     path = find_file(
@@ -96,7 +101,10 @@ def load_adm_classifier(
 
 
 def load_dvae(
-    encoder: Source = ".", decoder: Source = ".", config: DvaeConfig | None = None, **how: Any
+    encoder: Source = ".",
+    decoder: Source = ".",
+    config: DvaeConfig | None = None,
+    **how: Any,
 ) -> tuple[DvaeEncoder, DvaeDecoder]:
     """DALL·E 1's dVAE. The released files are pickled modules; they are read without
     being run, or written as safetensors by `dalle2-edu convert`.
@@ -113,7 +121,9 @@ def _dvae(
     by_hand = f"curl -LO {DVAE}/{part}.pkl"
     path = find_file(source, [f"{part}.safetensors", f"{part}.pkl"], by_hand)
     official = open_network(path)
-    return pour(lambda: module(config), keys.dvae_tensors(official), path, len(official), **how)
+    return pour(
+        lambda: module(config), keys.dvae_tensors(official), path, len(official), **how
+    )
 
 
 def _known(kind: str, table: dict[str, Any], what: str) -> Any:

@@ -1,14 +1,17 @@
-"""Files of released weights, and how they get into a module: one tensor at a time, all of it or
-nothing.
+"""Files of released weights, and how they get into a module: one tensor at a time, all
+of it or nothing.
 
-A released network has hundreds of millions of numbers. Three habits keep that cheap and safe:
+A released network has hundreds of millions of numbers. Three habits keep that cheap and
+safe:
 
 1. The file is mapped, not read: a tensor comes off the disk when it is asked for
    (`open_weights`).
-2. The module is built on the meta device, where tensors have a shape and no memory. Each
+2. The module is built on the meta device, where tensors have a shape and no memory.
+   Each
    official tensor is moved straight to its device and type and becomes the module's own
    (`pour`), so nothing is ever twice in memory.
-3. Safetensors, or PyTorch's own files, whose pickle is read without running it (`pickles`).
+3. Safetensors, or PyTorch's own files, whose pickle is read without running it
+   (`pickles`).
 
 Chapter 24 uses this file.
 """
@@ -61,7 +64,9 @@ class Selected(Mapping[str, Tensor]):
 
     def __init__(self, tensors: Mapping[str, Tensor], prefix: str):
         self._tensors, self._prefix = tensors, prefix
-        self._keys = [key.removeprefix(prefix) for key in tensors if key.startswith(prefix)]
+        self._keys = [
+            key.removeprefix(prefix) for key in tensors if key.startswith(prefix)
+        ]
 
     def __getitem__(self, key: str) -> Tensor:
         return self._tensors[self._prefix + key]
@@ -73,12 +78,12 @@ class Selected(Mapping[str, Tensor]):
         return len(self._keys)
 
 
-# --- finding and opening ----------------------------------------------------------------------
+# --- finding and opening --------------------------------------------------------------
 
 
 def find_file(source: Source, names: Iterable[str], by_hand: str = "") -> Path:
-    """The file that `source` means: a file itself, a folder that holds one of `names`, or a
-    Hugging Face repository ("owner/name") that does.
+    """The file that `source` means: a file itself, a folder that holds one of `names`,
+    or a Hugging Face repository ("owner/name") that does.
 
     Raises Dalle2EduError if there is none, with the command `by_hand` that fetches it.
     """
@@ -89,7 +94,9 @@ def find_file(source: Source, names: Iterable[str], by_hand: str = "") -> Path:
         for name in names:
             if (path / name).is_file():
                 return path / name
-        raise Dalle2EduError(f"There is no {' or '.join(names)} in {path}.{_hint(by_hand)}")
+        raise Dalle2EduError(
+            f"There is no {' or '.join(names)} in {path}.{_hint(by_hand)}"
+        )
     if is_hub_name(source):
         return _download(str(source), names, by_hand)
     raise Dalle2EduError(f"There is no file {path}.{_hint(by_hand)}")
@@ -99,7 +106,9 @@ def is_hub_name(source: Source) -> bool:
     """Whether this reads like "owner/name" and not like a path."""
     text = str(source)
     return (
-        text.count("/") == 1 and not text.startswith((".", "/", "~")) and not Path(text).suffix
+        text.count("/") == 1
+        and not text.startswith((".", "/", "~"))
+        and not Path(text).suffix
     )
 
 
@@ -114,9 +123,13 @@ def _download(repository: str, names: list[str], by_hand: str) -> Path:
             ValueError,
         ) as error:  # no network, no such repository, no such file
             problem = error
-    by_hand = by_hand or f"hf download {repository} --local-dir {repository.split('/')[1]}"
+    by_hand = (
+        by_hand or f"hf download {repository} --local-dir {repository.split('/')[1]}"
+    )
     reason = str(problem).splitlines()[0] if problem else "it names no file"
-    raise Dalle2EduError(f"{repository} could not be fetched ({reason}).{_hint(by_hand)}")
+    raise Dalle2EduError(
+        f"{repository} could not be fetched ({reason}).{_hint(by_hand)}"
+    )
 
 
 def _hint(by_hand: str) -> str:
@@ -132,9 +145,11 @@ NETWORKS = ("state_dict", "model_state_dict", "model", "network", "ema", "ema_mo
 def open_weights(path: Path) -> Mapping[str, Any]:
     """A file's tensors, mapped into memory: safetensors, or a file of PyTorch's.
 
-    A checkpoint with other entries beside its tensors is given as it is, a pickled module as
-    its tensors. Nothing in the file is ever run. Raises Dalle2EduError, naming the file, for
-    one that was cut off, is empty, is a git-lfs pointer or holds no named tensors."""
+    A checkpoint with other entries beside its tensors is given as it is, a pickled
+    module as its tensors. Nothing in the file is ever run. Raises Dalle2EduError,
+    naming the file, for one that was cut off, is empty, is a git-lfs pointer or holds
+    no named tensors.
+    """
     found = open_object(path)
     try:
         return found if isinstance(found, MappedTensors) else unwrapped(named(found))
@@ -143,13 +158,16 @@ def open_weights(path: Path) -> Mapping[str, Any]:
 
 
 def open_network(path: Path) -> Mapping[str, Tensor]:
-    """As `open_weights`, but named tensors and nothing else: of a checkpoint with other entries
-    those of its network. Raises Dalle2EduError, listing the entries, where there is none.
+    """As `open_weights`, but named tensors and nothing else: of a checkpoint with other
+    entries those of its network. Raises Dalle2EduError, listing the entries, where
+    there is none.
     """
     entries = open_weights(path)
     if isinstance(entries, MappedTensors):
         return entries
-    tensors = {name: value for name, value in entries.items() if isinstance(value, Tensor)}
+    tensors = {
+        name: value for name, value in entries.items() if isinstance(value, Tensor)
+    }
     if tensors:
         return tensors
     inside = next((entries[name] for name in NETWORKS if name in entries), None)
@@ -157,12 +175,14 @@ def open_network(path: Path) -> Mapping[str, Tensor]:
         return unwrapped(tensors_in(inside))
     except ValueError as error:
         shown = ", ".join(list(entries)[:8])
-        raise Dalle2EduError(f"{path} holds no network; its entries are {shown}.") from error
+        raise Dalle2EduError(
+            f"{path} holds no network; its entries are {shown}."
+        ) from error
 
 
 def open_object(path: Path) -> Any:
-    """What a weights file holds, whatever it is: a dict, a list of tensors, a stand-in of a
-    module. Raises as `open_weights`.
+    """What a weights file holds, whatever it is: a dict, a list of tensors, a stand-in
+    of a module. Raises as `open_weights`.
     """
     try:
         start = first_bytes(path)
@@ -176,7 +196,9 @@ def open_object(path: Path) -> Any:
             return MappedTensors(path)
         return load_inert(path)
     except OSError as error:
-        raise Dalle2EduError(f"{path} can't be read: {error.strerror or error}.") from error
+        raise Dalle2EduError(
+            f"{path} can't be read: {error.strerror or error}."
+        ) from error
     except SafetensorError as error:
         raise Dalle2EduError(
             f"{path} can't be read: it was cut off or is no safetensors file ({one_line(error)})."
@@ -186,7 +208,8 @@ def open_object(path: Path) -> Any:
 
 
 def plain_tensors(path: Path) -> dict[str, Tensor]:
-    """All named tensors of a file, each with memory of its own: what safetensors can hold.
+    """All named tensors of a file, each with memory of its own: what safetensors can
+    hold.
 
     Of a checkpoint the ones under `state_dict`, if there is such an entry. Raises
     Dalle2EduError, naming the file, for one that holds none.
@@ -208,7 +231,9 @@ def first_bytes(path: Path) -> bytes:
 
 
 def named(found: Any) -> Mapping[str, Any]:
-    """A checkpoint's entries by name; raises ValueError for a tensor or a list alone."""
+    """A checkpoint's entries by name; raises ValueError for a tensor or a list
+    alone.
+    """
     if isinstance(found, StandIn):
         return tensors_in(found)
     if not isinstance(found, dict):
@@ -220,11 +245,13 @@ def unwrapped(entries: Mapping[str, Any]) -> Mapping[str, Any]:
     """The names without what wrappers put in front of all of them."""
     for wrapper in WRAPPERS:
         if entries and all(name.startswith(wrapper) for name in entries):
-            entries = {name.removeprefix(wrapper): value for name, value in entries.items()}
+            entries = {
+                name.removeprefix(wrapper): value for name, value in entries.items()
+            }
     return entries
 
 
-# --- pouring ----------------------------------------------------------------------------------
+# --- pouring --------------------------------------------------------------------------
 
 
 def pour(
@@ -237,20 +264,23 @@ def pour(
     progress: bool = False,
     extra: Mapping[str, Tensor] | None = None,
 ) -> Module:
-    """A module built by `build` and filled with `tensors`, (our name, tensor) one after the
-    other.
+    """A module built by `build` and filled with `tensors`, (our name, tensor) one after
+    the other.
 
-    Tensors of floating point get `dtype`. `extra` are tensors that the file lacks, such as
-    statistics from elsewhere. Raises Dalle2EduError, naming the file, the key and both shapes,
-    unless every tensor of the module comes exactly once; then no module is returned. It also
-    says before it allocates how much memory is missing."""
+    Tensors of floating point get `dtype`. `extra` are tensors that the file lacks, such
+    as statistics from elsewhere. Raises Dalle2EduError, naming the file, the key and
+    both shapes, unless every tensor of the module comes exactly once; then no module is
+    returned. It also says before it allocates how much memory is missing.
+    """
     with torch.device("meta"):
         module = build()
     wanted = module.state_dict()
     check_memory(wanted, dtype, device, source)
     state: dict[str, Tensor] = {}
     given = _with(_naming(tensors, source), extra)
-    for name, tensor in tqdm(given, total=count, desc=Path(source).name, disable=not progress):
+    for name, tensor in tqdm(
+        given, total=count, desc=Path(source).name, disable=not progress
+    ):
         _check(name, tensor, wanted, state, source)
         state[name] = tensor.to(device, dtype if tensor.is_floating_point() else None)
     missing = [name for name in wanted if name not in state]
@@ -266,7 +296,9 @@ def pour(
 def _naming(
     tensors: Iterable[tuple[str, Tensor]], source: Source
 ) -> Iterator[tuple[str, Tensor]]:
-    """The tensors; a key that our network has no place for is told with the file's name."""
+    """The tensors; a key that our network has no place for is told with the file's
+    name.
+    """
     try:
         yield from tensors
     except Dalle2EduError as error:
@@ -302,9 +334,14 @@ def _check(
 
 
 def check_memory(
-    wanted: Mapping[str, Tensor], dtype: torch.dtype, device: str | torch.device, source: Source
+    wanted: Mapping[str, Tensor],
+    dtype: torch.dtype,
+    device: str | torch.device,
+    source: Source,
 ) -> None:
-    """Raise Dalle2EduError unless the device has room for these tensors in this type."""
+    """Raise Dalle2EduError unless the device has room for these tensors in this
+    type.
+    """
     needed = sum(
         prod(t.shape) * (dtype if t.is_floating_point() else t.dtype).itemsize
         for t in wanted.values()

@@ -6,7 +6,8 @@
 Every task takes its batches apart in the same few ways; those stand here too: 8-bit
 pictures to floats, one caption of several, a step of the process, noise.
 
-Chapters 08, 12, 15, 16 and 17 train with these data."""
+Chapters 08, 12, 15, 16 and 17 train with these data.
+"""
 
 from __future__ import annotations
 
@@ -48,7 +49,8 @@ Own = Pairs | Stream | Path | None  # the reader's data; a path: a folder of emb
 
 def domain_pairs(domain: str, tier: str, size: int) -> Pairs:
     """The pictures and captions of a domain at `size`, as many as the tier keeps.
-    "shared" is both domains together."""
+    "shared" is both domains together.
+    """
     scenes = (SCENES if size <= CLIP_SIZE else LARGE_SCENES)[tier]
     if domain == "shapes":
         return shapes.pairs(scenes, size)
@@ -63,14 +65,16 @@ def domain_pairs(domain: str, tier: str, size: int) -> Pairs:
 
 def single_objects(domain: str, tier: str, size: int) -> Tensor:
     """The pictures of the unconditional models: one large plain object at 16 pixels,
-    uint8 (N, 3, 16, 16)."""
+    uint8 (N, 3, 16, 16).
+    """
     images, _ = shapes.single_objects(SCENES[tier], 16)
     return images
 
 
 def mix(parts: Sequence[tuple[Pairs, int]]) -> Pairs:
     """Several data sets as one, each repeated so many times, so that a small one is not
-    drowned by a large one."""
+    drowned by a large one.
+    """
     repeated = [pairs for pairs, times in parts for _ in range(times)]
     images = torch.cat([pairs.images for pairs in repeated])
     captions = [caption for pairs in repeated for caption in pairs.captions]
@@ -90,17 +94,22 @@ def repeats(small: int, large: int) -> int:
 def read_own(source: str, size: int, out: Path) -> Own:
     """The reader's data, pictures at `size`. Several tar shards are streamed; one, or a
     folder of pictures, is read into memory; a folder that `dalle2-edu data embed` wrote
-    holds embeddings, and its path is given back."""
+    holds embeddings, and its path is given back.
+    """
     if source and any(Path(source).glob("*.safetensors")):
         return Path(source)
     if is_shards(source) and len(tar_files(source)) > 1:
         state = processes()
         with state.main_process_first():  # it counts, the others read what it wrote
-            return Stream(source, size, out / "shards.json", progress=state.is_main_process)
+            return Stream(
+                source, size, out / "shards.json", progress=state.is_main_process
+            )
     pairs = shards.pairs(source, size)
     if pairs.skipped:
         every = pairs.skipped + len(pairs)
-        print(f"Left out, as they could not be read: {pairs.skipped} of {every} pictures.")
+        print(
+            f"Left out, as they could not be read: {pairs.skipped} of {every} pictures."
+        )
     return pairs
 
 
@@ -119,7 +128,8 @@ def stream_of(data: Any) -> Any:
 
 def draw_one(counts: Tensor) -> Tensor:
     """Which of its captions each picture is shown with, drawn from torch's global
-    generator: counts (B,) -> (B,)."""
+    generator: counts (B,) -> (B,).
+    """
     return (torch.rand(len(counts)) * counts).long()
 
 
@@ -130,10 +140,13 @@ def draw_captions(captions: Sequence[Sequence[str]]) -> list[str]:
 
 
 class Captions:
-    """All captions of a data set as token ids, end to end, and where each picture's begin."""
+    """All captions of a data set as token ids, end to end, and where each picture's
+    begin.
+    """
 
     def __init__(self, pairs: Pairs, tokenizer: Tokenizer):
-        self.counts = torch.tensor([len(captions) for captions in pairs.captions])  # (N,)
+        # (N,)
+        self.counts = torch.tensor([len(captions) for captions in pairs.captions])
         self.starts = self.counts.cumsum(0) - self.counts  # (N,)
         every = [caption for captions in pairs.captions for caption in captions]
         self.tokens = tokenizer(every)  # (M, L)
@@ -155,7 +168,9 @@ def shrink(images: Tensor, size: int) -> Tensor:
     """uint8 pictures (N, 3, S, S) box-averaged to (N, 3, size, size)."""
     side = images.shape[-1]
     if side % size:
-        raise Dalle2EduError(f"Pictures of {side} pixels can't be box-averaged to {size}.")
+        raise Dalle2EduError(
+            f"Pictures of {side} pixels can't be box-averaged to {size}."
+        )
     return F.avg_pool2d(images.float(), side // size).round().to(torch.uint8)
 
 

@@ -6,7 +6,8 @@
 Pictures and labels come as tensors (`shapes.single_objects`), or as pictures of your
 own without labels.
 
-Chapter 08 uses this file; chapter 09 trains on the bound."""
+Chapter 08 uses this file; chapter 09 trains on the bound.
+"""
 
 from __future__ import annotations
 
@@ -42,7 +43,8 @@ class DdpmTask(Task):
 
     data: pictures, uint8 (N, 3, S, S), or pairs, whose captions are not used. labels:
     int64 (N,), used if the U-Net has classes. With `importance` the timesteps are drawn
-    by `ImportanceSampler`, which is then this task's `state`."""
+    by `ImportanceSampler`, which is then this task's `state`.
+    """
 
     def __init__(
         self,
@@ -93,10 +95,14 @@ class DdpmTask(Task):
         losses = losses_of(model, x0, index, noise_like(x0, generator), **batch)
         if isinstance(self.state, ImportanceSampler):
             self.state.record(index, losses["loss"])
-        numbers = {name: values.mean() for name, values in losses.items() if name != "loss"}
+        numbers = {
+            name: values.mean() for name, values in losses.items() if name != "loss"
+        }
         return (losses["loss"] * weights).mean(), numbers
 
-    def draw_timesteps(self, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    def draw_timesteps(
+        self, n: int, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor]:
         """n timesteps and the weights of their losses: all alike, or by importance."""
         if isinstance(self.state, ImportanceSampler):
             return self.state.draw(n, generator)
@@ -119,8 +125,8 @@ class DdpmTask(Task):
 
 # --- recipes --------------------------------------------------------------------------
 
-# DDPM's learning rate is constant and its run hundreds of times longer; five thousand steps
-# want a high rate that falls.
+# DDPM's learning rate is constant and its run hundreds of times longer; five thousand
+# steps want a high rate that falls.
 DDPM_TRAINING = TrainConfig(
     steps=5000,
     batch_size=64,

@@ -13,7 +13,8 @@ picture. Each shard of pictures becomes one file
 and a file that is there is not computed again, so `embed` may be stopped and started as
 often as you like, and run in several processes, which share the shards.
 
-Chapter 24 uses this file."""
+Chapter 24 uses this file.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +39,8 @@ from dalle2_edu.recipes.encoded import Data, drop_text
 from dalle2_edu.text2image.clip import Clip, TextEncoding
 from dalle2_edu.training.processes import processes
 
-MEASURED = 10_000  # pictures from which means, deviations and principal components are taken
+# pictures from which means, deviations and principal components are taken
+MEASURED = 10_000
 BATCH = 256  # pictures that CLIP reads at once
 
 
@@ -64,9 +66,12 @@ class Reader:
 
 class Streamed:
     """`encoded.Data` from a stream: the stream's pictures are as large as CLIP wants
-    them, a batch's `image_size`."""
+    them, a batch's `image_size`.
+    """
 
-    def __init__(self, stream: Stream, image_size: int, clip: Clip, tokenizer: Tokenizer):
+    def __init__(
+        self, stream: Stream, image_size: int, clip: Clip, tokenizer: Tokenizer
+    ):
         self.stream = stream
         self.image_size = image_size
         self.reader = Reader(clip, tokenizer)
@@ -85,19 +90,24 @@ class Streamed:
         return {**pictures, **drop_text(text, self.null, text_drop)}
 
     def measured(self) -> tuple[Tensor, Tensor]:
-        """As `Encoded.measured`, of about `MEASURED` pictures, with one caption each."""
+        """As `Encoded.measured`, of about `MEASURED` pictures, with one caption
+        each.
+        """
         return measure(self)
 
 
 def measure(data: Data) -> tuple[Tensor, Tensor]:
     """Embeddings and dot products of pictures that stand at even distances, the same in
-    every process and run."""
+    every process and run.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         chosen = torch.arange(0, len(data), max(1, len(data) // MEASURED))
         bar = tqdm(chosen.split(BATCH), "measuring", disable=None)
         batches = [data.draw(indices, text_drop=0.0) for indices in bar]
-    dots = [(batch["image_emb"] * batch["text_emb"]).sum(dim=1).cpu() for batch in batches]
+    dots = [
+        (batch["image_emb"] * batch["text_emb"]).sum(dim=1).cpu() for batch in batches
+    ]
     image_emb = [batch["image_emb"].cpu() for batch in batches]
     return torch.cat(image_emb), torch.cat(dots)
 
@@ -121,7 +131,8 @@ def embed(
     embeddings, for a decoder to learn from. clip_hash says whose embeddings they are.
     Raises Dalle2EduError if the folder holds another CLIP's, other captions' or other
     pictures', and for a shard that can't be read or has more than 1% of bad
-    pictures."""
+    pictures.
+    """
     reader = Reader(clip, tokenizer)
     state = processes()
     files = []
@@ -142,7 +153,9 @@ def embed(
     return files
 
 
-def embed_shard(url: str, reader: Reader, size: int, image_size: int) -> dict[str, Tensor]:
+def embed_shard(
+    url: str, reader: Reader, size: int, image_size: int
+) -> dict[str, Tensor]:
     """What CLIP says of one shard, as the tensors of its file."""
     images, captions, bad = keep_readable(samples_in_shards([url]), size, limit=None)
     every = len(images) + len(bad)
@@ -152,7 +165,9 @@ def embed_shard(url: str, reader: Reader, size: int, image_size: int) -> dict[st
         )
     batches = torch.stack(images).split(BATCH)
     return {
-        "image_emb": torch.cat([reader.pictures(batch).half().cpu() for batch in batches]),
+        "image_emb": torch.cat(
+            [reader.pictures(batch).half().cpu() for batch in batches]
+        ),
         "images": torch.cat([shrink(batch, image_size) for batch in batches]),
         "tokens": reader.tokenizer(list(chain.from_iterable(captions))).int(),
         "counts": torch.tensor(list(map(len, captions)), dtype=torch.int32),
@@ -172,10 +187,13 @@ def write_whole(file: Path, tensors: dict[str, Tensor], about: dict[str, str]) -
 
 def header(file: Path) -> tuple[dict[str, str], int]:
     """What a file says about itself, and of how many pictures it is; the tensors are
-    not read."""
+    not read.
+    """
     try:
         with safe_open(file, "pt") as opened:
-            return dict(opened.metadata() or {}), opened.get_slice("counts").get_shape()[0]
+            return dict(opened.metadata() or {}), opened.get_slice(
+                "counts"
+            ).get_shape()[0]
     except (OSError, SafetensorError) as error:
         raise Dalle2EduError(
             f"{file} holds no embeddings ({error}); remove it, and `data embed` makes it anew."
@@ -198,7 +216,8 @@ def check_same(file: Path, about: dict[str, str]) -> None:
 
 class Embedded:
     """`encoded.Data` from a folder that `embed` wrote; also the `stream` whose shards
-    the loop puts in order."""
+    the loop puts in order.
+    """
 
     def __init__(
         self,
@@ -238,7 +257,9 @@ class Embedded:
         """As `Encoded.draw`; CLIP reads the captions."""
         rows = self.rows(indices)
         chosen = draw_one(torch.tensor([len(row["tokens"]) for row in rows])).tolist()
-        tokens = torch.stack([row["tokens"][i] for row, i in zip(rows, chosen, strict=True)])
+        tokens = torch.stack(
+            [row["tokens"][i] for row, i in zip(rows, chosen, strict=True)]
+        )
         image_emb = torch.stack([row["image_emb"].float() for row in rows])
         text = self.reader.text(tokens).as_conditioning()
         return {
@@ -248,7 +269,9 @@ class Embedded:
         }
 
     def measured(self) -> tuple[Tensor, Tensor]:
-        """As `Encoded.measured`, of about `MEASURED` pictures, with one caption each."""
+        """As `Encoded.measured`, of about `MEASURED` pictures, with one caption
+        each.
+        """
         return measure(self)
 
     def prefetch(self, indices: Tensor) -> None:

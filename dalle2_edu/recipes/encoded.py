@@ -5,7 +5,8 @@ picture and each caption is encoded once, before the first step, and never again
 `Encoded` holds the results. `embedded.py` has the same for data that do not fit in
 memory.
 
-Chapters 15 and 16 use this file."""
+Chapters 15 and 16 use this file.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +24,8 @@ from dalle2_edu.text2image.clip import Clip, TextEncoding
 
 class Data(Protocol):
     """What the priors and decoders learn from: `Encoded` holds it in memory,
-    `embedded.py` reads it."""
+    `embedded.py` reads it.
+    """
 
     @property
     def null(self) -> TextEncoding:
@@ -42,7 +44,8 @@ class Data(Protocol):
 
     def measured(self) -> tuple[Tensor, Tensor]:
         """What the priors measure before they learn: image embeddings (N, D), and z_i .
-        z_t of pictures with their captions, (M,)."""
+        z_t of pictures with their captions, (M,).
+        """
 
 
 @dataclass(frozen=True)
@@ -51,7 +54,8 @@ class Encoded:
 
     images uint8 (N, 3, S, S); image_emb (N, D); captions and their encodings text_emb
     (M, D), text_enc (M, L, W) in half precision, text_mask (M, L); `null` is the
-    encoding of the empty text, each tensor with a batch of one."""
+    encoding of the empty text, each tensor with a batch of one.
+    """
 
     images: Tensor
     image_emb: Tensor
@@ -66,7 +70,9 @@ class Encoded:
     def draw(self, indices: Tensor, text_drop: float) -> dict[str, Tensor]:
         """See `Data`."""
         places = self.captions.draw(indices)
-        text = {name: tensor[places] for name, tensor in self.text.as_conditioning().items()}
+        text = {
+            name: tensor[places] for name, tensor in self.text.as_conditioning().items()
+        }
         pictures = {
             "images": self.images[indices],
             "image_emb": self.image_emb[indices],
@@ -80,7 +86,9 @@ class Encoded:
         return self.image_emb, (image_emb * self.text.text_emb).sum(dim=1)
 
 
-def drop_text(text: dict[str, Tensor], null: TextEncoding, drop: float) -> dict[str, Tensor]:
+def drop_text(
+    text: dict[str, Tensor], null: TextEncoding, drop: float
+) -> dict[str, Tensor]:
     """The conditioning of B texts, each replaced by the empty text's with probability
     `drop`.
     """
@@ -93,7 +101,8 @@ def drop_text(text: dict[str, Tensor], null: TextEncoding, drop: float) -> dict[
 
 def _replace(values: Tensor, null: Tensor, dropped: Tensor) -> Tensor:
     """Rows of values (B, ...) where dropped (B,) is False, null (1, ...) where it is
-    True. Half precision becomes float."""
+    True. Half precision becomes float.
+    """
     values = values if values.dtype == torch.bool else values.float()
     rows = dropped.reshape(-1, *[1] * (values.dim() - 1))  # (B,) => (B, 1, ...)
     return torch.where(rows, null, values)
@@ -107,14 +116,19 @@ def encode(
     tokenizer: Tokenizer,
     batch_size: int = 256,
 ) -> Encoded:
-    """Run CLIP once over a data set; keep its pictures at `image_size` (box-reduced)."""
+    """Run CLIP once over a data set; keep its pictures at `image_size`
+    (box-reduced).
+    """
     captions = Captions(pairs, tokenizer)
     device = next(clip.parameters()).device
     image_emb, small = [], []
     for chunk in pairs.images.split(batch_size):
         image_emb.append(clip.encode_image(to_float(chunk.to(device))).cpu())
         small.append(shrink(chunk, image_size))
-    texts = [clip.encode_text(chunk.to(device)) for chunk in captions.tokens.split(batch_size)]
+    texts = [
+        clip.encode_text(chunk.to(device))
+        for chunk in captions.tokens.split(batch_size)
+    ]
     text = TextEncoding(
         torch.cat([part.text_emb.cpu() for part in texts]),
         torch.cat([part.text_enc.half().cpu() for part in texts]),

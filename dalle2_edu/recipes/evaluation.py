@@ -15,11 +15,13 @@ would flatter the generator.
 also mark it. It has a vision transformer where the generator's CLIP has a ResNet: it
 should not share that one's blind spots.
 
-**The style judge** says which emoji a picture shows and in whose style. It has at most four real
-pictures of each, so `jitter` shows them never twice alike: moved, larger or smaller, a little
-turned, and disturbed as the oracle's are. No mirror: an arrow to the left is another emoji.
+**The style judge** says which emoji a picture shows and in whose style. It has at most
+four real pictures of each, so `jitter` shows them never twice alike: moved, larger or
+smaller, a little turned, and disturbed as the oracle's are. No mirror: an arrow to the
+left is another emoji.
 
-Chapter 20 uses this file."""
+Chapter 20 uses this file.
+"""
 
 from __future__ import annotations
 
@@ -51,11 +53,14 @@ from dalle2_edu.training.task import Task, TrainConfig
 
 ENDLESS = 1_000_000
 NOISE = 0.08  # the largest standard deviation, in units where black is -1 and white 1
-TINT = 0.06  # the largest shift of a colour channel; the nearest two backgrounds are 0.2 apart
+# the largest shift of a colour channel; the nearest two backgrounds are 0.2 apart
+TINT = 0.06
 
 
 class OracleTask(Task):
-    """Fresh renders and their truth, as the training loop wants them; it takes no `data`."""
+    """Fresh renders and their truth, as the training loop wants them; it takes no
+    `data`.
+    """
 
     def __init__(
         self,
@@ -75,7 +80,8 @@ class OracleTask(Task):
 
     def batch(self, indices: Tensor) -> dict[str, Tensor]:
         """Renders of B fresh scenes under "images", (B, 3, 64, 64), and their factors
-        by name, int64 (B,)."""
+        by name, int64 (B,).
+        """
         generator = torch.Generator().manual_seed(seed_for("oracle", *indices.tolist()))
         scenes = sample_scenes(len(indices), generator, split="all")
         return {"images": render(scenes, self.image_size), **scenes.factors}
@@ -90,13 +96,15 @@ class OracleTask(Task):
 
 def disturb(images: Tensor, generator: torch.Generator) -> Tensor:
     """Images (B, 3, S, S) made a little softer, tinted and noisy, each by its own
-    random amount."""
+    random amount.
+    """
     B, device = len(images), images.device
     amounts = torch.rand(2, B, 1, 1, 1, generator=generator, device=device)
     softness, noise = amounts  # each (B, 1, 1, 1)
     tint = torch.rand(B, 3, 1, 1, generator=generator, device=device) * 2 - 1
     grain = torch.randn(images.shape, generator=generator, device=device)
-    soft = images + softness * (_blur(images) - images)  # between the picture and its blur
+    # between the picture and its blur
+    soft = images + softness * (_blur(images) - images)
     return soft + TINT * tint + NOISE * noise * grain
 
 
@@ -107,12 +115,13 @@ def _blur(images: Tensor) -> Tensor:
     """
     channels = images.shape[1]
     row = torch.tensor([0.25, 0.5, 0.25], device=images.device, dtype=images.dtype)
-    kernel = torch.outer(row, row).expand(channels, 1, 3, 3)  # one a channel: (3, 1, 3, 3)
+    # one a channel: (3, 1, 3, 3)
+    kernel = torch.outer(row, row).expand(channels, 1, 3, 3)
     padded = F.pad(images, (1, 1, 1, 1), mode="replicate")
     return F.conv2d(padded, kernel, groups=channels)
 
 
-# --- the style judge --------------------------------------------------------------------------
+# --- the style judge ------------------------------------------------------------------
 
 SHIFT = 0.08  # the largest move, as a share of the picture's side
 ZOOM = 0.12  # the strongest enlargement or reduction
@@ -122,7 +131,9 @@ STYLE_WEIGHT = 0.5  # of the style's loss beside the thing's
 
 
 class StyleJudgeTask(Task):
-    """The emoji of all artists with their style and their thing; no held-out drawing."""
+    """The emoji of all artists with their style and their thing; no held-out
+    drawing.
+    """
 
     def __init__(
         self,
@@ -156,25 +167,37 @@ class StyleJudgeTask(Task):
         images = disturb(jitter(to_float(batch["images"]), generator), generator)
         style_logits, thing_logits = model(images)
         style = F.cross_entropy(style_logits, batch["styles"])
-        thing = F.cross_entropy(thing_logits, batch["things"], label_smoothing=SMOOTHING)
-        return thing + STYLE_WEIGHT * style, {"style": style.detach(), "thing": thing.detach()}
+        thing = F.cross_entropy(
+            thing_logits, batch["things"], label_smoothing=SMOOTHING
+        )
+        return thing + STYLE_WEIGHT * style, {
+            "style": style.detach(),
+            "thing": thing.detach(),
+        }
 
 
 def jitter(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Images (B, 3, S, S) on white, each moved, scaled and turned by its own random amounts."""
+    """Images (B, 3, S, S) on white, each moved, scaled and turned by its own random
+    amounts.
+    """
     B, device = len(images), images.device
     luck = torch.rand(4, B, generator=generator, device=device) * 2 - 1  # in [-1, 1]
     move_x, move_y = 2 * SHIFT * luck[:2]  # a grid is 2 wide, from -1 to 1
     scale = 1 + ZOOM * luck[2]
     angle = TURN * luck[3]
     cos, sin = scale * angle.cos(), scale * angle.sin()
-    rows = [torch.stack([cos, -sin, move_x], dim=1), torch.stack([sin, cos, move_y], dim=1)]
-    grid = F.affine_grid(torch.stack(rows, dim=1), list(images.shape), align_corners=False)
+    rows = [
+        torch.stack([cos, -sin, move_x], dim=1),
+        torch.stack([sin, cos, move_y], dim=1),
+    ]
+    grid = F.affine_grid(
+        torch.stack(rows, dim=1), list(images.shape), align_corners=False
+    )
     # Outside of a picture the sampler reads 0, so white has to be 0 for a moment.
     return F.grid_sample(images - 1, grid, align_corners=False) + 1
 
 
-# --- recipes ----------------------------------------------------------------------------------
+# --- recipes --------------------------------------------------------------------------
 
 JUDGE = ClipConfig(
     vision_width=96,

@@ -18,7 +18,8 @@ than for a plain upsampler: what was painted into a hole does not quite meet wha
 around it. A line goes on a pixel too far up, a background is a shade too dark; the
 known pixels tell how to set it right.
 
-Chapters 17 and 19 use this file."""
+Chapters 17 and 19 use this file.
+"""
 
 from __future__ import annotations
 
@@ -86,7 +87,9 @@ class InpaintTask(DecoderTask):
         known, conditional, empty = self.chosen(device)
         hole = fixed_holes(len(known), known.shape[-1], device)
         place = {"known": known, "hole": hole}
-        denoiser = classifier_free(model, 2.0, {**empty, **place}, {**conditional, **place})
+        denoiser = classifier_free(
+            model, 2.0, {**empty, **place}, {**conditional, **place}
+        )
         noise = SeededNoise(range(len(known)), device)
         process = self.diffusion.respace(25)
         drawn = repaint(denoiser, process, known, hole, noise, resamples=1)
@@ -123,7 +126,8 @@ class InpaintUpsamplerTask(UpsamplerTask):
 
     def sample(self, model: nn.Module) -> Tensor | None:
         """Pictures with their holes grey above, painted below, from true small
-        pictures: (GRID, 3, S, S)."""
+        pictures: (GRID, 3, S, S).
+        """
         assert isinstance(model, InpaintUpsampler)
         known = self.chosen(next(model.parameters()).device)
         n, device = len(known), known.device
@@ -168,7 +172,8 @@ def misdrawn(low_res: Tensor, generator: torch.Generator) -> Tensor:
     (B, 3, H, W), same out.
 
     Everything is moved by up to about a pixel, not everywhere alike, and the colours
-    are a little off; each picture gets its own share of it, from none to all."""
+    are a little off; each picture gets its own share of it, from none to all.
+    """
     n, _, height, width = low_res.shape
     device = low_res.device
 
@@ -176,10 +181,12 @@ def misdrawn(low_res: Tensor, generator: torch.Generator) -> Tensor:
         return draw(n, *shape, generator=generator, device=generator.device).to(device)
 
     share = random(torch.rand, 1, 1, 1)
-    coarse = random(torch.randn, 2, 2, 2)  # a shift (x, y) at each corner of the picture
+    # a shift (x, y) at each corner of the picture
+    coarse = random(torch.randn, 2, 2, 2)
     shift = F.interpolate(coarse, (height, width), mode="bilinear", align_corners=True)
     size = torch.tensor([width, height], device=device)[:, None, None]
-    shift = share * shift * MOVED * 2 / size  # pixels => the grid's units, 2 to a picture
+    # pixels => the grid's units, 2 to a picture
+    shift = share * shift * MOVED * 2 / size
     identity = torch.eye(2, 3, device=device).expand(n, 2, 3)
     grid = F.affine_grid(identity, [n, 1, height, width], align_corners=False)
     grid = grid + shift.movedim(1, -1)  # (B, H, W, 2)
@@ -197,7 +204,8 @@ def fixed_holes(n: int, side: int, device: torch.device) -> Tensor:
 
 def random_holes(n: int, side: int) -> Tensor:
     """What to erase of n pictures: bool (n, 1, side, side), True where. Drawn from
-    torch's global generator."""
+    torch's global generator.
+    """
     kind = torch.rand(n, 1, 1)
     holes = torch.where(kind < 0.5, rectangles(n, side), strokes(n, side))
     return (holes | (kind > 1 - EVERYTHING))[:, None]
@@ -209,8 +217,10 @@ def rectangles(n: int, side: int) -> Tensor:
     first = torch.rand(n, 2) * (side - size)
     last = first + size
     centres = torch.arange(side) + 0.5  # of the pixels
-    inside = (centres >= first[..., None]) & (centres <= last[..., None])  # (n, 2, side)
-    return inside[:, 0, :, None] & inside[:, 1, None, :]  # (n, side, 1) and (n, 1, side)
+    # (n, 2, side)
+    inside = (centres >= first[..., None]) & (centres <= last[..., None])
+    # (n, side, 1) and (n, 1, side)
+    return inside[:, 0, :, None] & inside[:, 1, None, :]
 
 
 def strokes(n: int, side: int) -> Tensor:
@@ -218,7 +228,8 @@ def strokes(n: int, side: int) -> Tensor:
     points = side * torch.rand(n, POINTS, 2)
     radius = side * (0.03 + 0.09 * torch.rand(n, 1, 1))
     centres = torch.arange(side) + 0.5  # of the pixels
-    pixels = torch.stack(torch.meshgrid(centres, centres, indexing="ij"), dim=-1)  # (S, S, 2)
+    # (S, S, 2)
+    pixels = torch.stack(torch.meshgrid(centres, centres, indexing="ij"), dim=-1)
     start = points[:, :-1, None, None]  # (n, POINTS - 1, 1, 1, 2)
     way = points.diff(dim=1)[:, :, None, None]  # from each point to the next
     offset = pixels - start  # (n, POINTS - 1, S, S, 2)

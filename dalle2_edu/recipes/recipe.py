@@ -17,7 +17,8 @@ The zoo needs no entry: the card of the weights names the model's class.
     cpu    two cores; what the shipped zoo was trained with unless a card says otherwise
     gpu    one GPU, from nothing, longer and on more pictures
 
-Chapters 08, 12, 15, 16 and 17 train with recipes."""
+Chapters 08, 12, 15, 16 and 17 train with recipes.
+"""
 
 from __future__ import annotations
 
@@ -41,7 +42,8 @@ from dalle2_edu.recipes.encoded import Data, encode
 from dalle2_edu.training.task import Task, TrainConfig
 
 TIERS = ("smoke", "cpu", "gpu")
-DOMAIN_NAME = re.compile(r"[a-z][a-z0-9_]*")  # of a reader's own domain; a folder in the zoo
+# of a reader's own domain; a folder in the zoo
+DOMAIN_NAME = re.compile(r"[a-z][a-z0-9_]*")
 
 # the smoke tier is the cpu tier, three steps long
 SMOKE = {
@@ -62,7 +64,8 @@ class Recipe:
     trained module if the recipe starts from one, otherwise `model_config`. reads_clip:
     the data are what the zoo's CLIP says of pictures (`encoded.Data`), not the pictures
     themselves. data: what a domain's data are, from (domain, tier, size); None for a
-    model that takes none of the reader's pictures."""
+    model that takes none of the reader's pictures.
+    """
 
     name: str  # on the command line; "shapes-prior" where there are several domains
     model: type[nn.Module]
@@ -78,7 +81,8 @@ class Recipe:
     data: Callable[[str, str, int], Any] | None = domain_pairs
     picture_size: int = CLIP_SIZE
     small_size: int = 32  # of the copies beside CLIP's embeddings
-    options: Mapping[str, Any] = field(default_factory=dict)  # the task's other arguments
+    # the task's other arguments
+    options: Mapping[str, Any] = field(default_factory=dict)
 
     def trainings(self, tier: str = "cpu") -> list[Training]:
         """The recipe on each of its domains."""
@@ -109,7 +113,9 @@ class Training:
     def needs(self) -> list[tuple[str, str]]:
         """The parts of the zoo that must be there before: (domain, part)."""
         clip = [("shared", "clip")] if self.recipe.reads_clip else []
-        start = [(self.domain, self.recipe.starts_from)] if self.recipe.starts_from else []
+        start = (
+            [(self.domain, self.recipe.starts_from)] if self.recipe.starts_from else []
+        )
         return clip + start
 
     @property
@@ -120,7 +126,8 @@ class Training:
 
     def task(self, config: TrainConfig, own: Own = None, about: Any = None) -> Task:
         """What the loop trains. own: the reader's data in place of the domain's. about:
-        what else makes the run this run."""
+        what else makes the run this run.
+        """
         model = self.recipe.model_config
         if self.recipe.starts_from:
             model = self.trained()
@@ -152,11 +159,15 @@ class Training:
             return own
         starts = isinstance(model, nn.Module)
         config: Any = model.config if starts else None
-        return as_clip_sees(own, config.unet.image_size if starts else recipe.small_size)
+        return as_clip_sees(
+            own, config.unet.image_size if starts else recipe.small_size
+        )
 
 
 def as_clip_sees(own: Any, small_size: int) -> Data:
-    """Pictures and captions as the zoo's CLIP reads them; their copies at `small_size`."""
+    """Pictures and captions as the zoo's CLIP reads them; their copies at
+    `small_size`.
+    """
     clip = zoo.load("shared", "clip", this_device())
     tokenizer = default_tokenizer()
     if isinstance(own, Stream):
@@ -169,4 +180,8 @@ def as_clip_sees(own: Any, small_size: int) -> Data:
 
 def this_device() -> str:
     """Where this process computes: its own GPU, if there are any."""
-    return f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if torch.cuda.is_available() else "cpu"
+    return (
+        f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
+        if torch.cuda.is_available()
+        else "cpu"
+    )

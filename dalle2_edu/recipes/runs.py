@@ -12,7 +12,8 @@ A resumed run takes its data, its number of steps and its first weights from its
 checkpoint, unless it is told otherwise. A zoo is trained in the order of `trainings`:
 what starts from another network, or reads CLIP, comes after it.
 
-Chapters 08, 12, 15, 16, 17 and 19 train with this file."""
+Chapters 08, 12, 15, 16, 17 and 19 train with this file.
+"""
 
 from __future__ import annotations
 
@@ -67,7 +68,8 @@ def trainings(tier: str = "cpu") -> dict[str, Training]:
 def find(name: str, tier: str = "cpu", own: bool = False) -> Training:
     """The training of this name. own: the reader brings pictures, so the domain may be
     any word of theirs: "pets-decoder". Raises Dalle2EduError for an unknown name or
-    tier, listing the known ones."""
+    tier, listing the known ones.
+    """
     if tier not in TIERS:
         raise Dalle2EduError(f"Unknown tier {tier!r}; known: {', '.join(TIERS)}.")
     known = trainings(tier)
@@ -105,14 +107,17 @@ def run(
     data: what to learn from in place of the recipe's own world, see `read_own`. start:
     weights to start from, see `given_weights`. steps and mixed_precision replace the
     tier's. fsdp splits the model among the processes. Raises Dalle2EduError for what
-    can't be found or read, and for a folder that another process writes."""
+    can't be found or read, and for a folder that another process writes.
+    """
     out = out or Path("runs") / f"{name}-{tier}"
     with lost_processes():
         before = so_far(out, resume)
     data = data or before.get("data")
     training = find(name, tier, own=bool(data))
     asked = {"steps": steps or before.get("steps"), "mixed_precision": mixed_precision}
-    changes: dict[str, Any] = {key: value for key, value in asked.items() if value is not None}
+    changes: dict[str, Any] = {
+        key: value for key, value in asked.items() if value is not None
+    }
     config = replace(training.config, **changes)
 
     own = read_own(data, training.recipe.picture_size, out) if data else None
@@ -124,7 +129,8 @@ def run(
         "clip": clip_hash(training),
         "start": hash_of(weights) if weights else before.get("start", ""),
     }
-    torch.manual_seed(seed_for("weights", name))  # the first weights are a function of the name
+    # the first weights are a function of the name
+    torch.manual_seed(seed_for("weights", name))
     task = training.task(config, own, about)
     if weights and start:
         put_in(task, weights, start)
@@ -139,7 +145,8 @@ def run(
 def so_far(out: Path, resume: bool) -> dict[str, Any]:
     """What a run that goes on was begun with: its data, steps and start; nothing for a
     new one. Refuses, before anything long is done, a folder that holds a run or is
-    being written."""
+    being written.
+    """
     if processes().is_main_process and out.is_dir():
         with one_writer(out):
             pass
@@ -150,11 +157,15 @@ def so_far(out: Path, resume: bool) -> dict[str, Any]:
         return {}
     begun = {"steps": config.get("steps"), **metadata}
     kinds = {"steps": int, "data": str, "start": str}
-    return {name: begun[name] for name in kinds if isinstance(begun.get(name), kinds[name])}
+    return {
+        name: begun[name] for name in kinds if isinstance(begun.get(name), kinds[name])
+    }
 
 
 def clip_hash(training: Training) -> str:
-    """The hash of the CLIP whose embeddings a part learns, "" for one that learns none."""
+    """The hash of the CLIP whose embeddings a part learns, "" for one that learns
+    none.
+    """
     return zoo.card("shared", "clip").sha256 if training.recipe.reads_clip else ""
 
 
@@ -164,7 +175,8 @@ def clip_hash(training: Training) -> str:
 def given_weights(start: str) -> dict[str, Tensor]:
     """The weights that `--from` names: a part of the zoo ("emoji/prior"), a run's
     folder (its averaged weights) or a safetensors file. Raises Dalle2EduError if it is
-    none of them."""
+    none of them.
+    """
     place = Path(start)
     if place.is_dir():
         checkpoint = latest_checkpoint(place / "checkpoint")
@@ -192,14 +204,17 @@ def _read_file(file: Path) -> dict[str, Tensor]:
 
 def hash_of(weights: Mapping[str, Tensor]) -> str:
     """A short name of these weights, the same wherever they come from."""
-    copies = {name: weights[name].detach().cpu().float().contiguous() for name in weights}
+    copies = {
+        name: weights[name].detach().cpu().float().contiguous() for name in weights
+    }
     separate = {name: tensor.clone() for name, tensor in copies.items()}
     return sha256(tensors_to_bytes(separate)).hexdigest()[:16]
 
 
 def put_in(task: Task, weights: dict[str, Tensor], start: str) -> None:
     """Let a task start from given weights; what the model measures of its data is
-    measured again. Raises Dalle2EduError for weights of another model."""
+    measured again. Raises Dalle2EduError for weights of another model.
+    """
     zoo.check_fit(task.model, weights, start)
     task.model.load_state_dict(weights)
     task.measure_data()
@@ -208,8 +223,12 @@ def put_in(task: Task, weights: dict[str, Tensor], start: str) -> None:
 # --- publishing -----------------------------------------------------------------------
 
 
-def publish(run_dir: Path, notes: str = "", metrics: Mapping[str, float] | None = None) -> Path:
-    """Put a run's averaged weights into the zoo with a card; return the weights' path."""
+def publish(
+    run_dir: Path, notes: str = "", metrics: Mapping[str, float] | None = None
+) -> Path:
+    """Put a run's averaged weights into the zoo with a card; return the weights'
+    path.
+    """
     if not run_dir.is_dir():
         raise Dalle2EduError(
             f"There is no run in {run_dir}; train one first: dalle2-edu train <recipe>."
@@ -221,7 +240,9 @@ def publish(run_dir: Path, notes: str = "", metrics: Mapping[str, float] | None 
             f"{run_dir} holds no run: train there first, with `dalle2-edu train`."
         )
     training, card, module = _as_published(checkpoint, run_dir)
-    card = replace(card, notes=notes, metrics={**card.metrics, **rounded(metrics or {})})
+    card = replace(
+        card, notes=notes, metrics={**card.metrics, **rounded(metrics or {})}
+    )
     return zoo.save(training.domain, training.part, module, card)
 
 
@@ -248,7 +269,9 @@ def _as_published(
     except (KeyError, TypeError, ValueError) as error:
         file = checkpoint.path / "state.json"
         raise Dalle2EduError(f"{file} is not of a recipe's run ({error!r}).") from error
-    module = zoo.build(training.recipe.model, model, str(checkpoint.path / "state.json"))
+    module = zoo.build(
+        training.recipe.model, model, str(checkpoint.path / "state.json")
+    )
     zoo.check_fit(module, checkpoint.weights, str(checkpoint.path))
     module.load_state_dict(checkpoint.weights)
     return training, card, module
@@ -284,7 +307,8 @@ def describe_device() -> str:
 
 def commit() -> str:
     """The commit of the code that runs, with a + if files were changed since; ""
-    outside a git checkout."""
+    outside a git checkout.
+    """
     here = str(Path(__file__).parent)
     asked = [
         "git",

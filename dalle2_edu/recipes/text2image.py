@@ -1,6 +1,7 @@
 """Part 3 of the book: CLIP learns from pictures and captions, by the contrastive loss.
 
-Chapter 12 uses this file."""
+Chapter 12 uses this file.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +20,8 @@ from dalle2_edu.recipes.recipe import Recipe
 from dalle2_edu.text2image.clip import Clip, ClipConfig, contrastive_loss
 from dalle2_edu.training.task import Task, TrainConfig
 
-# makes the thumbnail's error count about as much as the contrastive loss once both are small
+# makes the thumbnail's error count about as much as the contrastive loss once both are
+# small
 THUMBNAIL_WEIGHT = 2.0
 TURN = 0.1  # radians, about 6 degrees
 SCALE = 0.1
@@ -77,7 +79,8 @@ def reduced(images: Tensor, side: int) -> Tensor:
 
 def jitter(images: Tensor, generator: torch.Generator) -> Tensor:
     """Turn by up to 6 degrees, scale by up to 10%, shift by up to 6%, each picture its
-    own way. (B, 3, H, W), same out."""
+    own way. (B, 3, H, W), same out.
+    """
     n = len(images)
     random = torch.rand(n, 4, generator=generator, device=generator.device)
     random = random.to(images.device) * 2 - 1  # (B, 4) in [-1, 1]
@@ -88,7 +91,8 @@ def jitter(images: Tensor, generator: torch.Generator) -> Tensor:
     shift = random[:, 2:] * SHIFT  # (B, 2)
     rows = [cos, -sin, shift[:, 0], sin, cos, shift[:, 1]]
     matrix = torch.stack(rows, dim=1).reshape(n, 2, 3)  # (B, 6) => (B, 2, 3)
-    grid = F.affine_grid(matrix, list(images.shape), align_corners=False)  # (B, H, W, 2)
+    # (B, H, W, 2)
+    grid = F.affine_grid(matrix, list(images.shape), align_corners=False)
     return F.grid_sample(images, grid, padding_mode="border", align_corners=False)
 
 

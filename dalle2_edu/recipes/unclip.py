@@ -9,7 +9,8 @@
 CLIP is frozen meanwhile (unCLIP, section 2): the first four learn from what it says of
 pictures and captions (`encoded.py`). All priors drop the text alike (section 2.2).
 
-Chapters 15, 16 and 17 use this file."""
+Chapters 15, 16 and 17 use this file.
+"""
 
 from __future__ import annotations
 
@@ -56,7 +57,9 @@ Numbers = dict[str, Tensor]
 
 
 def widths(data: Data) -> tuple[int, int, int]:
-    """What CLIP says of the data is how wide: its embedding, its tokens, its context."""
+    """What CLIP says of the data is how wide: its embedding, its tokens, its
+    context.
+    """
     clip_dim = data.null.text_emb.shape[1]
     _, context, text_width = data.null.text_enc.shape  # (1, L, W)
     return clip_dim, text_width, context
@@ -108,7 +111,8 @@ class ARPriorTask(Task):
     """Captions and codes -> the next code.
 
     pca: that of the data's image embeddings; measured if it is left out. The model's
-    rank is then what the data need."""
+    rank is then what the data need.
+    """
 
     def __init__(
         self,
@@ -154,11 +158,14 @@ class ARPriorTask(Task):
 
 def ar_prior_config(data: Data, pca: PCA) -> ARPriorConfig:
     """An autoregressive prior as wide and deep as the diffusion prior; its rank is what
-    the data need."""
+    the data need.
+    """
     clip_dim, text_width, context = widths(data)
     rank = pca.rank_for(PCA_ERROR)
     lost = float(pca.error()[rank])
-    print(f"PCA: {rank} of {clip_dim} dimensions keep all but {lost:.2%} of the variance.")
+    print(
+        f"PCA: {rank} of {clip_dim} dimensions keep all but {lost:.2%} of the variance."
+    )
     return ARPriorConfig(clip_dim, text_width, context, rank, emb_scale=clip_dim**0.5)
 
 
@@ -175,7 +182,9 @@ class RegressionTask(Task):
     ):
         self.data = data
         self.regression = RegressionPrior(model or prior_config(data))
-        super().__init__(name, config, self.regression, len(data), about, stream_of(data))
+        super().__init__(
+            name, config, self.regression, len(data), about, stream_of(data)
+        )
         self.measure_data()
 
     def measure_data(self) -> None:
@@ -221,7 +230,8 @@ class DecoderTask(Task):
 
     def network(self, model: Any) -> nn.Module:
         """The network that learns. model: its `DecoderConfig`, or None for one that
-        fits the data."""
+        fits the data.
+        """
         return Decoder(model or decoder_config(self.data))
 
     def batch(self, indices: Tensor) -> dict[str, Tensor]:
@@ -239,12 +249,15 @@ class DecoderTask(Task):
 
     def sample(self, model: nn.Module) -> Tensor | None:
         """Real pictures above, what the decoder makes of their embeddings below: (2 *
-        GRID, 3, S, S)."""
+        GRID, 3, S, S).
+        """
         device = next(model.parameters()).device
         real, conditional, empty = self.chosen(device)
         noise = SeededNoise(range(len(real)), device)
         denoiser = classifier_free(model, 2.0, empty, conditional)
-        drawn = ddim_sample(denoiser, self.diffusion.respace(25), noise(real.shape), noise)
+        drawn = ddim_sample(
+            denoiser, self.diffusion.respace(25), noise(real.shape), noise
+        )
         return torch.cat([real.cpu(), drawn.cpu()])
 
     def chosen(self, device: torch.device) -> tuple[Tensor, Numbers, Numbers]:
@@ -256,7 +269,9 @@ class DecoderTask(Task):
         drawn = self.data.draw(places, text_drop=1.0)
         texts = self.data.null.as_conditioning()
         given = {name: tensor.to(device) for name, tensor in texts.items()}
-        given = {name: tensor.expand(n, *tensor.shape[1:]) for name, tensor in given.items()}
+        given = {
+            name: tensor.expand(n, *tensor.shape[1:]) for name, tensor in given.items()
+        }
         given["image_emb"] = drawn["image_emb"].to(device)
         keep = torch.ones(n, dtype=torch.bool, device=device)
         real = to_float(drawn["images"].to(device))
@@ -268,7 +283,8 @@ class DecoderTask(Task):
 
 class UpsamplerTask(Task):
     """Crops of the target and their damaged halves -> v. `damage` is "blur" (first
-    upsampler) or "bsr" (second)."""
+    upsampler) or "bsr" (second).
+    """
 
     def __init__(
         self,
@@ -306,7 +322,9 @@ class UpsamplerTask(Task):
         x0 = upsampler.to_detail(images, low_res)  # what the small picture lacks
         index = index_timesteps(len(x0), self.diffusion, generator)
         noise = noise_like(x0, generator)
-        losses = self.diffusion.training_losses(model, x0, index, noise, low_res=low_res)
+        losses = self.diffusion.training_losses(
+            model, x0, index, noise, low_res=low_res
+        )
         return losses["loss"].mean(), {}
 
     def damaged(self, low_res: Tensor, generator: torch.Generator) -> Tensor:
@@ -317,12 +335,15 @@ class UpsamplerTask(Task):
 
     def sample(self, model: nn.Module) -> Tensor | None:
         """Enlarged small pictures above, the upsampler's full-size work below: (GRID,
-        3, S, S)."""
+        3, S, S).
+        """
         images = self.chosen(next(model.parameters()).device)
         low_res = upsampler.reduce(images, upsampler.FACTOR)
         noise = SeededNoise(range(len(images)), images.device)
         drawn = upsampler.upsample(model, self.stage, low_res, noise)
-        enlarged = F.interpolate(low_res, scale_factor=float(upsampler.FACTOR), mode="nearest")
+        enlarged = F.interpolate(
+            low_res, scale_factor=float(upsampler.FACTOR), mode="nearest"
+        )
         return torch.cat([enlarged, drawn]).cpu()
 
     def chosen(self, device: torch.device) -> Tensor:
@@ -366,8 +387,8 @@ PRIOR_TRAINING = TrainConfig(
 )
 PRIOR_ON_GPU = {"steps": 10_000, "batch_size": 1024, "ema": 0.9995, "save_every": 2000}
 
-# A batch has fewer pictures than the diffusion prior's: a picture is a sentence here, and every
-# code of it is an example. The rest is Table 3's.
+# A batch has fewer pictures than the diffusion prior's: a picture is a sentence here,
+# and every code of it is an example. The rest is Table 3's.
 AR_PRIOR_TRAINING = TrainConfig(
     steps=3000,
     batch_size=64,
@@ -426,7 +447,8 @@ UPSAMPLER_ON_GPU = {
 
 def upsampler_config(size: int) -> UpsamplerConfig:
     """The upsampler to `size`: the first has the cosine schedule, the second the linear
-    one, as in Table 3."""
+    one, as in Table 3.
+    """
     unet = replace(UpsamplerConfig().unet, image_size=size)
     return UpsamplerConfig("cosine" if size == 64 else "linear", unet)
 

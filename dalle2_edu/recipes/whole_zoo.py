@@ -4,10 +4,11 @@
     at once    several models side by side, each a process with one thread of its own
     estimate   one step of each model is timed, and multiplied by its steps
 
-One network has little work for two threads: they wait for each other at every layer. Two
-networks with one thread each do not.
+One network has little work for two threads: they wait for each other at every layer.
+Two networks with one thread each do not.
 
-The zoo that chapter 01 loads is made with this file."""
+The zoo that chapter 01 loads is made with this file.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +29,8 @@ from dalle2_edu.recipes.recipe import Training
 from dalle2_edu.training.processes import make_accelerator
 from dalle2_edu.training.run import Run
 
-PART_OF_A_BATCH = 4  # on a CPU a step's time grows with its batch, so a part of it is timed
+# on a CPU a step's time grows with its batch, so a part of it is timed
+PART_OF_A_BATCH = 4
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,9 @@ def train_in_turn(plan: Plan) -> None:
 
 
 def train_side_by_side(plan: Plan, at_once: int) -> None:
-    """Up to `at_once` recipes at a time; each begins when all that it needs is published."""
+    """Up to `at_once` recipes at a time; each begins when all that it needs is
+    published.
+    """
     waiting = list(runs.trainings(plan.tier).values())
     under_way: dict[str, tuple[Training, subprocess.Popen[bytes]]] = {}
     to_come = {(training.domain, training.part) for training in waiting}
@@ -106,7 +110,9 @@ def finish(training: Training, process: subprocess.Popen[bytes], plan: Plan) -> 
     """Publish what a process has trained; raise Dalle2EduError if it failed."""
     out = plan.runs / training.name
     if process.returncode != 0:
-        lines = (out / "said.txt").read_text(encoding="utf-8", errors="replace").split("\n")
+        lines = (
+            (out / "said.txt").read_text(encoding="utf-8", errors="replace").split("\n")
+        )
         last = next((line for line in reversed(lines) if line.strip()), "nothing")
         raise Dalle2EduError(f"{training.name} stopped: {last.strip()[-300:]}")
     runs.publish(out)
@@ -145,7 +151,9 @@ def hours_left(training: Training, plan: Plan) -> float:
 def seconds_a_step(training: Training, plan: Plan) -> float:
     """The time of one update of a training, on few pictures and from the book's zoo."""
     part = 1 if torch.cuda.is_available() else PART_OF_A_BATCH
-    config = replace(training.config, batch_size=max(1, training.config.batch_size // part))
+    config = replace(
+        training.config, batch_size=max(1, training.config.batch_size // part)
+    )
     config = replace(config, mixed_precision=plan.precision or config.mixed_precision)
     with zoo.at(zoo.SHIPPED):
         task = replace(training, tier="smoke").task(config)

@@ -1,10 +1,11 @@
-"""What the notebooks import: the reader's language and tier, figures in one style, exercise
-checks, package source.
+"""What the notebooks import: the reader's language and tier, figures in one style,
+exercise checks, package source.
 
 from dalle2_edu.teaching import chapter, check, explore, grid, show, words
 
-Notebooks alone import this folder. Nothing here is needed to draw a picture or to train a
-model."""
+Notebooks alone import this folder. Nothing here is needed to draw a picture or to train
+a model.
+"""
 
 from dalle2_edu.teaching.chapter import Chapter, chapter
 from dalle2_edu.teaching.checks import Exercise, Mistake, check

@@ -1,12 +1,15 @@
-"""A chapter's first line: `ch = chapter("07")` finds the reader's tier, language and device.
+"""A chapter's first line: `ch = chapter("07")` finds the reader's tier, language and
+device.
 
-The tier (environment variable `DALLE2_EDU_TIER`) says how much computing a reader can spend:
-"smoke" takes seconds and only shows that the code runs, "cpu" (the default) minutes on two
-cores, "gpu" needs a GPU. A chapter takes its numbers by tier: `ch.pick(smoke=2, cpu=300,
-gpu=3000)`.
+The tier (environment variable `DALLE2_EDU_TIER`) says how much computing a reader can
+spend: "smoke" takes seconds and only shows that the code runs, "cpu" (the default)
+minutes on two cores, "gpu" needs a GPU. A chapter takes its numbers by tier:
+`ch.pick(smoke=2, cpu=300, gpu=3000)`.
 
-A sentence of the text that reads a number or a figure is held to it by the cell that measured
-it: `ch.claim("hides-read", 300 < ratio < 500)`. The name is the id of the text cell."""
+A sentence of the text that reads a number or a figure is held to it by the cell that
+measured it: `ch.claim("hides-read", 300 < ratio < 500)`. The name is the id of the text
+cell.
+"""
 
 import json
 import os
@@ -33,8 +36,8 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Chapter:
-    """Where a chapter runs: its number, the tier, the reader's language, and the device for its
-    tensors.
+    """Where a chapter runs: its number, the tier, the reader's language, and the device
+    for its tensors.
     """
 
     number: str
@@ -45,8 +48,8 @@ class Chapter:
     claims: list[tuple[str, bool]] = field(default_factory=list, compare=False)
 
     def pick(self, smoke: T, cpu: T, gpu: T | None = None) -> T:
-        """The tier's value; a chapter that gains nothing from a GPU leaves `gpu` out and gets
-        `cpu`'s there.
+        """The tier's value; a chapter that gains nothing from a GPU leaves `gpu` out
+        and gets `cpu`'s there.
         """
         by_tier = {"smoke": smoke, "cpu": cpu, "gpu": cpu if gpu is None else gpu}
         return by_tier[self.tier]
@@ -54,10 +57,11 @@ class Chapter:
     def claim(self, cell_id: str, *conditions: bool | np.bool_ | Tensor) -> None:
         """Holds the text cell `cell_id` to what this cell measured.
 
-        conditions: what must be true for the text to be right; a bool, a NumPy bool or a tensor
-        with one truth value each. At the smoke tier a claim is only counted: few steps show
-        nothing. Raises Dalle2EduError where a condition is something else, and at the cpu and
-        gpu tiers where one is false."""
+        conditions: what must be true for the text to be right; a bool, a NumPy bool or
+        a tensor with one truth value each. At the smoke tier a claim is only counted:
+        few steps show nothing. Raises Dalle2EduError where a condition is something
+        else, and at the cpu and gpu tiers where one is false.
+        """
         held = [truth(condition, cell_id) for condition in conditions]
         if not held:
             raise Dalle2EduError(
@@ -71,16 +75,21 @@ class Chapter:
             raise Dalle2EduError(broken_claim(cell_id, held, self))
 
 
-# --- Claims -----------------------------------------------------------------------------------
+# --- Claims ---------------------------------------------------------------------------
 
 
 def truth(condition: Any, cell_id: str) -> bool:
     """A condition as a bool; raises Dalle2EduError for what is no single truth value.
 
-    A plain number is refused: `claim("x", ratio)` would hold for every ratio but 0."""
+    A plain number is refused: `claim("x", ratio)` would hold for every ratio but 0.
+    """
     if isinstance(condition, bool | np.bool_):
         return bool(condition)
-    if isinstance(condition, Tensor) and condition.ndim == 0 and condition.dtype == torch.bool:
+    if (
+        isinstance(condition, Tensor)
+        and condition.ndim == 0
+        and condition.dtype == torch.bool
+    ):
         return bool(condition)
     shape = getattr(condition, "shape", None)
     shown = type(condition).__name__ + (f" {tuple(shape)}" if shape is not None else "")
@@ -107,7 +116,9 @@ def broken_claim(cell_id: str, held: list[bool], here: Chapter) -> str:
 
 
 def text_of(cell_id: str, here: Chapter) -> str:
-    """The text cell of this id in the reader's notebook; "" where the notebook isn't found."""
+    """The text cell of this id in the reader's notebook; "" where the notebook isn't
+    found.
+    """
     folder = PACKAGE.parent / "notebooks" / here.language
     for path in folder.glob(f"{here.number}_*.ipynb"):
         for cell in cells_of(path):
@@ -117,7 +128,9 @@ def text_of(cell_id: str, here: Chapter) -> str:
 
 
 def cells_of(path: Path) -> Iterator[dict[str, Any]]:
-    """The cells of a notebook; none of a file that can't be read (it is being saved, say)."""
+    """The cells of a notebook; none of a file that can't be read (it is being saved,
+    say).
+    """
     try:
         yield from json.loads(path.read_text(encoding="utf-8"))["cells"]
     except (OSError, ValueError, KeyError):
@@ -130,15 +143,16 @@ def first_words(text: str, most: int = 60) -> str:
     return line if len(line) <= most else line[:most].rstrip() + " …"
 
 
-# --- Where we are -----------------------------------------------------------------------------
+# --- Where we are ---------------------------------------------------------------------
 
 
 def chapter(number: str, seed: int = 0) -> Chapter:
-    """Begins a chapter: one line of welcome, all random numbers from `seed`, the book's plot
-    style.
+    """Begins a chapter: one line of welcome, all random numbers from `seed`, the book's
+    plot style.
 
-    Raises Dalle2EduError for an unknown tier or language, and for the gpu tier where there is
-    no GPU."""
+    Raises Dalle2EduError for an unknown tier or language, and for the gpu tier where
+    there is no GPU.
+    """
     show_errors_in_one_line()
     here = Chapter(number, tier := find_tier(), language(), find_device(tier))
     random.seed(seed)
@@ -155,8 +169,8 @@ def chapter(number: str, seed: int = 0) -> Chapter:
 
 
 def find_tier() -> str:
-    """The tier that DALLE2_EDU_TIER names, "cpu" if it names none; raises Dalle2EduError for an
-    unknown one.
+    """The tier that DALLE2_EDU_TIER names, "cpu" if it names none; raises
+    Dalle2EduError for an unknown one.
     """
     tier = os.environ.get("DALLE2_EDU_TIER", "").strip().lower() or "cpu"
     if tier not in TIERS:
@@ -172,8 +186,8 @@ def find_tier() -> str:
 
 
 def find_device(tier: str) -> torch.device:
-    """The GPU for the gpu tier, the CPU for the others; raises Dalle2EduError where there is no
-    GPU.
+    """The GPU for the gpu tier, the CPU for the others; raises Dalle2EduError where
+    there is no GPU.
     """
     if tier != "gpu":
         return torch.device("cpu")
@@ -200,7 +214,9 @@ def inside_repository() -> bool:
 
 
 def outside_notice() -> str:
-    """One line for a notebook that was copied elsewhere: what works and what doesn't."""
+    """One line for a notebook that was copied elsewhere: what works and what
+    doesn't.
+    """
     return words(
         "This notebook is outside the book's repository: everything runs from the installed"
         " package (its weights too), but links to source files won't open. Open it from the"
@@ -211,8 +227,8 @@ def outside_notice() -> str:
 
 
 def show_errors_in_one_line() -> None:
-    """From now on a notebook shows a Dalle2EduError as its one line, with no traceback; the
-    cell still fails.
+    """From now on a notebook shows a Dalle2EduError as its one line, with no traceback;
+    the cell still fails.
     """
     shell = running_shell()
     if shell is not None:
@@ -233,7 +249,9 @@ def one_line(
 
 
 def running_shell() -> Any:
-    """The IPython shell of a notebook; None in a script or where IPython isn't installed."""
+    """The IPython shell of a notebook; None in a script or where IPython isn't
+    installed.
+    """
     try:
         from IPython import get_ipython
     except ImportError:

@@ -1,7 +1,7 @@
 """Exercises that answer: `check("ddpm.q_sample", my_function)`.
 
-An exercise is a reference solution, some cases to try it on, and the mistakes that students
-make, each with its diagnosis. A chapter's exercises are the names in
+An exercise is a reference solution, some cases to try it on, and the mistakes that
+students make, each with its diagnosis. A chapter's exercises are the names in
 `dalle2_edu/teaching/exercises/<module>.py` that hold one:
 
     q_sample = Exercise(
@@ -11,10 +11,12 @@ make, each with its diagnosis. A chapter's exercises are the names in
         hint=Words(en="...", zh="..."),
     )
 
-`check` runs the answer on every case and prints one of: right; not answered yet; what is wrong.
-An answer that equals a known mistake's on all cases gets that mistake's diagnosis. Whatever a
-student's function does or returns, `check` does not raise. Random numbers are seeded alike for
-answer and reference, so a function that draws noise can be checked too."""
+`check` runs the answer on every case and prints one of: right; not answered yet; what
+is wrong. An answer that equals a known mistake's on all cases gets that mistake's
+diagnosis. Whatever a student's function does or returns, `check` does not raise. Random
+numbers are seeded alike for answer and reference, so a function that draws noise can be
+checked too.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +35,8 @@ from dalle2_edu.errors import Dalle2EduError
 from dalle2_edu.teaching.words import Words, words
 
 EXERCISES = "dalle2_edu.teaching.exercises"
-# `exit()` and a KeyboardInterrupt raised by the student's own code are no errors to Python
+# `exit()` and a KeyboardInterrupt raised by the student's own code are no errors to
+# Python
 STOPS = (Exception, SystemExit, KeyboardInterrupt)
 ZERO = 1e-6  # what counts as 0 where exactly 0 is expected
 Case = tuple[Any, ...]
@@ -51,8 +54,9 @@ class Mistake:
 class Exercise:
     """A task with its reference solution, the cases to try, known mistakes, and a hint.
 
-    tolerance: how far a number may be off, relative to the largest expected one of its tensor.
-    Where only zeros are expected, 1e-6 in absolute numbers."""
+    tolerance: how far a number may be off, relative to the largest expected one of its
+    tensor. Where only zeros are expected, 1e-6 in absolute numbers.
+    """
 
     reference: Callable[..., Any]
     cases: Callable[[], Sequence[Case]]
@@ -62,16 +66,19 @@ class Exercise:
 
 
 def check(name: str, answer: Any) -> None:
-    """Says in the reader's language whether an answer is right, and if not, what is wrong.
+    """Says in the reader's language whether an answer is right, and if not, what is
+    wrong.
 
-    name: "module.exercise". answer: a function, or for an exercise that asks for a value, the
-    value. Raises Dalle2EduError for a name that no exercise has, and for nothing else."""
+    name: "module.exercise". answer: a function, or for an exercise that asks for a
+    value, the value. Raises Dalle2EduError for a name that no exercise has, and for
+    nothing else.
+    """
     print(verdict(find(name), answer))
 
 
 def find(name: str) -> Exercise:
-    """The exercise of that name; raises Dalle2EduError, with the known names, where there is
-    none.
+    """The exercise of that name; raises Dalle2EduError, with the known names, where
+    there is none.
     """
     module_name, _, exercise_name = name.partition(".")
     try:
@@ -83,18 +90,21 @@ def find(name: str) -> Exercise:
             f"there are no exercises '{module_name}'", f"没有名为“{module_name}”的练习"
         )
         raise Dalle2EduError(said) from None
-    known = {key: value for key, value in vars(module).items() if isinstance(value, Exercise)}
+    known = {
+        key: value for key, value in vars(module).items() if isinstance(value, Exercise)
+    }
     if exercise_name not in known:
         listed = ", ".join(f"{module_name}.{key}" for key in known)
         raise Dalle2EduError(
             words(
-                f"there is no exercise '{name}': {listed}", f"没有练习“{name}”，已有：{listed}"
+                f"there is no exercise '{name}': {listed}",
+                f"没有练习“{name}”，已有：{listed}",
             )
         )
     return known[exercise_name]
 
 
-# --- The verdict ------------------------------------------------------------------------------
+# --- The verdict ----------------------------------------------------------------------
 
 
 def verdict(exercise: Exercise, answer: Any) -> str:
@@ -114,7 +124,8 @@ def verdict(exercise: Exercise, answer: Any) -> str:
         )
     try:
         return judged(exercise, answer, cases, given, expected)
-    except STOPS as error:  # an object that can't even be compared: its == or __str__ fails
+    # an object that can't even be compared: its == or __str__ fails
+    except STOPS as error:
         return broken(error, ())
 
 
@@ -135,8 +146,8 @@ def judged(
 
 
 def run(function: Any, case: Case, seed: int) -> Any:
-    """The function's value for copies of the arguments, with random numbers of its own; a plain
-    value is itself.
+    """The function's value for copies of the arguments, with random numbers of its own;
+    a plain value is itself.
     """
     if not callable(function):
         return function
@@ -169,13 +180,16 @@ def broken(error: BaseException, case: Case) -> str:
         )
     kind = type(error).__name__
     said = words(
-        f"Your function stopped with {kind}: {message}", f"你的函数抛出异常 {kind}：{message}"
+        f"Your function stopped with {kind}: {message}",
+        f"你的函数抛出异常 {kind}：{message}",
     )
     return f"✗ {said}{for_case(case)}"
 
 
 def message_of(error: BaseException) -> str:
-    """An error's message in one line of at most 300 letters; "" if it can't tell its own."""
+    """An error's message in one line of at most 300 letters; "" if it can't tell its
+    own.
+    """
     try:
         return " ".join(str(error).split())[:300]
     except STOPS:
@@ -183,7 +197,9 @@ def message_of(error: BaseException) -> str:
 
 
 def right(answer: Any, cases: Sequence[Case]) -> str:
-    """Praise; and a warning to a function that changes the tensors that it was given."""
+    """Praise; and a warning to a function that changes the tensors that it was
+    given.
+    """
     if callable(answer) and any(changes_arguments(answer, case) for case in cases):
         return words(
             "✓ Right. But your function changes its arguments in place: whoever calls it twice"
@@ -208,8 +224,8 @@ def changes_arguments(answer: Callable[..., Any], case: Case) -> bool:
 
 
 def plain(value: Any) -> Any:
-    """What can be compared of a value: numbers, tensors and texts, and lists of them; of other
-    objects nothing.
+    """What can be compared of a value: numbers, tensors and texts, and lists of them;
+    of other objects nothing.
     """
     if isinstance(value, Mapping):
         return {key: plain(part) for key, part in value.items()}
@@ -221,13 +237,14 @@ def plain(value: Any) -> Any:
 def known_mistake(
     exercise: Exercise, cases: Sequence[Case], given: Sequence[Any]
 ) -> str | None:
-    """The diagnosis of the first known mistake that gives these very values; None if no one
-    does.
+    """The diagnosis of the first known mistake that gives these very values; None if no
+    one does.
     """
     for mistake in exercise.mistakes:
         try:
             wrong = [run(mistake.wrong, case, seed) for seed, case in enumerate(cases)]
-        except STOPS:  # a mistake that stops on some case is not this one: the answer did not
+        # a mistake that stops on some case is not this one: the answer did not
+        except STOPS:
             continue
         if all(
             difference(a, b, exercise.tolerance) is None
@@ -240,13 +257,17 @@ def known_mistake(
 def hinted(text: str, exercise: Exercise) -> str:
     """The difference, and the exercise's hint if it has one."""
     hint = (
-        f" {words('Hint:', '提示：')}{words(' ', '')}{exercise.hint}" if exercise.hint else ""
+        f" {words('Hint:', '提示：')}{words(' ', '')}{exercise.hint}"
+        if exercise.hint
+        else ""
     )
     return f"{text}{hint}"
 
 
 def for_case(case: Case) -> str:
-    """A second line that says for which arguments, where they can be read at a glance."""
+    """A second line that says for which arguments, where they can be read at a
+    glance.
+    """
     if not case:
         return ""
     shown = ", ".join(brief(value) for value in case)
@@ -254,7 +275,9 @@ def for_case(case: Case) -> str:
 
 
 def brief(value: Any) -> str:
-    """A value in a few letters: small ones as they are, large tensors by their shape."""
+    """A value in a few letters: small ones as they are, large tensors by their
+    shape.
+    """
     if isinstance(value, Tensor):
         if value.numel() > 6 or value.is_meta:
             return f"tensor{tuple(value.shape)}"
@@ -267,11 +290,13 @@ def brief(value: Any) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
-# --- Comparing --------------------------------------------------------------------------------
+# --- Comparing ------------------------------------------------------------------------
 
 
 def difference(given: Any, expected: Any, tolerance: float) -> str | None:
-    """None if the two are the same, otherwise what differs, in the reader's language."""
+    """None if the two are the same, otherwise what differs, in the reader's
+    language.
+    """
     if dataclasses.is_dataclass(expected) and type(given) is type(expected):
         names = [field.name for field in dataclasses.fields(expected)]
         return in_parts(
@@ -323,14 +348,18 @@ def in_parts(
 
 
 def is_numeric(value: Any) -> bool:
-    return isinstance(value, bool | int | float | complex | Tensor | np.ndarray | np.generic)
+    return isinstance(
+        value, bool | int | float | complex | Tensor | np.ndarray | np.generic
+    )
 
 
 def as_numbers(value: Any) -> Tensor | None:
-    """A number or array as a tensor; None for what holds no numbers that can be looked at.
+    """A number or array as a tensor; None for what holds no numbers that can be looked
+    at.
 
-    Arrays of objects, texts and dates are none, nor is a tensor on PyTorch's "meta" device,
-    which has a shape and no values, nor an integer beyond a float's range."""
+    Arrays of objects, texts and dates are none, nor is a tensor on PyTorch's "meta"
+    device, which has a shape and no values, nor an integer beyond a float's range.
+    """
     if not is_numeric(value) or (isinstance(value, Tensor) and value.is_meta):
         return None
     try:
@@ -346,7 +375,9 @@ def a_kind(value: Any) -> str:
     if value is None:
         return words("nothing (None)", "空值（None）")
     if isinstance(value, Tensor) and value.is_meta:
-        return words("a tensor without values (device meta)", "没有数值的张量（meta 设备）")
+        return words(
+            "a tensor without values (device meta)", "没有数值的张量（meta 设备）"
+        )
     if as_numbers(value) is not None:
         return words("a number or tensor", "数或张量")
     if isinstance(value, int):
@@ -367,8 +398,8 @@ def number_kind(value: Tensor) -> Words:
 
 
 def in_numbers(given: Tensor, expected: Tensor, tolerance: float) -> str | None:
-    """How two tensors differ: in shape, in kind, or in value. Float32 and float64 count as the
-    same kind.
+    """How two tensors differ: in shape, in kind, or in value. Float32 and float64 count
+    as the same kind.
     """
     if given.shape != expected.shape:
         return words(
@@ -376,23 +407,33 @@ def in_numbers(given: Tensor, expected: Tensor, tolerance: float) -> str | None:
             f"形状是 {tuple(given.shape)}，应为 {tuple(expected.shape)}。",
         )
     kinds = number_kind(given), number_kind(expected)
-    if kinds[0] != kinds[1] and (given.ndim or torch.bool in (given.dtype, expected.dtype)):
+    if kinds[0] != kinds[1] and (
+        given.ndim or torch.bool in (given.dtype, expected.dtype)
+    ):
         return words(
             # fmt: skip
             f"These are {kinds[0]} ({given.dtype}); {kinds[1]} ({expected.dtype}) are wanted.",
             f"这些是{kinds[0]}（{given.dtype}），应为{kinds[1]}（{expected.dtype}）。",
         )
-    precise = torch.complex128 if expected.is_complex() or given.is_complex() else torch.float64
+    precise = (
+        torch.complex128
+        if expected.is_complex() or given.is_complex()
+        else torch.float64
+    )
     given, expected = (each.detach().cpu().to(precise) for each in (given, expected))
     off = (given - expected).abs()
     same = (off <= allowed(expected, tolerance)) | (given == expected)
     same |= given.isnan() & expected.isnan()
-    return None if bool(same.all()) else in_values(given, expected, off.masked_fill(same, 0))
+    return (
+        None
+        if bool(same.all())
+        else in_values(given, expected, off.masked_fill(same, 0))
+    )
 
 
 def allowed(expected: Tensor, tolerance: float) -> float:
-    """How far a value may be off: a share of the largest expected one, so that an answer that
-    is tiny everywhere has to be right as well.
+    """How far a value may be off: a share of the largest expected one, so that an
+    answer that is tiny everywhere has to be right as well.
     """
     finite = expected[expected.isfinite()]
     largest = float(finite.abs().max()) if finite.numel() else 0.0
@@ -428,7 +469,12 @@ def pattern(given: Tensor, expected: Tensor) -> str:
         return words("The sign is the wrong way round. ", "正负号反了。")
     factor = float((given * expected).sum() / expected.square().sum().clamp(min=1e-30))
     if (
-        bool(((given - factor * expected).abs() <= 1e-4 * scale * max(1.0, abs(factor))).all())
+        bool(
+            (
+                (given - factor * expected).abs()
+                <= 1e-4 * scale * max(1.0, abs(factor))
+            ).all()
+        )
         and abs(factor) > 1e-6
     ):
         return words(
@@ -438,5 +484,7 @@ def pattern(given: Tensor, expected: Tensor) -> str:
     shift = given - expected
     if bool(((shift - shift.mean()).abs() <= 1e-4 * scale).all()):
         amount = float(shift.mean())
-        return words(f"All values are off by {amount:+.4g}. ", f"所有值都差了 {amount:+.4g}。")
+        return words(
+            f"All values are off by {amount:+.4g}. ", f"所有值都差了 {amount:+.4g}。"
+        )
     return ""

@@ -1,9 +1,9 @@
 """Figures in one style: readable in print, by colour-blind readers, and in Chinese.
 
-Eight colours that stay apart for the common kinds of colour blindness (after Okabe and Ito)
-come with line styles, so that curves stay apart on a black-and-white print as well. Words are
-set in the package's own font, which has Latin, Greek and Chinese. A figure made here is shown
-once, at the end of the cell, and is small on disk.
+Eight colours that stay apart for the common kinds of colour blindness (after Okabe and
+Ito) come with line styles, so that curves stay apart on a black-and-white print as
+well. Words are set in the package's own font, which has Latin, Greek and Chinese. A
+figure made here is shown once, at the end of the cell, and is small on disk.
 
     figure()   an empty figure with axes, as plt.subplots, in the book's sizes
     grid()     pictures in rows
@@ -56,7 +56,7 @@ COLOURS = Palette()
 LINES = ("-", "--", "-.", ":", (0, (6, 1.5)), (0, (3, 1, 1, 1, 1, 1)), "-", "--")
 
 
-# --- Style ------------------------------------------------------------------------------------
+# --- Style ----------------------------------------------------------------------------
 
 
 def use_style() -> None:
@@ -72,7 +72,8 @@ def use_style() -> None:
             "axes.labelsize": 10,
             "figure.dpi": DPI,
             "figure.figsize": (WIDTH * 0.75, 3.0),
-            "figure.facecolor": "white",  # also on a dark page: a figure is a sheet of paper
+            # also on a dark page: a figure is a sheet of paper
+            "figure.facecolor": "white",
             "figure.constrained_layout.use": True,
             "font.family": families(),
             "font.size": 10,
@@ -91,7 +92,9 @@ def use_style() -> None:
 
 
 def families() -> list[str]:
-    """The book's font, then matplotlib's own; one clear line where the book's is missing."""
+    """The book's font, then matplotlib's own; one clear line where the book's is
+    missing.
+    """
     fallback = "DejaVu Sans"
     if any(entry.name == FAMILY for entry in font_manager.fontManager.ttflist):
         return [FAMILY, fallback]
@@ -123,11 +126,12 @@ def families() -> list[str]:
 class BookFigure(Figure):
     """A figure that a notebook shows once.
 
-    matplotlib shows every open figure at the end of a cell, and IPython shows the cell's last
-    value: a figure that is both would come twice. This one is closed when it is first shown.
+    matplotlib shows every open figure at the end of a cell, and IPython shows the
+    cell's last value: a figure that is both would come twice. This one is closed when
+    it is first shown.
 
-    alt: what there is to be seen, for those who can't see it; by default the figure's own
-    labels say it (`description`). dots: pixels an inch in the file.
+    alt: what there is to be seen, for those who can't see it; by default the figure's
+    own labels say it (`description`). dots: pixels an inch in the file.
     """
 
     alt: str = ""
@@ -142,7 +146,9 @@ def show_once(drawn: Figure) -> None:
     from IPython.display import display
 
     told = {"image/png": {"alt": getattr(drawn, "alt", "") or description(drawn)}}
-    display({"image/png": png(drawn), "text/plain": "<Figure>"}, metadata=told, raw=True)
+    display(
+        {"image/png": png(drawn), "text/plain": "<Figure>"}, metadata=told, raw=True
+    )
     close(drawn)
 
 
@@ -177,9 +183,10 @@ def figure(
 ) -> tuple[Figure, Any]:
     """A figure and its axes, as plt.subplots gives them, in the book's sizes.
 
-    width, height: of the whole figure in inches; by default as wide as the text (three quarters
-    of it for a single panel) and 2.6 inches a row. alt: what there is to be seen, in the
-    reader's language. options: for plt.subplots, such as sharey=True."""
+    width, height: of the whole figure in inches; by default as wide as the text (three
+    quarters of it for a single panel) and 2.6 inches a row. alt: what there is to be
+    seen, in the reader's language. options: for plt.subplots, such as sharey=True.
+    """
     import matplotlib.pyplot as plt
 
     width = width or (WIDTH * 0.75 if columns == 1 else WIDTH)
@@ -191,7 +198,7 @@ def figure(
     return drawn, axes
 
 
-# --- Words for those who can't see it ---------------------------------------------------------
+# --- Words for those who can't see it -------------------------------------------------
 
 SIGNS = {  # TeX -> what a screen reader can say
     "alpha": "α", "beta": "β", "eps": "ε", "varepsilon": "ε", "eta": "η", "lambda": "λ",
@@ -201,19 +208,26 @@ LONGEST = 400  # letters of a description
 
 
 def description(drawn: Figure) -> str:
-    """What a figure's labels say of it, in the reader's language: "Plot: SNR(t) over step t.
-    Curves: linear, cosine." It is better to pass `alt` where the labels don't say what matters.
+    """What a figure's labels say of it, in the reader's language: "Plot: SNR(t) over
+    step t. Curves: linear, cosine." It is better to pass `alt` where the labels don't
+    say what matters.
     """
     parts = pictures_told([axes for axes in drawn.axes if axes.images])
-    parts += [told for axes in drawn.axes if not axes.images and (told := plot_told(axes))]
+    parts += [
+        told for axes in drawn.axes if not axes.images and (told := plot_told(axes))
+    ]
     heading = drawn._suptitle.get_text() if getattr(drawn, "_suptitle", None) else ""  # type: ignore[attr-defined]
-    text = " ".join([*([spoken(heading) + words(".", "。")] if heading else []), *parts])
+    text = " ".join(
+        [*([spoken(heading) + words(".", "。")] if heading else []), *parts]
+    )
     text = text or words("A drawing.", "一幅示意图。")
     return text if len(text) <= LONGEST else text[: LONGEST - 2].rstrip() + " …"
 
 
 def pictures_told(panels: Sequence[Axes]) -> list[str]:
-    """One sentence about the panels that hold pictures: how many, and what their labels are."""
+    """One sentence about the panels that hold pictures: how many, and what their labels
+    are.
+    """
     if not panels:
         return []
     count = len(panels)
@@ -230,10 +244,13 @@ def pictures_told(panels: Sequence[Axes]) -> list[str]:
 def plot_told(axes: Axes) -> str:
     """One sentence about a panel with curves, bars or points."""
     x, y, title = (
-        spoken(text) for text in (axes.get_xlabel(), axes.get_ylabel(), axes.get_title())
+        spoken(text)
+        for text in (axes.get_xlabel(), axes.get_ylabel(), axes.get_title())
     )
     names = listed(
-        label for label in axes.get_legend_handles_labels()[1] if not label.startswith("_")
+        label
+        for label in axes.get_legend_handles_labels()[1]
+        if not label.startswith("_")
     )
     what = listed([title, y])
     if not (what or x or names):
@@ -256,7 +273,7 @@ def spoken(text: str) -> str:
     return " ".join(text.split())
 
 
-# --- Pictures ---------------------------------------------------------------------------------
+# --- Pictures -------------------------------------------------------------------------
 
 
 def grid(
@@ -268,20 +285,23 @@ def grid(
     scale: float = 1.0,
     alt: str = "",
 ) -> Figure:
-    """Pictures in rows, nearest neighbour, so that every pixel is seen: a picture never gets
-    fewer pixels of the figure than it has itself.
+    """Pictures in rows, nearest neighbour, so that every pixel is seen: a picture never
+    gets fewer pixels of the figure than it has itself.
 
-    images: (N, 3, H, W) or (N, 1, H, W) in [-1, 1], or uint8; or a list of N such pictures,
-    sizes may differ. titles: N, above the pictures. columns: pictures a row. row_titles: one
-    for each row, at its left. scale: 1 fits 8 columns into the width of the text; a picture
-    with more pixels than such a panel gets a larger one. alt: what there is to be seen."""
+    images: (N, 3, H, W) or (N, 1, H, W) in [-1, 1], or uint8; or a list of N such
+    pictures, sizes may differ. titles: N, above the pictures. columns: pictures a row.
+    row_titles: one for each row, at its left. scale: 1 fits 8 columns into the width of
+    the text; a picture with more pixels than such a panel gets a larger one. alt: what
+    there is to be seen.
+    """
     pictures = list(images)
     columns = min(columns, len(pictures))
     rows = math.ceil(len(pictures) / columns)
     room = WIDTH - (0.9 if row_titles else 0)  # inches for the pictures
     panel = min(room / max(columns, 4.5), 1.7) * scale
     wide = max(picture.shape[-1] for picture in pictures)  # in pixels
-    panel = max(panel, min(wide / DPI + MARGIN, room / columns))  # wider, as the page has room
+    # wider, as the page has room
+    panel = max(panel, min(wide / DPI + MARGIN, room / columns))
     texts = [wrapped(text, round(panel * 14)) for text in titles or ()]
     lines = [
         max((t.count("\n") + 1 for t in texts[row * columns :][:columns]), default=0)
@@ -289,9 +309,15 @@ def grid(
     ]
     height = rows * (panel + 0.04) + 0.155 * sum(lines) + (0.3 if heading else 0)
     drawn, panels = figure(
-        rows, columns, panel * columns + (0.9 if row_titles else 0), height, squeeze=False
+        rows,
+        columns,
+        panel * columns + (0.9 if row_titles else 0),
+        height,
+        squeeze=False,
     )
-    drawn.set_layout_engine("constrained", w_pad=0.02, h_pad=0.02, wspace=0.02, hspace=0.02)
+    drawn.set_layout_engine(
+        "constrained", w_pad=0.02, h_pad=0.02, wspace=0.02, hspace=0.02
+    )
     assert isinstance(drawn, BookFigure)
     drawn.alt, drawn.dots = alt, max(DPI, math.ceil(wide / (panel - MARGIN)))
     for place, axes in enumerate(panels.ravel()):
@@ -302,7 +328,12 @@ def grid(
             axes.set_title(texts[place], fontsize=8, pad=2.5)
     for axes, text in zip(panels[:, 0], row_titles or (), strict=False):
         axes.set_ylabel(
-            wrapped(text, 14), fontsize=8.5, rotation=0, ha="right", va="center", labelpad=6
+            wrapped(text, 14),
+            fontsize=8.5,
+            rotation=0,
+            ha="right",
+            va="center",
+            labelpad=6,
         )
     if heading:
         drawn.suptitle(heading, fontsize=10.5)
@@ -320,11 +351,15 @@ def blank(axes: Axes) -> None:
 
 
 def pixels(picture: Tensor) -> np.ndarray:
-    """One picture, (3, H, W) or (1, H, W) in [-1, 1] or uint8, as matplotlib and Pillow want
-    it: uint8 (H, W, 3).
+    """One picture, (3, H, W) or (1, H, W) in [-1, 1] or uint8, as matplotlib and Pillow
+    want it: uint8 (H, W, 3).
     """
     if picture.dtype != torch.uint8:
-        picture = ((picture.detach().float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+        picture = (
+            ((picture.detach().float().clamp(-1, 1) + 1) * 127.5)
+            .round()
+            .to(torch.uint8)
+        )
     if picture.ndim == 2:
         picture = picture.unsqueeze(0)  # (H, W) -> (1, H, W)
     return (
@@ -333,8 +368,8 @@ def pixels(picture: Tensor) -> np.ndarray:
 
 
 def wrapped(text: str, width: int) -> str:
-    """Breaks a line after about `width` columns; a Chinese character takes two, and may stand
-    at any line's end.
+    """Breaks a line after about `width` columns; a Chinese character takes two, and may
+    stand at any line's end.
     """
     if not any(unicodedata.east_asian_width(char) in "WF" for char in text):
         return "\n".join(textwrap.fill(line, width) for line in text.split("\n"))
@@ -349,7 +384,7 @@ def wrapped(text: str, width: int) -> str:
     return "\n".join(lines)
 
 
-# --- Curves -----------------------------------------------------------------------------------
+# --- Curves ---------------------------------------------------------------------------
 
 
 def curves(
@@ -365,14 +400,17 @@ def curves(
 ) -> Figure:
     """One line for each name in `lines` (name -> numbers), with a legend.
 
-    x: what they are drawn over, 0, 1, 2, ... by default. log: a logarithmic y axis. smooth:
-    each point is the mean of this many neighbours. axes: draws there and not into a new figure.
-    alt: what there is to be seen, for a new figure."""
+    x: what they are drawn over, 0, 1, 2, ... by default. log: a logarithmic y axis.
+    smooth: each point is the mean of this many neighbours. axes: draws there and not
+    into a new figure. alt: what there is to be seen, for a new figure.
+    """
     if axes is None:
         _, axes = figure(alt=alt)
     for name, numbers in lines.items():
         y = moving_mean(as_array(numbers), smooth)
-        axes.plot(np.arange(len(y)) if x is None else as_array(x)[: len(y)], y, label=name)
+        axes.plot(
+            np.arange(len(y)) if x is None else as_array(x)[: len(y)], y, label=name
+        )
     axes.set(xlabel=xlabel, ylabel=ylabel, title=title)
     if log:
         axes.set_yscale("log")
@@ -386,13 +424,15 @@ def curves(
 def as_array(numbers: Any) -> np.ndarray:
     """Numbers of any kind (a tensor on any device, a list) as a NumPy array."""
     return (
-        numbers.detach().cpu().numpy() if isinstance(numbers, Tensor) else np.asarray(numbers)
+        numbers.detach().cpu().numpy()
+        if isinstance(numbers, Tensor)
+        else np.asarray(numbers)
     )
 
 
 def moving_mean(numbers: np.ndarray, width: int) -> np.ndarray:
-    """The mean of each `width` neighbours: N numbers become N - width + 1; fewer than `width`
-    stay as they are.
+    """The mean of each `width` neighbours: N numbers become N - width + 1; fewer than
+    `width` stay as they are.
     """
     if width <= 1 or len(numbers) < width:
         return numbers

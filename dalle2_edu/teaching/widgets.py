@@ -2,9 +2,11 @@
 
     explore(draw, guidance=[1, 1.5, 2, 4])
 
-calls draw(guidance=...) when the reader moves the slider. Where nothing can move (the rendered
-book, a slide, a test: `DALLE2_EDU_STATIC=1`, or no ipywidgets) it draws the pictures for all
-values of the first control side by side; the other controls stay at their first value."""
+calls draw(guidance=...) when the reader moves the slider. Where nothing can move (the
+rendered book, a slide, a test: `DALLE2_EDU_STATIC=1`, or no ipywidgets) it draws the
+pictures for all values of the first control side by side; the other controls stay at
+their first value.
+"""
 
 import io
 import math
@@ -22,7 +24,8 @@ from dalle2_edu.teaching import plots
 from dalle2_edu.teaching.chapter import running_shell
 
 MOST = 6  # pictures side by side
-WIDE = 1.6  # a picture that is wider than this many times its height gets a line of its own
+# a picture that is wider than this many times its height gets a line of its own
+WIDE = 1.6
 
 
 def explore(
@@ -33,10 +36,11 @@ def explore(
 ) -> None:
     """Lets the reader turn the controls of `draw`.
 
-    draw: called with one keyword argument for each control; returns (or draws with matplotlib)
-    a picture (3, H, W), a batch (N, 3, H, W), a figure or a PIL image. labels: control -> the
-    words shown for it. alt: what the strip shows, for those who can't see it. controls: name ->
-    values."""
+    draw: called with one keyword argument for each control; returns (or draws with
+    matplotlib) a picture (3, H, W), a batch (N, 3, H, W), a figure or a PIL image.
+    labels: control -> the words shown for it. alt: what the strip shows, for those who
+    can't see it. controls: name -> values.
+    """
     if not controls or not all(len(values) for values in controls.values()):
         raise Dalle2EduError(
             "explore needs at least one control with values, such as guidance=[1, 2, 4]"
@@ -61,13 +65,17 @@ def can_move() -> bool:
     return True
 
 
-# --- Live -------------------------------------------------------------------------------------
+# --- Live -----------------------------------------------------------------------------
 
 
 def show_sliders(
-    draw: Callable[..., Any], controls: Mapping[str, Sequence[Any]], names: Mapping[str, str]
+    draw: Callable[..., Any],
+    controls: Mapping[str, Sequence[Any]],
+    names: Mapping[str, str],
 ) -> None:
-    """One slider a control, above the picture; the picture follows when a slider is let go."""
+    """One slider a control, above the picture; the picture follows when a slider is let
+    go.
+    """
     import ipywidgets
     from IPython.display import display
 
@@ -87,7 +95,9 @@ def show_sliders(
             output.clear_output(wait=True)
             show_figure(
                 as_figure(
-                    called(draw, {name: slider.value for name, slider in sliders.items()})
+                    called(
+                        draw, {name: slider.value for name, slider in sliders.items()}
+                    )
                 )
             )
 
@@ -104,11 +114,13 @@ def show_figure(drawn: Figure) -> None:
     plots.close(drawn)
 
 
-# --- On paper ---------------------------------------------------------------------------------
+# --- On paper -------------------------------------------------------------------------
 
 
 def strip(
-    draw: Callable[..., Any], controls: Mapping[str, Sequence[Any]], names: Mapping[str, str]
+    draw: Callable[..., Any],
+    controls: Mapping[str, Sequence[Any]],
+    names: Mapping[str, str],
 ) -> Figure:
     """All values of the first control, each picture under its value."""
     first, *others = controls
@@ -144,9 +156,12 @@ def sheet(panels: Sequence[np.ndarray], titles: Sequence[str], columns: int) -> 
     drawn, axes = plots.figure(
         rows, columns, width, rows * (tallest * width / columns + 0.3), squeeze=False
     )
-    drawn.set_layout_engine("constrained", w_pad=0.03, h_pad=0.03, wspace=0.02, hspace=0.02)
+    drawn.set_layout_engine(
+        "constrained", w_pad=0.03, h_pad=0.03, wspace=0.02, hspace=0.02
+    )
     assert isinstance(drawn, plots.BookFigure)
-    most = max(panel.shape[1] for panel in panels)  # no panel has fewer pixels than its picture
+    # no panel has fewer pixels than its picture
+    most = max(panel.shape[1] for panel in panels)
     enough = math.ceil(most / (width / columns - plots.MARGIN))
     drawn.dots = min(max(plots.DPI, enough), 2 * plots.DPI)
     for place in axes.ravel():
@@ -161,8 +176,8 @@ def sheet(panels: Sequence[np.ndarray], titles: Sequence[str], columns: int) -> 
 
 
 def called(draw: Callable[..., Any], values: Mapping[str, Any]) -> Any:
-    """What `draw` returns for these values, or the figure that it drew with pyplot and did not
-    return.
+    """What `draw` returns for these values, or the figure that it drew with pyplot and
+    did not return.
     """
     import matplotlib.pyplot as plt
 
@@ -182,7 +197,11 @@ def as_array(result: Any) -> np.ndarray:
     """A picture, figure or PIL image as uint8 (H, W, 3)."""
     if isinstance(result, Tensor):
         return plots.pixels(result[0] if result.ndim == 4 else result)
-    image = Image.open(io.BytesIO(plots.png(result))) if isinstance(result, Figure) else result
+    image = (
+        Image.open(io.BytesIO(plots.png(result)))
+        if isinstance(result, Figure)
+        else result
+    )
     if not isinstance(image, Image.Image):
         raise Dalle2EduError(
             f"explore can't show a {type(result).__name__}: return a picture, a figure or a PIL"

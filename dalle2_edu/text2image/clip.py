@@ -1,20 +1,20 @@
 """CLIP: one space in which a picture and its caption lie close together.
 
-The idea: two encoders, one for pictures and one for text, are trained so that in a batch of N
-pairs every picture is nearer to its own caption than to the N - 1 others, and every caption
-nearer to its own picture.
+The idea: two encoders, one for pictures and one for text, are trained so that in a
+batch of N pairs every picture is nearer to its own caption than to the N - 1 others,
+and every caption nearer to its own picture.
 
     L = (CE(s U V^T, i) + CE(s V U^T, i)) / 2        CLIP (arXiv 2103.00020), figure 3
 
 U, V are the unit vectors of pictures and captions, s a learned scale. The classes are
-open_clip's own: at a tiny size, trained here on both data sets with the bilingual tokenizer, or
-a real released one, loaded by name.
+open_clip's own: at a tiny size, trained here on both data sets with the bilingual
+tokenizer, or a real released one, loaded by name.
 
-A departure. To tell 256 little pictures apart their colours are enough, and a CLIP that may
-stop there keeps no outlines: a decoder that was given the true embeddings drew a rocket's
-colours in a heap. Among 400 million pairs colours are not enough. Ours has a few thousand, so
-it is asked for more: a linear layer must be able to read a small copy of the picture, the
-thumbnail, off the embedding.
+A departure. To tell 256 little pictures apart their colours are enough, and a CLIP that
+may stop there keeps no outlines: a decoder that was given the true embeddings drew a
+rocket's colours in a heap. Among 400 million pairs colours are not enough. Ours has a
+few thousand, so it is asked for more: a linear layer must be able to read a small copy
+of the picture, the thumbnail, off the embedding.
 
     L = L_contrastive + w |linear(u) - picture at 16 x 16|^2
 
@@ -41,16 +41,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ClipConfig:
-    """The tiny CLIP: an image encoder over 64 x 64 pixels and a causal text transformer.
+    """The tiny CLIP: an image encoder over 64 x 64 pixels and a causal text
+    transformer.
 
     vision_layers is one number for a vision transformer of that depth over patches of
-    patch_size pixels, or four numbers for CLIP's ResNet with so many blocks at each resolution,
-    16 => 8 => 4 => 2. The ResNet is the default: in 20 minutes on one core its loss came to
-    .18, a vision transformer's of 6 x 128 to .32 in 35. That is a hint and no proof, since the
-    transformer learned from an earlier state of the rendered shapes.
+    patch_size pixels, or four numbers for CLIP's ResNet with so many blocks at each
+    resolution, 16 => 8 => 4 => 2. The ResNet is the default: in 20 minutes on one core
+    its loss came to .18, a vision transformer's of 6 x 128 to .32 in 35. That is a hint
+    and no proof, since the transformer learned from an earlier state of the rendered
+    shapes.
 
-    thumbnail is the side of the small copy that must be readable off the embedding, 0 for CLIP
-    as published."""
+    thumbnail is the side of the small copy that must be readable off the embedding, 0
+    for CLIP as published.
+    """
 
     embed_dim: int = 128
     image_size: int = 64
@@ -68,8 +71,8 @@ class ClipConfig:
 
 @dataclass(frozen=True)
 class TextEncoding:
-    """What the rest of DALL·E 2 reads of a text: its embedding (B, D), its tokens (B, L, W),
-    and which are real (B, L).
+    """What the rest of DALL·E 2 reads of a text: its embedding (B, D), its tokens (B,
+    L, W), and which are real (B, L).
     """
 
     text_emb: Tensor
@@ -92,9 +95,9 @@ class TextEncoding:
 
 
 def without_padding(*several: TextEncoding) -> list[TextEncoding]:
-    """The same texts, cut to the longest of them all. Padding is masked wherever it is read:
-    what is not there need not be computed, and a caption of eight words fills a tenth of CLIP's
-    77 places.
+    """The same texts, cut to the longest of them all. Padding is masked wherever it is
+    read: what is not there need not be computed, and a caption of eight words fills a
+    tenth of CLIP's 77 places.
     """
     length = max(int(text.text_mask.sum(dim=1).max()) for text in several)
     return [text.cut(length) for text in several]
@@ -107,8 +110,8 @@ class TextToTokens(Protocol):
 
 
 class Clip(nn.Module):
-    """open_clip's CLIP behind two calls: pictures in [-1, 1] -> unit vectors, token ids ->
-    TextEncoding.
+    """open_clip's CLIP behind two calls: pictures in [-1, 1] -> unit vectors, token ids
+    -> TextEncoding.
     """
 
     def __init__(self, config: ClipConfig):
@@ -116,9 +119,12 @@ class Clip(nn.Module):
         self.config = config
         self.model = build_open_clip(config)
         self.thumbnail = (
-            nn.Linear(config.embed_dim, 3 * config.thumbnail**2) if config.thumbnail else None
+            nn.Linear(config.embed_dim, 3 * config.thumbnail**2)
+            if config.thumbnail
+            else None
         )
-        self.normalize = True  # Karlo reads CLIP's projections as they come, longer than 1
+        # Karlo reads CLIP's projections as they come, longer than 1
+        self.normalize = True
         self.image_mean: tuple[float, ...] = (
             0.5,
             0.5,
@@ -144,8 +150,8 @@ class Clip(nn.Module):
         )
 
     def encode_text(self, tokens: Tensor) -> TextEncoding:
-        """Token ids (B, L), zero where padded -> embedding (unit vectors), encoded tokens and
-        mask.
+        """Token ids (B, L), zero where padded -> embedding (unit vectors), encoded
+        tokens and mask.
         """
         out = self.model.forward_intermediates(
             text=tokens,
@@ -154,33 +160,35 @@ class Clip(nn.Module):
             normalize_intermediates=True,
             output_logits=False,
         )
-        # The end token has the largest id: up to it a token is real, after it there is padding.
-        real = torch.arange(tokens.shape[1], device=tokens.device)[None] <= tokens.argmax(
-            dim=1, keepdim=True
-        )
+        # The end token has the largest id: up to it a token is real, after it there is
+        # padding.
+        real = torch.arange(tokens.shape[1], device=tokens.device)[
+            None
+        ] <= tokens.argmax(dim=1, keepdim=True)
         return TextEncoding(out["text_features"], out["text_intermediates"][-1], real)
 
     def read_thumbnail(self, image_emb: Tensor) -> Tensor | None:
-        """The small copy that can be read off unit vectors (B, D): (B, 3, S, S), or None
-        without such a layer.
+        """The small copy that can be read off unit vectors (B, D): (B, 3, S, S), or
+        None without such a layer.
         """
         if self.thumbnail is None:
             return None
         pixels = self.thumbnail(
             image_emb * image_emb.shape[1] ** 0.5
         )  # numbers of size 1, as a layer expects them
-        return pixels.unflatten(1, (3, self.config.thumbnail, -1))  # (B, 3 S S) => (B, 3, S, S)
+        # (B, 3 S S) => (B, 3, S, S)
+        return pixels.unflatten(1, (3, self.config.thumbnail, -1))
 
     def forward(
         self, images: Tensor, tokens: Tensor
     ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
-        """N pairs -> the pictures' unit vectors (N, D), the captions' (N, D), the similarities'
-        scale (a scalar) and the thumbnails, (N, 3, S, S) or None.
+        """N pairs -> the pictures' unit vectors (N, D), the captions' (N, D), the
+        similarities' scale (a scalar) and the thumbnails, (N, 3, S, S) or None.
         """
         u = self.encode_image(images)
         v = self.model.encode_text(tokens, normalize=True)
-        # The parameter itself is capped: a cap on exp() would also stop it from coming down
-        # again.
+        # The parameter itself is capped: a cap on exp() would also stop it from coming
+        # down again.
         with torch.no_grad():
             self.model.logit_scale.clamp_(max=MAX_LOG_SCALE)
         return u, v, self.model.logit_scale.exp(), self.read_thumbnail(u)
@@ -192,12 +200,13 @@ MAX_LOG_SCALE = math.log(
 
 
 def contrastive_loss(u: Tensor, v: Tensor, scale: Tensor) -> Tensor:
-    """The symmetric loss of N pairs: each picture picks its caption among N, each caption its
-    picture. A scalar.
+    """The symmetric loss of N pairs: each picture picks its caption among N, each
+    caption its picture. A scalar.
 
-    Two pairs of one batch may show the same thing and then count against each other; with a few
-    such pairs among hundreds that is noise. Several processes compare within their own share of
-    the batch only."""
+    Two pairs of one batch may show the same thing and then count against each other;
+    with a few such pairs among hundreds that is noise. Several processes compare within
+    their own share of the batch only.
+    """
     logits = scale * u @ v.T  # (N, N); pair i stands on the diagonal
     own = torch.arange(len(u), device=u.device)
     return (F.cross_entropy(logits, own) + F.cross_entropy(logits.T, own)) / 2
@@ -227,13 +236,14 @@ def build_open_clip(config: ClipConfig) -> open_clip.CLIP:
 def load_open_clip(
     name: str, pretrained: str | None = None, device: str = "cpu"
 ) -> tuple[Clip, TextToTokens]:
-    """A real open_clip model and its tokenizer: by architecture name, weights by tag or by a
-    local checkpoint's path.
+    """A real open_clip model and its tokenizer: by architecture name, weights by tag or
+    by a local checkpoint's path.
 
     `load_open_clip("ViT-B-32", "laion2b_s34b_b79k")` fetches the weights;
     `load_open_clip("ViT-B-32", "my.safetensors")` reads a file. Pickled checkpoints are
-    refused. Raises Dalle2EduError for an unknown name, tag or file, and for weights that can't
-    be fetched or don't fit."""
+    refused. Raises Dalle2EduError for an unknown name, tag or file, and for weights
+    that can't be fetched or don't fit.
+    """
     import open_clip
 
     if name not in open_clip.list_models():
@@ -261,8 +271,8 @@ def load_open_clip(
 
 
 def weights_file(name: str, pretrained: str) -> str:
-    """The path of a model's weights, fetched first if `pretrained` is one of open_clip's tags
-    and no file.
+    """The path of a model's weights, fetched first if `pretrained` is one of
+    open_clip's tags and no file.
 
     Raises Dalle2EduError if it is neither.
     """
@@ -271,15 +281,19 @@ def weights_file(name: str, pretrained: str) -> str:
     if Path(pretrained).is_file():
         return pretrained
     if pretrained not in open_clip.list_pretrained_tags_by_model(name):
-        raise Dalle2EduError(f"{pretrained!r} is neither a file nor a weights tag of {name}.")
+        raise Dalle2EduError(
+            f"{pretrained!r} is neither a file nor a weights tag of {name}."
+        )
     return open_clip.download_pretrained(open_clip.get_pretrained_cfg(name, pretrained))
 
 
 def wrap_open_clip(model: Any) -> Clip:
     """Put an open_clip model, however it was made, behind our two calls.
 
-    Raises Dalle2EduError for one whose text does not end in the largest token id (SigLIP's and
-    others'): `encode_text` could not tell its real tokens from padding."""
+    Raises Dalle2EduError for one whose text does not end in the largest token id
+    (SigLIP's and others'): `encode_text` could not tell its real tokens from
+    padding.
+    """
     import open_clip
 
     pool = getattr(model, "text_pool_type", None) or getattr(
@@ -297,5 +311,7 @@ def wrap_open_clip(model: Any) -> Clip:
     clip.image_mean = tuple(
         getattr(visual, "image_mean", None) or open_clip.OPENAI_DATASET_MEAN
     )
-    clip.image_std = tuple(getattr(visual, "image_std", None) or open_clip.OPENAI_DATASET_STD)
+    clip.image_std = tuple(
+        getattr(visual, "image_std", None) or open_clip.OPENAI_DATASET_STD
+    )
     return clip

@@ -71,7 +71,8 @@ class Glide(nn.Module):
         """mask (B, L) is True where a token is real.
 
         known (B, 3, H, W) and hole, bool (B, 1, H, W), True where to paint: for a
-        network that inpaints. low_res (B, 3, h, w), of any size: for an upsampler."""
+        network that inpaints. low_res (B, 3, h, w), of any size: for an upsampler.
+        """
         text = self.read(tokens, mask)
         return self.denoise(x_t, t, **text, known=known, hole=hole, low_res=low_res)
 
@@ -99,7 +100,8 @@ class Glide(nn.Module):
         if low_res is not None:
             enlarged = F.interpolate(low_res, x_t.shape[-2:], mode="bilinear")
             channels.append(enlarged)  # 3
-        x = torch.cat(channels, dim=1)  # (B, 3 + 4 + 3, H, W) for the inpainting upsampler
+        # (B, 3 + 4 + 3, H, W) for the inpainting upsampler
+        x = torch.cat(channels, dim=1)
         return self.unet(x, t, added_emb, context_kv)
 
 
@@ -111,8 +113,12 @@ class GlideText(nn.Module):
     def __init__(self, config: GlideConfig):
         super().__init__()
         self.token = nn.Embedding(config.vocab_size, config.width)
-        self.position = nn.Parameter(torch.randn(config.context_length, config.width) * 0.01)
-        self.padding = nn.Parameter(torch.randn(config.context_length, config.width) * 0.01)
+        self.position = nn.Parameter(
+            torch.randn(config.context_length, config.width) * 0.01
+        )
+        self.padding = nn.Parameter(
+            torch.randn(config.context_length, config.width) * 0.01
+        )
         self.transformer = Transformer(config.width, config.layers, config.heads)
         self.norm = nn.LayerNorm(config.width)
         self.pooled_proj = nn.Linear(config.width, config.unet.channels * TIME_EMB_MULT)
@@ -121,5 +127,6 @@ class GlideText(nn.Module):
         words = self.token(tokens) + self.position  # (B, L, width)
         x = torch.where(mask[..., None], words, self.padding)  # (B, L, width)
         x = self.norm(self.transformer(x))
-        pooled = self.pooled_proj(x[:, -1])  # the last place: (B, width) => (B, 4 channels)
+        # the last place: (B, width) => (B, 4 channels)
+        pooled = self.pooled_proj(x[:, -1])
         return pooled, x

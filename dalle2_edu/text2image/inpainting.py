@@ -37,7 +37,13 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from dalle2_edu.diffusion.process import GaussianDiffusion
-from dalle2_edu.diffusion.samplers import Callback, Denoiser, Noise, ddim_move, ddim_sigmas
+from dalle2_edu.diffusion.samplers import (
+    Callback,
+    Denoiser,
+    Noise,
+    ddim_move,
+    ddim_sigmas,
+)
 from dalle2_edu.errors import Dalle2EduError
 
 GREY_LEVEL = 2 / 255  # one step of a byte, in [-1, 1]
@@ -50,7 +56,8 @@ def repaint_walk(steps: int, jump: int, resamples: int) -> list[int]:
     On its way down the walk comes to level 1, 1 + jump, 1 + 2 jump, ... `resamples`
     times each: it climbs `jump` levels again after all but the last visit. resamples=1
     goes straight down. 250 steps with RePaint's jump and resamples of 10 make 4,570
-    moves. Raises Dalle2EduError unless all three are 1 or more."""
+    moves. Raises Dalle2EduError unless all three are 1 or more.
+    """
     if min(steps, jump, resamples) < 1:
         raise Dalle2EduError(
             f"steps, jump and resamples must be 1 or more, not {steps}, {jump} and {resamples}."
@@ -90,12 +97,14 @@ def repaint(
     a step down, as in `ddim_sample`: RePaint's ancestral sampling is 1. The other
     arguments are those of the samplers; callback(move, x, pred_x0) is called after each
     move down. Returns (B, C, H, W), equal to known, bit by bit, where the mask is
-    False. Raises Dalle2EduError for a mask that is not bool or of another size."""
+    False. Raises Dalle2EduError for a mask that is not bool or of another size.
+    """
     _check_mask(mask, known)
     sigmas = ddim_sigmas(diffusion, eta).tolist()  # σ_t of each step
     moves = list(pairwise(repaint_walk(diffusion.num_timesteps, jump, resamples)))
     x = noise(known.shape).to(known.dtype)
-    known = torch.where(mask, torch.zeros_like(known), known)  # nothing under the mask can leak
+    # nothing under the mask can leak
+    known = torch.where(mask, torch.zeros_like(known), known)
     for move, (level, goal) in enumerate(
         moves if progress is None else tqdm(moves, desc=progress)
     ):
@@ -103,7 +112,8 @@ def repaint(
             x = _noised_once(diffusion, x, level, noise)
             continue
         sigma = sigmas[level - 1]
-        x, pred_x0 = _denoised_once(model, diffusion, x, level, sigma, noise, clip)  # Eq. 8b
+        # Eq. 8b
+        x, pred_x0 = _denoised_once(model, diffusion, x, level, sigma, noise, clip)
         surroundings = _at_level(diffusion, known, goal, noise)  # Eq. 8a
         x = torch.where(mask, x, surroundings)  # Eq. 8c
         if callback is not None:
@@ -132,14 +142,18 @@ def _denoised_once(
     return x, pred_x0
 
 
-def _noised_once(diffusion: GaussianDiffusion, x: Tensor, level: int, noise: Noise) -> Tensor:
+def _noised_once(
+    diffusion: GaussianDiffusion, x: Tensor, level: int, noise: Noise
+) -> Tensor:
     """One level up, by the forward process."""
     beta = diffusion.betas[level].item()  # β_t
     eps = noise(x.shape).to(x.dtype)
     return (1 - beta) ** 0.5 * x + beta**0.5 * eps
 
 
-def _at_level(diffusion: GaussianDiffusion, known: Tensor, level: int, noise: Noise) -> Tensor:
+def _at_level(
+    diffusion: GaussianDiffusion, known: Tensor, level: int, noise: Noise
+) -> Tensor:
     """The known picture noised to a level; level 0 is the picture itself."""
     if level == 0:
         return known
@@ -160,7 +174,7 @@ def _check_mask(mask: Tensor, known: Tensor) -> None:
         )
 
 
-# --- the seam ---------------------------------------------------------------------------------
+# --- the seam -------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -169,7 +183,8 @@ class Seam:
     edge, and inside what was painted.
 
     ratio is 1 where the edge looks like any other place, more where a seam shows. A
-    hole that is flatter than a step of a byte counts as one step."""
+    hole that is flatter than a step of a byte counts as one step.
+    """
 
     across: Tensor
     inside: Tensor
@@ -187,13 +202,15 @@ def seam(images: Tensor, mask: Tensor) -> Seam:
     """
     mask = mask.expand(len(images), 1, *images.shape[-2:])  # (B, 1, H, W)
     zeros = images.new_zeros(len(images))  # (B,)
-    across, edges = zeros.clone(), zeros.clone()  # sum of differences over the edge, and count
+    # sum of differences over the edge, and count
+    across, edges = zeros.clone(), zeros.clone()
     inside, inner = zeros.clone(), zeros.clone()  # the same inside the mask
     for dim in (-2, -1):  # down, then to the right
         length = images.shape[dim] - 1
         difference = images.diff(dim=dim).abs()  # (B, C, H - 1, W) or (B, C, H, W - 1)
         difference = difference.mean(dim=1)  # over the channels
-        first = mask.narrow(dim, 0, length)[:, 0]  # of two neighbours: is this one painted?
+        # of two neighbours: is this one painted?
+        first = mask.narrow(dim, 0, length)[:, 0]
         second = mask.narrow(dim, 1, length)[:, 0]  # and this one?
         on_edge = first ^ second
         both_painted = first & second

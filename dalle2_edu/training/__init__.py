@@ -1,5 +1,6 @@
 """Training: one loop for every model, its moving average, its checkpoints and its logs.
-What is trained stands in `recipes/`."""
+What is trained stands in `recipes/`.
+"""
 
 from dalle2_edu.training.checkpoints import (
     Checkpoint,

@@ -2,16 +2,21 @@
 
 A training run of hours is worth a few careful lines. The idea in five:
 
-1. Each checkpoint is a folder of its own, `checkpoint/step-00000500/`. It is written under a
+1. Each checkpoint is a folder of its own, `checkpoint/step-00000500/`. It is written
+   under a
    temporary name, forced onto the disk with `fsync`, and then *renamed*. A rename is atomic:
    after a crash the folder is there whole, or not at all, never half.
-2. An old checkpoint goes only after the new one has its name: at every moment at least one is
+2. An old checkpoint goes only after the new one has its name: at every moment at least
+   one is
    whole.
-3. Tensors are safetensors, everything else is JSON. Python's `pickle`, which `torch.save` uses,
+3. Tensors are safetensors, everything else is JSON. Python's `pickle`, which
+   `torch.save` uses,
    runs code when it is read; a checkpoint from a stranger must not be able to do that.
-4. `state.json` holds each file's SHA-256. A file that was cut off or altered is refused by
+4. `state.json` holds each file's SHA-256. A file that was cut off or altered is refused
+   by
    name, and the checkpoint before it is used.
-5. There is no random state in here, because there is none to keep: the loop draws every random
+5. There is no random state in here, because there is none to keep: the loop draws every
+   random
    number from (seed, step), see `order.py`.
 
     step-00000500/
@@ -54,7 +59,8 @@ Tensors = dict[str, Tensor]
 @dataclass(frozen=True)
 class Checkpoint:
     """One checkpoint, read back and verified: its folder, the JSON state, and its
-    tensors (on the CPU)."""
+    tensors (on the CPU).
+    """
 
     path: Path
     state: dict[str, Any]
@@ -68,19 +74,23 @@ class Checkpoint:
     @property
     def weights(self) -> Tensors:
         """The weights to sample from: the moving average, or the plain weights of a run
-        that kept none."""
+        that kept none.
+        """
         return self.tensors.get("ema") or self.tensors["model"]
 
 
 # --- writing --------------------------------------------------------------------------
 
 
-def save_checkpoint(folder: Path, state: dict[str, Any], tensors: dict[str, Tensors]) -> Path:
+def save_checkpoint(
+    folder: Path, state: dict[str, Any], tensors: dict[str, Tensors]
+) -> Path:
     """Write `folder/step-<state["step"]>/`, return its path. A crash at any moment
     leaves a whole checkpoint.
 
     Raises `Dalle2EduError` in one line when it can't be written (a full disk, say).
-    Older checkpoints are then untouched, and what was half written is removed."""
+    Older checkpoints are then untouched, and what was half written is removed.
+    """
     final = folder / f"{PREFIX}{state['step']:08d}"
     unfinished = folder / f"{UNFINISHED}{final.name}"
     with disk_errors(f"the checkpoint {final}", "Older checkpoints are untouched."):
@@ -93,12 +103,15 @@ def save_checkpoint(folder: Path, state: dict[str, Any], tensors: dict[str, Tens
         except BaseException:
             shutil.rmtree(unfinished, ignore_errors=True)  # a full disk needs the room
             raise
-        _sync(folder)  # the new name itself must reach the disk before an old checkpoint goes
+        # the new name itself must reach the disk before an old checkpoint goes
+        _sync(folder)
         _prune(folder, newest=state["step"])
     return final
 
 
-def _write_files(folder: Path, state: dict[str, Any], tensors: dict[str, Tensors]) -> None:
+def _write_files(
+    folder: Path, state: dict[str, Any], tensors: dict[str, Tensors]
+) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     hashes = {}
@@ -106,9 +119,11 @@ def _write_files(folder: Path, state: dict[str, Any], tensors: dict[str, Tensors
         file = folder / f"{part}.safetensors"
         file.touch()
         readers = file.stat().st_mode  # safetensors would let the owner alone read it
-        # A copy of each tensor: safetensors refuses tied weights (two names, one storage) and
-        # odd strides.
-        copies = {name: tensor.detach().to("cpu", copy=True) for name, tensor in named.items()}
+        # A copy of each tensor: safetensors refuses tied weights (two names, one
+        # storage) and odd strides.
+        copies = {
+            name: tensor.detach().to("cpu", copy=True) for name, tensor in named.items()
+        }
         save_file({name: tensor.contiguous() for name, tensor in copies.items()}, file)
         file.chmod(readers)
         hashes[file.name] = _sha256(file)
@@ -122,7 +137,8 @@ def _write_files(folder: Path, state: dict[str, Any], tensors: dict[str, Tensors
 
 def _prune(folder: Path, newest: int) -> None:
     """Keep `newest` and the `KEPT` - 1 before it. A later step can only be a damaged
-    one, left behind."""
+    one, left behind.
+    """
     earlier = [path for path in _listed(folder) if _step_of(path) <= newest]
     for path in set(_listed(folder)) - set(earlier[:KEPT]):
         _discard(path)
@@ -130,7 +146,8 @@ def _prune(folder: Path, newest: int) -> None:
 
 def _discard(path: Path) -> None:
     """Remove a checkpoint. Its name goes first, in one atomic rename: no half-removed
-    one is ever read."""
+    one is ever read.
+    """
     if path.exists():
         doomed = path.with_name(f"{UNFINISHED}old-{path.name}")
         shutil.rmtree(doomed, ignore_errors=True)
@@ -146,9 +163,11 @@ def remove_unfinished(folder: Path) -> None:
 
 def _sync(path: Path) -> None:
     """Wait until `path` (a file, or a folder's list of names) is on the disk and not
-    only in memory."""
+    only in memory.
+    """
     if path.is_dir() and os.name == "nt":
-        return  # Windows has no handle of a folder to sync; its file system journals the names
+        # Windows has no handle of a folder to sync; its file system journals the names
+        return
     descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
     try:
         os.fsync(descriptor)
@@ -159,7 +178,8 @@ def _sync(path: Path) -> None:
 @contextmanager
 def disk_errors(what: str, then: str = "") -> Iterator[None]:
     """Turn the system's errors while writing `what` into one clear line; `then` says
-    what remains."""
+    what remains.
+    """
     try:
         yield
     except (OSError, SafetensorError) as error:
@@ -177,7 +197,8 @@ def latest_checkpoint(folder: Path) -> Checkpoint | None:
     none yet.
 
     A damaged one is passed over with a warning that names the file. Raises
-    `Dalle2EduError` if all are."""
+    `Dalle2EduError` if all are.
+    """
     damage: Dalle2EduError | None = None
     for path in _listed(folder):
         try:
@@ -192,7 +213,8 @@ def latest_checkpoint(folder: Path) -> Checkpoint | None:
 
 def latest_state(folder: Path) -> dict[str, Any] | None:
     """The JSON of the newest checkpoint that has one, without its tensors; None if
-    there is none."""
+    there is none.
+    """
     for path in _listed(folder):
         try:
             return _read_state(path / "state.json")
@@ -203,7 +225,8 @@ def latest_state(folder: Path) -> dict[str, Any] | None:
 
 def load_checkpoint(path: Path) -> Checkpoint:
     """Read one checkpoint folder. Raises `Dalle2EduError`, naming the file, if one is
-    missing or altered."""
+    missing or altered.
+    """
     state = _read_state(path / "state.json")
     tensors = {}
     for name, expected in state["sha256"].items():
@@ -248,7 +271,11 @@ def _read_state(file: Path) -> dict[str, Any]:
 def _is_part(entry: tuple[Any, Any]) -> bool:
     """Whether a file's name and hash are such as `save_checkpoint` writes."""
     name, digest = entry
-    return Path(name).name == name and name.endswith(".safetensors") and type(digest) is str
+    return (
+        Path(name).name == name
+        and name.endswith(".safetensors")
+        and type(digest) is str
+    )
 
 
 def _listed(folder: Path) -> list[Path]:
@@ -275,7 +302,8 @@ def _sha256(file: Path) -> str:
 
 def optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> Tensors:
     """Adam's state, named by parameter: `"conv.weight/exp_avg"` and so on. A frozen
-    parameter has none."""
+    parameter has none.
+    """
     return {
         f"{name}/{key}": value
         for name, parameter in model.named_parameters()
@@ -287,7 +315,8 @@ def restore_optimizer(
     model: nn.Module, optimizer: torch.optim.Optimizer, tensors: Tensors
 ) -> None:
     """Put back what `optimizer_tensors` took out: each moment in its parameter's device
-    and memory layout."""
+    and memory layout.
+    """
     parameters = dict(model.named_parameters())
     for full_name, value in tensors.items():
         name, key = full_name.rsplit("/", 1)

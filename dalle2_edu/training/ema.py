@@ -14,7 +14,8 @@ A constant d remembers the random weights of the start for about 1 / (1 - d) ste
 thousand steps at 0.999, a large part of a short run. The warm-up d_s starts at 0.1 and
 forgets them at once.
 
-Chapter 08 trains its first model with this file."""
+Chapter 08 trains its first model with this file.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +26,9 @@ from torch import nn
 
 
 def ema_decay(step: int, decay: float) -> float:
-    """The decay d_s of step `step` (0 for the first update): `decay`, warmed up from 0.1."""
+    """The decay d_s of step `step` (0 for the first update): `decay`, warmed up from
+    0.1.
+    """
     return min(decay, (1 + step) / (10 + step))
 
 
@@ -37,7 +40,8 @@ class EMA:
 
     Make it *before* `accelerator.prepare`: with mixed precision that call replaces
     `model.forward` by a wrapper, and a deep copy of the wrapper would still run the
-    original's weights."""
+    original's weights.
+    """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
         self.decay = decay
@@ -52,11 +56,14 @@ class EMA:
         """Take in the weights after update number `step` (0 for the first).
 
         Buffers (batch-norm statistics, say) are averages already or constants, so they
-        are copied."""
+        are copied.
+        """
         pairs = zip(self.module.parameters(), model.parameters(), strict=True)
-        averages, weights = zip(*(pair for pair in pairs if pair[1].requires_grad), strict=True)
-        # lerp(a, b, w) = a + w (b - a). One call for all: launching one per tensor would idle a
-        # GPU.
+        averages, weights = zip(
+            *(pair for pair in pairs if pair[1].requires_grad), strict=True
+        )
+        # lerp(a, b, w) = a + w (b - a). One call for all: launching one per tensor
+        # would idle a GPU.
         torch._foreach_lerp_(averages, weights, 1 - ema_decay(step, self.decay))
         for average, buffer in zip(self.module.buffers(), model.buffers(), strict=True):
             average.copy_(buffer)

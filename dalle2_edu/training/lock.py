@@ -62,7 +62,9 @@ def opened(folder: Path) -> Iterator[IO[str]]:
         folder.mkdir(parents=True, exist_ok=True)
         file = (folder / NAME).open("a+", encoding="utf-8")
     except OSError as error:
-        raise Dalle2EduError(f"Could not write into {folder}: {error.strerror}.") from error
+        raise Dalle2EduError(
+            f"Could not write into {folder}: {error.strerror}."
+        ) from error
     with file:
         yield file
 

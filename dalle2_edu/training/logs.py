@@ -9,7 +9,8 @@ The numbers survive a crash as the checkpoints do: each row is on the disk befor
 checkpoint of its step, and a resumed run first drops the rows beyond the step it goes
 on from. So no row is lost or doubled.
 
-Chapter 08 plots such a file."""
+Chapter 08 plots such a file.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +29,8 @@ LOGGERS = ("csv", "tensorboard")
 
 class Logs:
     """The log of one run: CSV always, TensorBoard too if asked. `step`: where the run
-    goes on from, or 0."""
+    goes on from, or 0.
+    """
 
     def __init__(self, out: Path, logger: str, step: int) -> None:
         self.file = out / "log.csv"
@@ -41,7 +43,8 @@ class Logs:
 
     def write(self, row: dict[str, float]) -> None:
         """Append one row; its first entry is the step. The names must be those of the
-        first row."""
+        first row.
+        """
         self.columns = self.columns or list(row)
         if self.columns != list(row):
             raise Dalle2EduError(
@@ -67,7 +70,8 @@ def _append(file: Path, row: dict[str, float]) -> None:
         if new:
             writer.writerow(row)
         writer.writerow(
-            f"{value:.6g}" if isinstance(value, float) else value for value in row.values()
+            f"{value:.6g}" if isinstance(value, float) else value
+            for value in row.values()
         )
         stream.flush()
         os.fsync(stream.fileno())
@@ -77,7 +81,8 @@ def cut_csv(file: Path, step: int) -> list[str]:
     """Drop the rows of `file` beyond `step`, and a last line that a crash cut off;
     return the column names.
 
-    With nothing to keep the file is removed and the list is empty."""
+    With nothing to keep the file is removed and the list is empty.
+    """
     text = file.read_text(encoding="utf-8") if file.exists() else ""
     header, *rows = text.splitlines(keepends=True) or [""]
     whole = [row for row in rows if row.endswith("\n")]

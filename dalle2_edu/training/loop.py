@@ -23,7 +23,8 @@ Several processes, on CPUs or GPUs:    torchrun --nproc-per-node 2 your_script.p
 On GPUs as well:                       accelerate launch --num_processes 2 your_script.py
 A model too large for one GPU:         accelerate launch --use_fsdp ...; see `sharding.py`
 
-Chapter 08 reads this file; chapter 24 launches it on many GPUs."""
+Chapter 08 reads this file; chapter 24 launches it on many GPUs.
+"""
 
 from __future__ import annotations
 
@@ -70,11 +71,14 @@ def identity(task: Task, config: TrainConfig) -> dict[str, Any]:
     return json.loads(json.dumps({**fields, "metadata": task.metadata()}))
 
 
-def find_start(task: Task, out: Path, resume: bool) -> tuple[TrainConfig, Checkpoint | None]:
+def find_start(
+    task: Task, out: Path, resume: bool
+) -> tuple[TrainConfig, Checkpoint | None]:
     """How to train, and the checkpoint to go on from, None to start anew.
 
     Raises `Dalle2EduError` if the folder holds a run and `resume` is False, or if it
-    holds another run."""
+    holds another run.
+    """
     refuse_to_overwrite(out, resume)
     checkpoint = latest_checkpoint(out / "checkpoint")
     if checkpoint is None:
@@ -119,7 +123,9 @@ def _old_config(checkpoint: Checkpoint) -> TrainConfig:
     known = {field.name for field in dataclasses.fields(TrainConfig)}
     try:
         fields = {
-            key: value for key, value in checkpoint.state["config"].items() if key in known
+            key: value
+            for key, value in checkpoint.state["config"].items()
+            if key in known
         }
         fields["restarts"] = tuple(fields.get("restarts", ()))
         return TrainConfig(**fields)
@@ -129,7 +135,9 @@ def _old_config(checkpoint: Checkpoint) -> TrainConfig:
 
 
 def _rates_agree(old: TrainConfig, steps: int, done: int) -> bool:
-    """Whether the steps that are done had the learning rates of a run of `steps` steps."""
+    """Whether the steps that are done had the learning rates of a run of `steps`
+    steps.
+    """
     if steps < done:
         return False
     if old.decay == "constant":
@@ -145,12 +153,17 @@ def _earliest_end(old: TrainConfig, done: int) -> str:
     end = max(done, began + math.ceil((done - began) / (1 - COOLDOWN)))
     if _rates_agree(old, end, done):
         return f"--steps {end} is the shortest"
-    return f"its learning rate is on its way to 0 at step {old.steps}; leave --steps out"
+    return (
+        f"its learning rate is on its way to 0 at step {old.steps}; leave --steps out"
+    )
 
 
-def _differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:
+def _differences(
+    old: dict[str, Any], new: dict[str, Any], prefix: str = ""
+) -> list[str]:
     """What differs, as "config.seed (was 0, now 1)". What does not touch the training
-    may differ."""
+    may differ.
+    """
     found = []
     for key, value in new.items():
         name, before = f"{prefix}{key}", old.get(key)
@@ -172,7 +185,11 @@ def _shape_differences(checkpoint: Checkpoint, model: nn.Module) -> list[str]:
     tensors = checkpoint.tensors.get("model", {})
     old = {name: list(tensor.shape) for name, tensor in tensors.items()}
     new = {name: list(tensor.shape) for name, tensor in model.state_dict().items()}
-    names = [name for name in sorted(old.keys() | new.keys()) if old.get(name) != new.get(name)]
+    names = [
+        name
+        for name in sorted(old.keys() | new.keys())
+        if old.get(name) != new.get(name)
+    ]
     return [f"{name} (was {old.get(name)}, now {new.get(name)})" for name in names]
 
 
@@ -200,7 +217,8 @@ def train(
 
     Raises `Dalle2EduError`, with the last good checkpoint intact, for a loss that is
     not finite, a full disk, a folder that holds another run or is written by another
-    process, a damaged checkpoint with none before it, a process that is gone."""
+    process, a damaged checkpoint with none before it, a process that is gone.
+    """
     if logger not in LOGGERS:
         raise Dalle2EduError(f"Unknown logger {logger!r}; known: {', '.join(LOGGERS)}.")
     out = Path(out)
@@ -236,7 +254,8 @@ def _logged(
 
 def _clock(run: Run, max_minutes: float | None) -> Callable[[], bool]:
     """A function that keeps `run.minutes` and says whether the time is up, alike in
-    every process."""
+    every process.
+    """
     began = time.monotonic()
     before = run.minutes
 
@@ -262,8 +281,8 @@ def _run_to_the_end(
     about = identity(run.task, config)
     main = run.accelerator.is_main_process
     writes = main or run.fsdp  # of a sharded model, every process has a part
-    # Looking at the numbers makes a GPU wait, and processes wait for each other; alone on a CPU
-    # it is free.
+    # Looking at the numbers makes a GPU wait, and processes wait for each other; alone
+    # on a CPU it is free.
     alone = run.accelerator.num_processes == 1 and run.accelerator.device.type == "cpu"
     bar = tqdm(
         total=config.steps,

@@ -11,7 +11,8 @@ the step and the rank (the number of the process) alone:
 Data that do not fit in memory can't be permuted as a whole: then `ShardOrder` mixes a
 few shards at a time (see `data/stream.py`).
 
-Chapters 08 (`Order`) and 24 (`ShardOrder`) use this file."""
+Chapters 08 (`Order`) and 24 (`ShardOrder`) use this file.
+"""
 
 from __future__ import annotations
 
@@ -27,13 +28,16 @@ from dalle2_edu.training.task import Task, TrainConfig
 
 def seed_for(*parts: object) -> int:
     """A 32-bit seed that depends on all the parts, and looks unrelated for parts that
-    differ in one bit."""
+    differ in one bit.
+    """
     digest = hashlib.blake2b(repr(parts).encode(), digest_size=4).digest()
     return int.from_bytes(digest, "big")
 
 
 class Order:
-    """Which examples each step sees: every one once per epoch, in a new order each time."""
+    """Which examples each step sees: every one once per epoch, in a new order each
+    time.
+    """
 
     def __init__(self, size: int, batch_size: int, seed: int) -> None:
         self.size = size
@@ -44,7 +48,8 @@ class Order:
 
     def __call__(self, step: int) -> Tensor:
         """The indices of step `step`'s global batch, int64 (batch_size,); may reach
-        into the next epoch."""
+        into the next epoch.
+        """
         first = step * self.batch_size
         places = torch.arange(first, first + self.batch_size)  # (B,)
         epochs = places // self.size  # (B,)
@@ -56,7 +61,9 @@ class Order:
 
     def _of_epoch(self, epoch: int) -> Tensor:
         if epoch != self._epoch:  # the last one is kept: an epoch has many steps
-            generator = torch.Generator().manual_seed(seed_for("order", self.seed, epoch))
+            generator = torch.Generator().manual_seed(
+                seed_for("order", self.seed, epoch)
+            )
             self._permutation = torch.randperm(self.size, generator=generator)
             self._epoch = epoch
         return self._permutation
@@ -67,7 +74,8 @@ class ShardOrder:
     time.
 
     counts: how many samples each shard has. `seeded(*parts)` is a generator that is a
-    function of the parts."""
+    function of the parts.
+    """
 
     def __init__(
         self,
@@ -76,7 +84,8 @@ class ShardOrder:
         seeded: Callable[..., torch.Generator],
     ):
         self.counts = torch.tensor(counts)  # (shards,)
-        self.firsts = self.counts.cumsum(0) - self.counts  # index of each shard's first sample
+        # index of each shard's first sample
+        self.firsts = self.counts.cumsum(0) - self.counts
         self.size = int(self.counts.sum())
         self.batch_size = batch_size
         self.seeded = seeded
@@ -84,7 +93,8 @@ class ShardOrder:
 
     def __call__(self, step: int) -> Tensor:
         """The indices of step `step`'s global batch, int64 (batch_size,); may reach
-        into the next window or epoch."""
+        into the next window or epoch.
+        """
         place = step * self.batch_size
         wanted = self.batch_size
         parts = []
@@ -100,14 +110,18 @@ class ShardOrder:
         """An epoch's shards in their order, and at which place of the epoch each window
         ends.
         """
-        shards = torch.randperm(len(self.counts), generator=self.seeded("shards", epoch))
+        shards = torch.randperm(
+            len(self.counts), generator=self.seeded("shards", epoch)
+        )
         ends = self.counts[shards].cumsum(0)
         last_of_window = torch.arange(len(shards)).add(1).remainder(MIXED) == 0
         last_of_window[-1] = True
         return shards, ends[last_of_window]
 
     def _from(self, epoch: int, place: int) -> Tensor:
-        """What is left of the window in which a place of the epoch lies, from that place on."""
+        """What is left of the window in which a place of the epoch lies, from that
+        place on.
+        """
         _, ends = self._shards_of(epoch)
         window = int(torch.searchsorted(ends, place, right=True))
         start = int(ends[window - 1]) if window else 0
@@ -115,7 +129,8 @@ class ShardOrder:
 
     def _samples(self, epoch: int, window: int) -> Tensor:
         """The samples of one window in their order; the last one is kept, since a
-        window has many steps."""
+        window has many steps.
+        """
         if self._window[0] != (epoch, window):
             shards, _ = self._shards_of(epoch)
             mixed = shards[window * MIXED : (window + 1) * MIXED].tolist()

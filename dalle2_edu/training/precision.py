@@ -13,7 +13,8 @@ keeps it, so that on one machine the bits are those of an unbroken run, unless t
 precision is clearly faster here (`CLEARLY`): then the run has come to another kind of
 machine, where the bits differ anyway. It goes on in the faster one, and says so.
 
-Chapters 08 and 24 use this file."""
+Chapters 08 and 24 use this file.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +32,8 @@ ROUNDS = 5  # the fastest counts: others on the machine can only slow a round do
 
 def choose_precision(device: torch.device, used: str | None = None) -> str:
     """ "bf16" or "no", whichever trains faster on this device. used: what the run was
-    begun in, which is kept unless the other is clearly faster."""
+    begun in, which is kept unless the other is clearly faster.
+    """
     speedup = bf16_speedup(device.type)
     if used == "bf16" and speedup > 1 / CLEARLY:
         return "bf16"
@@ -43,9 +45,11 @@ def choose_precision(device: torch.device, used: str | None = None) -> str:
 @lru_cache
 def bf16_speedup(device_type: str) -> float:
     """How many times as fast a training step is in bf16; measured once per process, in
-    about a second."""
+    about a second.
+    """
     device = torch.device(device_type)
-    with torch.random.fork_rng(devices=[]):  # the weights drawn here touch no run's numbers
+    # the weights drawn here touch no run's numbers
+    with torch.random.fork_rng(devices=[]):
         model = small_network().to(device)
     images = torch.zeros(8, 3, 32, 32, device=device)  # (B, 3, S, S)
     in_float32 = fastest(model, images, nullcontext())
@@ -68,7 +72,8 @@ def small_network() -> nn.Module:
 
 def fastest(model: nn.Module, images: torch.Tensor, context: Any) -> float:
     """The seconds of the fastest forward and backward pass; the first one, which sets
-    things up, is not counted."""
+    things up, is not counted.
+    """
     seconds = []
     for _ in range(1 + ROUNDS):
         wait_for(images.device)

@@ -7,7 +7,8 @@ adds what it does not say.
 A process that dies leaves the others waiting for its gradients. They wait `PATIENCE`
 seconds (set DALLE2_EDU_PATIENCE to change it) and then end in one line.
 
-Chapter 24 uses this file."""
+Chapter 24 uses this file.
+"""
 
 from __future__ import annotations
 
@@ -36,18 +37,21 @@ def make_accelerator(
     """`accelerate`'s handle on the hardware: "cpu", "cuda", or None for the best there
     is.
 
-    used: the precision that a run was begun in, for `mixed_precision="auto"`."""
+    used: the precision that a run was begun in, for `mixed_precision="auto"`.
+    """
     check_device(device)
-    os.environ.pop("ACCELERATE_USE_FSDP", None)  # `wants_fsdp` read it; `sharding.py` does it
-    # accelerate keeps its first answer for the life of the process; a notebook trains many
-    # models.
+    # `wants_fsdp` read it; `sharding.py` does it
+    os.environ.pop("ACCELERATE_USE_FSDP", None)
+    # accelerate keeps its first answer for the life of the process; a notebook trains
+    # many models.
     AcceleratorState._reset_state()
     if PartialState._shared_state and not torch.distributed.is_initialized():
         PartialState._reset_state()
     on_cpu = device == "cpu" or (device is None and only_cpu())
     precision = agreed_precision(config.mixed_precision, on_cpu, used)
     accelerator = Accelerator(
-        cpu=on_cpu,  # several processes on CPUs talk to each other only if it is told so
+        # several processes on CPUs talk to each other only if it is told so
+        cpu=on_cpu,
         mixed_precision=precision,
         kwargs_handlers=[InitProcessGroupKwargs(timeout=patience())],
     )
@@ -66,11 +70,15 @@ def check_device(device: str | None) -> None:
             f"Unknown device {device!r}; known: cpu, cuda, mps, none for the best there is."
         )
     if device == "cuda" and not torch.cuda.is_available():
-        raise Dalle2EduError("There is no CUDA GPU here: leave the device out, or use cpu.")
+        raise Dalle2EduError(
+            "There is no CUDA GPU here: leave the device out, or use cpu."
+        )
 
 
 def agreed_precision(wanted: str, on_cpu: bool, used: str | None) -> str:
-    """ "auto" as "no" or "bf16": the first process measures, the others do as it does."""
+    """ "auto" as "no" or "bf16": the first process measures, the others do as it
+    does.
+    """
     if wanted != "auto":
         return wanted
     state = PartialState(cpu=on_cpu, timeout=patience())
@@ -78,7 +86,9 @@ def agreed_precision(wanted: str, on_cpu: bool, used: str | None) -> str:
     if state.is_main_process:
         answer = [choose_precision(state.device, used)]
     if used not in (None, answer[0]) and state.is_main_process:
-        print(f"This machine is faster in another precision: {used} becomes {answer[0]}.")
+        print(
+            f"This machine is faster in another precision: {used} becomes {answer[0]}."
+        )
     broadcast_object_list(answer)
     return answer[0]
 
@@ -89,7 +99,9 @@ def only_cpu() -> bool:
 
 
 def processes() -> PartialState:
-    """Which of how many processes this is, for what must be decided before a run begins."""
+    """Which of how many processes this is, for what must be decided before a run
+    begins.
+    """
     return PartialState(cpu=only_cpu(), timeout=patience())
 
 
@@ -115,7 +127,8 @@ def lost_processes() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:  # PyTorch's errors of the network are such
-        reason = re.sub(r"\[\S+:\d+\]", "", " ".join(str(error).split()))  # no C++ lines
+        # no C++ lines
+        reason = re.sub(r"\[\S+:\d+\]", "", " ".join(str(error).split()))
         alone = os.environ.get("WORLD_SIZE", "1") == "1"
         if alone or not any(word in reason.lower() for word in LOST):
             raise

@@ -10,7 +10,8 @@ training.
 Every random number of a step is a function of the seed, the step and the rank
 (`order.py`), so a checkpoint needs no random state.
 
-Chapter 08 writes this step in fifteen lines and then reads this file."""
+Chapter 08 writes this step in fifteen lines and then reads this file.
+"""
 
 from __future__ import annotations
 
@@ -39,25 +40,32 @@ from dalle2_edu.training.task import Task, TrainConfig, learning_rate
 
 class Meter:
     """Means of the last steps' numbers, added up on the device so that the CPU need not
-    wait for a GPU."""
+    wait for a GPU.
+    """
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
         self.names: list[str] = []
         self.count = 0
         self.sums = torch.zeros(0, device=device)
-        self.bad_step = torch.tensor(-1, device=device)  # the first with a number not finite
+        # the first with a number not finite
+        self.bad_step = torch.tensor(-1, device=device)
 
     def add(self, step: int, values: dict[str, Tensor]) -> None:
-        """Take in one step's scalars; the first two, loss and gradient norm, must be finite."""
-        row = torch.stack([self._scalar(value) for value in values.values()])  # (names,)
+        """Take in one step's scalars; the first two, loss and gradient norm, must be
+        finite.
+        """
+        # (names,)
+        row = torch.stack([self._scalar(value) for value in values.values()])
         if not self.count:
             self.names = list(values)
             self.sums = torch.zeros_like(row)
         self.sums += row
         self.count += 1
         bad = ~row[:2].isfinite().all() & (self.bad_step < 0)
-        self.bad_step = torch.where(bad, torch.full_like(self.bad_step, step), self.bad_step)
+        self.bad_step = torch.where(
+            bad, torch.full_like(self.bad_step, step), self.bad_step
+        )
 
     def _scalar(self, value: Tensor) -> Tensor:
         return torch.as_tensor(value, device=self.device).detach().float().reshape(())
@@ -83,7 +91,8 @@ class Meter:
 class Run:
     """A task under way: the model and its optimizer on their device, the average, and
     how far it has come. config: the task's, or that of the longer run which it has
-    become."""
+    become.
+    """
 
     def __init__(
         self,
@@ -96,7 +105,8 @@ class Run:
         self.config = config
         self.accelerator = accelerator
         self.fsdp = fsdp
-        self.inner = task.model  # the bare module; `self.model` is the wrapper around it
+        # the bare module; `self.model` is the wrapper around it
+        self.inner = task.model
         self.ema = EMA(task.model, config.ema) if config.ema else None
         self.order = make_order(task, config)
         self.meter = Meter(accelerator.device)
@@ -112,7 +122,8 @@ class Run:
         accelerator, device = self.accelerator, self.accelerator.device
         if self.fsdp:
             shard(self.inner, accelerator)
-            # "evaluation" leaves the sharding to us; the wrapper adds mixed precision alone
+            # "evaluation" leaves the sharding to us; the wrapper adds mixed precision
+            # alone
             self.model = accelerator.prepare_model(self.inner, evaluation_mode=True)
             optimizer = make_optimizer(self.inner, self.config, device)
             self.optimizer = accelerator.prepare_optimizer(optimizer)
@@ -123,7 +134,8 @@ class Run:
             shard(self.ema.module, accelerator)
         elif self.ema:
             self.ema.module.to(device)
-            self.ema.copy_from(self.inner)  # all processes have the first one's weights now
+            # all processes have the first one's weights now
+            self.ema.copy_from(self.inner)
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Go on from a checkpoint of the same run."""
@@ -136,7 +148,9 @@ class Run:
                 f" remove {checkpoint.path}, and the run goes on from the checkpoint before it."
             ) from error
 
-    def _restore(self, tensors: dict[str, dict[str, Tensor]], state: dict[str, Any]) -> None:
+    def _restore(
+        self, tensors: dict[str, dict[str, Tensor]], state: dict[str, Any]
+    ) -> None:
         fill_module(self.inner, tensors["model"])
         if self.ema:
             fill_module(self.ema.module, tensors["ema"])
@@ -148,7 +162,7 @@ class Run:
         self.minutes = float(state["minutes"])
         self.last_row = dict(state["numbers"])
 
-    # --- one step -----------------------------------------------------------------------------
+    # --- one step ---------------------------------------------------------------------
 
     def update(self) -> None:
         """One step of training."""
@@ -166,7 +180,9 @@ class Run:
         self.step += 1
 
     def clip_gradient(self) -> Tensor:
-        """Shorten a gradient that is longer than `clip_norm`; return the length that it had."""
+        """Shorten a gradient that is longer than `clip_norm`; return the length that it
+        had.
+        """
         longest = self.config.clip_norm or math.inf
         norm = self.accelerator.clip_grad_norm_(self.model.parameters(), longest)
         return whole(norm)
@@ -180,7 +196,9 @@ class Run:
         if self.task.stream and self.step + 1 < self.config.steps:
             self.task.stream.prefetch(self.share(self.step + 1))
         device = self.accelerator.device
-        return {name: tensor.to(device, non_blocking=True) for name, tensor in batch.items()}
+        return {
+            name: tensor.to(device, non_blocking=True) for name, tensor in batch.items()
+        }
 
     def share(self, step: int) -> Tensor:
         """Which examples of a step's global batch are this process's: (B,) => (B /
@@ -191,24 +209,29 @@ class Run:
 
     def seeded(self) -> torch.Generator:
         """The generator of this step's noise and timesteps, on the device."""
-        seed = seed_for("loss", self.config.seed, self.step, self.accelerator.process_index)
+        seed = seed_for(
+            "loss", self.config.seed, self.step, self.accelerator.process_index
+        )
         return torch.Generator(self.accelerator.device).manual_seed(seed)
 
     def due(self, every: int) -> bool:
         """Whether something done every so many steps, and at the end, is due now."""
         return self.step == self.config.steps or self.step % every == 0
 
-    # --- what it leaves behind ----------------------------------------------------------------
+    # --- what it leaves behind --------------------------------------------------------
 
     def check_finite(self, folder: Path) -> None:
         """Raise `Dalle2EduError` if any process met a loss or gradient that was not a
-        finite number."""
+        finite number.
+        """
         found = self.accelerator.gather(self.meter.bad_step.reshape(1)).tolist()
         bad = [step for step in found if step >= 0]
         if bad:
             kept = max(folder.glob("step-*"), default=None)
             last = (
-                f"the last good checkpoint is {kept}" if kept else "there is no checkpoint yet"
+                f"the last good checkpoint is {kept}"
+                if kept
+                else "there is no checkpoint yet"
             )
             raise Dalle2EduError(
                 f"{self.task.name}: the loss was not finite at step {min(bad) + 1}, so the run"
@@ -238,7 +261,8 @@ class Run:
 
     def save(self, folder: Path, identity: dict[str, Any]) -> None:
         """Write a checkpoint; of a sharded model every process must call this, and the
-        main one writes. identity: what makes this run this run."""
+        main one writes. identity: what makes this run this run.
+        """
         tensors = {"model": self.inner.state_dict()}
         if self.ema:
             tensors["ema"] = self.ema.module.state_dict()
@@ -270,7 +294,8 @@ def make_optimizer(
 
     Biases and the gains of normalisations, all that is not a matrix or a kernel, are
     not decayed: pulling a gain towards 0 regularises nothing, it only mutes a layer.
-    CLIP does the same (arXiv 2103.00020, 2.5)."""
+    CLIP does the same (arXiv 2103.00020, 2.5).
+    """
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     matrices = [parameter for parameter in trained if parameter.ndim >= 2]
     vectors = [parameter for parameter in trained if parameter.ndim < 2]
@@ -282,5 +307,6 @@ def make_optimizer(
         lr=config.learning_rate,
         betas=config.betas,
         eps=config.adam_eps,
-        fused=device.type in ("cpu", "cuda"),  # one pass over each parameter, not a dozen
+        # one pass over each parameter, not a dozen
+        fused=device.type in ("cpu", "cuda"),
     )

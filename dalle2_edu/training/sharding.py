@@ -18,7 +18,8 @@ attention so.)
 holds whole tensors, so that it can be read, published, or gone on with by any number of
 processes, sharded or not.
 
-Chapter 24 uses this file."""
+Chapter 24 uses this file.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +35,8 @@ from dalle2_edu.errors import Dalle2EduError
 
 def shard(module: nn.Module, accelerator: Accelerator) -> None:
     """Split a module's parameters among the processes, in place, from the first
-    process's values."""
+    process's values.
+    """
     if accelerator.num_processes < 2:
         raise Dalle2EduError(
             "--fsdp shares a model among several processes, and there is one: "
@@ -55,21 +57,26 @@ def shard(module: nn.Module, accelerator: Accelerator) -> None:
 
 def whole(tensor: Tensor) -> Tensor:
     """A tensor with all its parts; every process must ask. One that is not sharded is
-    given back as it is."""
+    given back as it is.
+    """
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
 def gathered(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """Whole copies on the CPU, gathered one after the other: never more than one whole
-    tensor on a GPU."""
+    tensor on a GPU.
+    """
     return {
-        name: whole(tensor.detach()).to("cpu", copy=True) for name, tensor in tensors.items()
+        name: whole(tensor.detach()).to("cpu", copy=True)
+        for name, tensor in tensors.items()
     }
 
 
 @torch.no_grad()
 def fill(target: Tensor, values: Tensor) -> None:
-    """Copy whole values into a tensor, or each process its part of them into a sharded one."""
+    """Copy whole values into a tensor, or each process its part of them into a sharded
+    one.
+    """
     if isinstance(target, DTensor):
         values = distribute_tensor(
             values.to(target.device), target.device_mesh, target.placements

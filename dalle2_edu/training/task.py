@@ -14,7 +14,8 @@ A run that has cooled down can still be made longer. Then it has a *restart*: th
 warms up again, and the new steps have a decay of their own. The steps before a restart
 stay what they were.
 
-Chapter 08 uses this file."""
+Chapter 08 uses this file.
+"""
 
 from __future__ import annotations
 
@@ -86,7 +87,9 @@ class TrainConfig:
 def learning_rate(step: int, config: TrainConfig) -> float:
     """The learning rate of update `step` (0 for the first)."""
     began = max((start for start in config.restarts if start <= step), default=0)
-    end = min((start for start in config.restarts if start > step), default=config.steps)
+    end = min(
+        (start for start in config.restarts if start > step), default=config.steps
+    )
     place = step - began  # in this part of the run
     length = end - began
     warm = min(1.0, (place + 1) / max(1, config.warmup))
@@ -111,7 +114,8 @@ class Task:
     come from shards (`Stream` or `Embedded`): it says how many samples each shard has,
     and is told which ones the next step will want. state: a module whose buffers hold
     what a loss remembers of earlier steps, if anything (`ImportanceSampler` does): the
-    loop moves it to the device, and a checkpoint keeps it."""
+    loop moves it to the device, and a checkpoint keeps it.
+    """
 
     def __init__(
         self,
@@ -133,7 +137,8 @@ class Task:
 
     def batch(self, indices: Tensor) -> dict[str, Tensor]:
         """The examples with these indices, int64 (B,) in 0..size-1 on the CPU; tensors
-        on any device."""
+        on any device.
+        """
         raise NotImplementedError(f"{type(self).__name__} has no batch")
 
     def loss(
@@ -146,12 +151,14 @@ class Task:
         its `forward` averages gradients over the processes and runs in mixed precision.
         Draw noise from `generator`, which lives on the model's device, or from the
         global generators of torch, numpy and Python: all are seeded for the step.
-        Return the same names at every step."""
+        Return the same names at every step.
+        """
         raise NotImplementedError(f"{type(self).__name__} has no loss")
 
     def sample(self, model: nn.Module) -> Tensor | None:
         """Pictures, float (N, 3, H, W) in [-1, 1], by the averaged model; None if it
-        draws none."""
+        draws none.
+        """
         return None
 
     def measure_data(self) -> None:
@@ -161,6 +168,7 @@ class Task:
 
     def metadata(self) -> dict[str, Any]:
         """What it takes to build the model again, as JSON can hold it; the same
-        whenever the run resumes."""
+        whenever the run resumes.
+        """
         config: Any = self.model.config
         return {"model": asdict(config), **self.about}

@@ -57,7 +57,8 @@ from dalle2_edu.unclip.prior import prior_mask
 PCA_ERROR = 0.01  # section 2.2: "less than 1% average mean-squared error"
 # the paper tried the 50th, 70th, 85th and 95th percentile; the 50th was best everywhere
 TOP_HALF = 0.5
-PREFIX = 2  # the text embedding's token and the dot product's, between caption and codes
+# the text embedding's token and the dot product's, between caption and codes
+PREFIX = 2
 
 
 @dataclass(frozen=True)
@@ -91,9 +92,9 @@ class ARPriorConfig:
             )
 
 
-# Table 3: 319 codes of 1024 buckets, width 1664, depth 24, 26 heads. The caption is read by a
-# text encoder of its own there, 2048 wide, where ours takes CLIP's encoded tokens; of the dot
-# product's buckets the paper says nothing.
+# Table 3: 319 codes of 1024 buckets, width 1664, depth 24, 26 heads. The caption is
+# read by a text encoder of its own there, 2048 wide, where ours takes CLIP's encoded
+# tokens; of the dot product's buckets the paper says nothing.
 PAPER = ARPriorConfig(
     clip_dim=1024,
     text_width=2048,
@@ -126,7 +127,8 @@ class ARPrior(nn.Module):
         self.dot = nn.Embedding(config.dot_buckets + 1, width)
         # one table for all axes: the position says which axis it is
         self.code = nn.Embedding(config.buckets, width)
-        longest = config.context_length + PREFIX + rank - 1  # the last code is never read
+        # the last code is never read
+        longest = config.context_length + PREFIX + rank - 1
         self.position = nn.Parameter(torch.randn(1, longest, width) * 0.5)
         self.transformer = Transformer(width, config.layers, config.heads)
         self.norm_out = nn.LayerNorm(width)
@@ -137,12 +139,14 @@ class ARPrior(nn.Module):
             self.code.weight.copy_(0.5 * wave)
             self.out.weight.copy_(0.1 * wave / fading)
         self.register_buffer("mean", torch.zeros(config.clip_dim))  # of the embeddings
-        self.register_buffer("axes", torch.eye(config.clip_dim)[:rank])  # e_k, a row each
+        # e_k, a row each
+        self.register_buffer("axes", torch.eye(config.clip_dim)[:rank])
         self.register_buffer("edges", torch.zeros(rank, config.buckets - 1))
-        self.register_buffer("centres", torch.zeros(rank, config.buckets))  # bucket means
+        # bucket means
+        self.register_buffer("centres", torch.zeros(rank, config.buckets))
         self.register_buffer("dot_edges", torch.zeros(1, config.dot_buckets - 1))
 
-    # --- an embedding as a sentence -----------------------------------------------------------
+    # --- an embedding as a sentence ---------------------------------------------------
 
     def fit(self, pca: PCA, image_emb: Tensor, dots: Tensor) -> None:
         """Take the axes, and the buckets of these embeddings (N, D) and of these dot
@@ -165,7 +169,8 @@ class ARPrior(nn.Module):
 
     def decode(self, codes: Tensor) -> Tensor:
         """Codes (B, rank) -> embeddings (B, D): each bucket's mean, along its axis."""
-        coordinates = self.centres.gather(1, codes.T).T  # (rank, K) at (rank, B) => (B, rank)
+        # (rank, K) at (rank, B) => (B, rank)
+        coordinates = self.centres.gather(1, codes.T).T
         return self.mean + coordinates @ self.axes
 
     def encode_dot(self, dots: Tensor) -> Tensor:
@@ -185,22 +190,29 @@ class ARPrior(nn.Module):
         least = round(above * buckets)  # the lowest token that may be drawn
         return least + (uniform * (buckets - least)).long()
 
-    # --- the language model -------------------------------------------------------------------
+    # --- the language model -----------------------------------------------------------
 
     def forward(
-        self, codes: Tensor, dot: Tensor, text_emb: Tensor, text_enc: Tensor, text_mask: Tensor
+        self,
+        codes: Tensor,
+        dot: Tensor,
+        text_emb: Tensor,
+        text_enc: Tensor,
+        text_mask: Tensor,
     ) -> Tensor:
         """The first n codes (B, n), n < rank, -> logits of codes 1 ... n + 1: (B, n +
         1, buckets).
 
         dot (B,) are tokens; text_emb (B, D), text_enc (B, L, text_width), text_mask (B,
-        L) True where real."""
+        L) True where real.
+        """
         n = codes.shape[1]
         prefix = self.prefix(dot, text_emb, text_enc)  # (B, L + 2, width)
         tokens = torch.cat([prefix, self.code(codes)], dim=1)  # (B, L + 2 + n, width)
         x = tokens + self.position[:, : tokens.shape[1]]
         x = self.transformer(x, prior_mask(text_mask, PREFIX + n))
-        answers = x[:, -1 - n :]  # (B, n + 1, width): the dot product's place answers first
+        # (B, n + 1, width): the dot product's place answers first
+        answers = x[:, -1 - n :]
         return self.out(self.norm_out(answers))
 
     def prefix(self, dot: Tensor, text_emb: Tensor, text_enc: Tensor) -> Tensor:
@@ -226,12 +238,14 @@ class ARPrior(nn.Module):
         grows by one token.
         """
         place = text_mask.shape[1] + PREFIX + n - 1
-        x = self.code(code)[:, None] + self.position[:, place : place + 1]  # (B, 1, width)
+        # (B, 1, width)
+        x = self.code(code)[:, None] + self.position[:, place : place + 1]
         real = F.pad(text_mask, (0, PREFIX + n), value=True)  # (B, L + 2 + n)
-        x = self.transformer(x, real[:, None], past)  # the new token sees all but padding
+        # the new token sees all but padding
+        x = self.transformer(x, real[:, None], past)
         return self.out(self.norm_out(x[:, -1]))
 
-    # --- sampling -----------------------------------------------------------------------------
+    # --- sampling ---------------------------------------------------------------------
 
     @torch.no_grad()
     def sample(
@@ -248,10 +262,12 @@ class ARPrior(nn.Module):
 
         null is the empty text's encoding, of B as well; it is read if guidance_scale is
         not 1. A temperature below 1 makes the likely likelier, 0 takes the likeliest.
-        noise(shape) gives all random numbers at once, one row per picture."""
+        noise(shape) gives all random numbers at once, one row per picture.
+        """
         check_sampling(temperature, above)
         rank = self.config.rank
-        uniform = normal_to_uniform(noise((len(text.text_emb), 1 + rank)))  # (B, 1 + rank)
+        # (B, 1 + rank)
+        uniform = normal_to_uniform(noise((len(text.text_emb), 1 + rank)))
         dot = self.top_dot(uniform[:, 0], above)  # (B,)
         conditioning = text.as_conditioning()
         guided = guidance_scale != 1
@@ -259,7 +275,8 @@ class ARPrior(nn.Module):
             empty = null.as_conditioning()
             dot = torch.cat([dot, torch.full_like(dot, self.no_text)])
             conditioning = {
-                name: torch.cat([tensor, empty[name]]) for name, tensor in conditioning.items()
+                name: torch.cat([tensor, empty[name]])
+                for name, tensor in conditioning.items()
             }
         logits, past = self.start(dot, **conditioning)
         codes: list[Tensor] = []
@@ -268,7 +285,10 @@ class ARPrior(nn.Module):
             if guided:
                 conditional, unconditional = logits.chunk(2)  # (B, K) each
                 logits = guide(
-                    unconditional, conditional, guidance_scale, channels=self.config.buckets
+                    unconditional,
+                    conditional,
+                    guidance_scale,
+                    channels=self.config.buckets,
                 )
             codes.append(draw_code(logits, uniform[:, n], temperature))
             if n < rank:
@@ -277,10 +297,15 @@ class ARPrior(nn.Module):
         return torch.stack(codes, dim=1)  # rank x (B,) => (B, rank)
 
     def draw_embeddings(
-        self, text: TextEncoding, null: TextEncoding, run: Run, guidance_scale: float = 1.0
+        self,
+        text: TextEncoding,
+        null: TextEncoding,
+        run: Run,
+        guidance_scale: float = 1.0,
     ) -> Tensor:
         """One image embedding for each text, by the run's seeds: (B, 1, D) in CLIP's
-        space."""
+        space.
+        """
         codes = self.sample(
             text,
             null,

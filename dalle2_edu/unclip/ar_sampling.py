@@ -36,7 +36,8 @@ def check_sampling(temperature: float, above: float) -> None:
 
 def normal_to_uniform(normal: Tensor) -> Tensor:
     """Standard normal numbers as uniform ones in [0, 1): the normal distribution
-    function."""
+    function.
+    """
     uniform = 0.5 * (1 + torch.erf(normal / math.sqrt(2)))
     return uniform.clamp(max=1 - 1e-6)  # rounding may reach 1
 

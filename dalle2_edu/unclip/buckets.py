@@ -27,7 +27,8 @@ def quantile_edges(values: Tensor, buckets: int) -> Tensor:
     """The inner edges of buckets that hold equally many of each column's values: (N,
     r) -> (r, buckets - 1), rising.
     """
-    ranks = torch.arange(1, buckets, device=values.device) * len(values) // buckets  # (K - 1,)
+    # (K - 1,)
+    ranks = torch.arange(1, buckets, device=values.device) * len(values) // buckets
     rising = values.sort(dim=0).values  # (N, r)
     return rising[ranks].T.contiguous()  # (K - 1, r) => (r, K - 1)
 
@@ -38,7 +39,8 @@ def to_buckets(values: Tensor, edges: Tensor) -> Tensor:
 
     A value on an edge belongs to the bucket above it.
     """
-    rows = values.T.contiguous()  # (r, B): searchsorted wants a row for each row of edges
+    # (r, B): searchsorted wants a row for each row of edges
+    rows = values.T.contiguous()
     return torch.searchsorted(edges, rows, right=True).T
 
 

@@ -41,7 +41,8 @@ def variations(latent: Latent, n: int = 4) -> Latent:
 
     What CLIP saw stays, the rest is drawn again: the more, the larger eta. With eta = 0
     all n are the picture itself. Raises Dalle2EduError for n below 1 and for several
-    pictures."""
+    pictures.
+    """
     n = checked_count("n", n)
     check_single(latent)
     return repeated(latent, n)
@@ -56,7 +57,8 @@ def interpolate(
     The noise goes along the arc between the two pictures' noises. Or x_T (1, 3, S, S)
     serves all steps, so that only the meaning changes: `UnCLIP.draw_noise([0])` makes
     one. Two equal latents give that picture in every step, and a warning. Raises
-    Dalle2EduError for fewer than 2 steps and for several pictures."""
+    Dalle2EduError for fewer than 2 steps and for several pictures.
+    """
     check_single(first)
     check_single(second)
     if torch.equal(first.z_i, second.z_i) and torch.equal(first.x_T, second.x_T):
@@ -83,7 +85,8 @@ def text_diff(
     `UnCLIP.words_direction` makes z_d. theta rises evenly from 0, the picture itself,
     to max_theta; the paper ends between 0.25 and 0.5, and at 1 nothing of the picture's
     own meaning would be left. Raises Dalle2EduError for max_theta outside (0, 1], fewer
-    than 2 steps and several pictures."""
+    than 2 steps and several pictures.
+    """
     check_single(latent)
     if not 0 < max_theta <= 1:
         raise Dalle2EduError(
@@ -97,7 +100,7 @@ def text_diff(
     return Latent(z_i, kept.x_T)
 
 
-# --- small parts ------------------------------------------------------------------------------
+# --- small parts ----------------------------------------------------------------------
 
 
 def repeated(latent: Latent, n: int) -> Latent:
@@ -107,7 +110,8 @@ def repeated(latent: Latent, n: int) -> Latent:
 
 def between(pair: Tensor, theta: Tensor) -> Tensor:
     """n points on the arc from pair[0] to pair[1]: (2, ...) and theta (n,) -> (n,
-    ...)."""
+    ...).
+    """
     first = pair[0].expand(len(theta), *pair.shape[1:])
     second = pair[1].expand(len(theta), *pair.shape[1:])
     return slerp(first, second, theta)
@@ -116,4 +120,6 @@ def between(pair: Tensor, theta: Tensor) -> Tensor:
 def check_single(latent: Latent) -> None:
     """Raise Dalle2EduError unless this is the latent of one picture."""
     if len(latent.z_i) != 1:
-        raise Dalle2EduError(f"Give the latent of one picture, not of {len(latent.z_i)}.")
+        raise Dalle2EduError(
+            f"Give the latent of one picture, not of {len(latent.z_i)}."
+        )

@@ -90,7 +90,8 @@ def load_widened(model: nn.Module, trained: nn.Module) -> None:
     weights = trained.state_dict()
     old = weights[name]  # (C, in, 3, 3)
     wide = model.state_dict()[name]  # (C, in + new, 3, 3)
-    # Folding by `patch_size` keeps a channel's pixels together, so the new channels come last.
+    # Folding by `patch_size` keeps a channel's pixels together, so the new channels
+    # come last.
     zeros = torch.zeros_like(wide[:, old.shape[1] :])
     weights[name] = torch.cat([old, zeros], dim=1)
     model.load_state_dict(weights)
@@ -109,7 +110,8 @@ class InpaintUpsampler(nn.Module):
     @classmethod
     def from_upsampler(cls, upsampler: Upsampler) -> InpaintUpsampler:
         """A copy of an upsampler with four more input channels, whose weights are
-        zero."""
+        zero.
+        """
         wider = replace(upsampler.config, unet=widened(upsampler.config.unet))
         model = cls(wider)
         load_widened(model.upsampler, upsampler)
@@ -124,5 +126,6 @@ class InpaintUpsampler(nn.Module):
         keep = (~hole).to(x_t.dtype)  # 1 where a pixel is known
         enlarged = enlarge(low_res, side=x_t.shape[-1])  # (B, 3, H, W)
         known_detail = to_detail(known, low_res) * keep
-        x = torch.cat([x_t, enlarged, known_detail, keep], dim=1)  # (B, 3 + 3 + 3 + 1, H, W)
+        # (B, 3 + 3 + 3 + 1, H, W)
+        x = torch.cat([x_t, enlarged, known_detail, keep], dim=1)
         return self.upsampler.unet(x, t)

@@ -1,16 +1,17 @@
 r"""unCLIP paints a part of a picture anew and leaves every other pixel as it is.
 
-The prior draws an image embedding z_i for the prompt, and the decoder and the upsamplers paint
-the hole from it. There are two ways to make the hole fit what is around it:
+The prior draws an image embedding z_i for the prompt, and the decoder and the
+upsamplers paint the hole from it. There are two ways to make the hole fit what is
+around it:
 
     replace     put the known pixels in place at each step, noised as much as the step;
                 go back up and down again, so that both parts agree          RePaint (arXiv 2201.09865)
     finetuned   show the known pixels to networks that were fine-tuned to
                 look at them                                                 GLIDE (2112.10741), section 3
 
-`text2image.inpainting` has the walk of the first, `unclip.inpaint_networks` the networks of the
-second. Both end the same way: a last step sets the known pixels themselves, since detail and
-back is exact only up to rounding.
+`text2image.inpainting` has the walk of the first, `unclip.inpaint_networks` the
+networks of the second. Both end the same way: a last step sets the known pixels
+themselves, since detail and back is exact only up to rounding.
 
     pictures = inpaint(unclip, "cat.png", "mask.png", "cat with sunglasses", n=3)   # (3, 3, 128, 128)
 
@@ -68,22 +69,26 @@ def inpaint(
     resamples: int = RESAMPLES,
     progress: bool = True,
 ) -> Tensor:
-    """n pictures, (n, 3, S, S), in which the masked part is painted anew and every other pixel
-    is unchanged.
+    """n pictures, (n, 3, S, S), in which the masked part is painted anew and every
+    other pixel is unchanged.
 
-    mask is True (in a file: white) where to paint; prompt says what the whole picture should be
-    of. image and mask must have the same proportions; both are brought to the pipeline's size
-    first, and "unchanged" speaks of that picture. Picture i has seed + i. method: "finetuned"
-    is the default where there is a fine-tuned decoder; resamples are those of "replace". An
-    all-white mask keeps nothing. Raises Dalle2EduError for one that is all black, an empty
-    prompt, n below 1, what is no picture, and "finetuned" where there is no such network."""
+    mask is True (in a file: white) where to paint; prompt says what the whole picture
+    should be of. image and mask must have the same proportions; both are brought to the
+    pipeline's size first, and "unchanged" speaks of that picture. Picture i has seed +
+    i. method: "finetuned" is the default where there is a fine-tuned decoder; resamples
+    are those of "replace". An all-white mask keeps nothing. Raises Dalle2EduError for
+    one that is all black, an empty prompt, n below 1, what is no picture, and
+    "finetuned" where there is no such network.
+    """
     method = checked_method(unclip, method)
     n = checked_count("n", n)
     run = Run(following_seeds(seed, n), unclip.device, progress)
     text = unclip.encode_text(checked_prompts([prompt] * n, unclip.tokenizer))
     check_same_shape(size_of(image), size_of(mask))
     hole = as_mask(mask, unclip.image_size).to(unclip.device)  # (1, 1, S, S)
-    known = one_picture(image, unclip.image_size).to(unclip.device).expand(n, -1, -1, -1)
+    known = (
+        one_picture(image, unclip.image_size).to(unclip.device).expand(n, -1, -1, -1)
+    )
 
     candidates = unclip.draw_embeddings(text, run, steps=prior_steps)
     z_i = nearest_to_text(candidates, text.text_emb)
@@ -94,7 +99,9 @@ def inpaint(
     small = resize(known, side)  # (n, 3, 32, 32)
     small_hole = cover(hole, side)
     if method == "finetuned":
-        denoiser = inpaint_denoiser(unclip, z_i, text, small, small_hole, stage.guidance_scale)
+        denoiser = inpaint_denoiser(
+            unclip, z_i, text, small, small_hole, stage.guidance_scale
+        )
     else:
         denoiser = unclip.denoiser(z_i, text, stage.guidance_scale)
     picture = repaint(
@@ -140,8 +147,8 @@ def inpaint_denoiser(
     hole: Tensor,
     guidance_scale: float,
 ) -> Denoiser:
-    """The inpaint decoder, closed over what it paints, z_i (B, D) and texts, and over the known
-    part (B, 3, S, S) around the hole (1, 1, S, S).
+    """The inpaint decoder, closed over what it paints, z_i (B, D) and texts, and over
+    the known part (B, 3, S, S) around the hole (1, 1, S, S).
     """
     model = unclip.inpaint_decoder
     assert model is not None
@@ -162,8 +169,8 @@ def inpaint_denoiser(
 def upsamplers_for(
     unclip: UnCLIP, method: Method
 ) -> list[tuple[Upsampler | InpaintUpsampler, Stage]]:
-    """The upsamplers, each with its stage: where the method is "finetuned" and there is a
-    fine-tuned one of the same size, that one.
+    """The upsamplers, each with its stage: where the method is "finetuned" and there is
+    a fine-tuned one of the same size, that one.
     """
     finetuned = {
         upsampler.config.unet.image_size: upsampler
@@ -172,7 +179,9 @@ def upsamplers_for(
     }
     return [
         (finetuned.get(upsampler.config.unet.image_size, upsampler), stage)
-        for upsampler, stage in zip(unclip.upsamplers, unclip.upsampler_stages, strict=False)
+        for upsampler, stage in zip(
+            unclip.upsamplers, unclip.upsampler_stages, strict=False
+        )
     ]
 
 
@@ -186,9 +195,10 @@ def inpaint_detail(
 ) -> Tensor:
     """One upsampler over a painted picture: low_res (B, 3, S, S) -> (B, 3, 2S, 2S).
 
-    The upsampler diffuses detail, so the known detail is put in place at each step: what the
-    known pixels have beyond the enlarged low_res, which near the hole is partly new. A
-    fine-tuned one sees it as well, and need not go back up."""
+    The upsampler diffuses detail, so the known detail is put in place at each step:
+    what the known pixels have beyond the enlarged low_res, which near the hole is
+    partly new. A fine-tuned one sees it as well, and need not go back up.
+    """
     side = upsampler.config.unet.image_size
     known = resize(known, side)
     hole = cover(hole, side)

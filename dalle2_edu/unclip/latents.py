@@ -34,7 +34,8 @@ from torch import Tensor
 
 from dalle2_edu.errors import Dalle2EduError
 
-PARALLEL = 1e-6  # a unit vector's part off the other one is nothing but rounding below this
+# a unit vector's part off the other one is nothing but rounding below this
+PARALLEL = 1e-6
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ class Latent:
     x_T: Tensor  # noqa: N815
 
 
-# --- slerp ------------------------------------------------------------------------------------
+# --- slerp ----------------------------------------------------------------------------
 
 
 def slerp(a: Tensor, b: Tensor, theta: float | Tensor) -> Tensor:
@@ -59,7 +60,8 @@ def slerp(a: Tensor, b: Tensor, theta: float | Tensor) -> Tensor:
     The direction turns evenly; the length goes evenly from one's to the other's, so
     equal lengths stay. Between opposite vectors all half circles are equally short: one
     is chosen, always the same. The zero vector has no direction: the other's is kept
-    all the way. Raises Dalle2EduError for theta outside [0, 1] or unequal shapes."""
+    all the way. Raises Dalle2EduError for theta outside [0, 1] or unequal shapes.
+    """
     if a.shape != b.shape:
         raise Dalle2EduError(
             f"There is no way from shape {tuple(a.shape)} to {tuple(b.shape)}: they must be"
@@ -89,7 +91,8 @@ def _slerp_rows(a: Tensor, b: Tensor, theta: Tensor) -> Tensor:
     rest = aside - _dot(unit_a, aside) * unit_a  # twice: the first rest may be rounding
     aside = _unit(rest, otherwise=aside)  # p, (B, D)
     # atan2 and not acos: near 0 and pi, acos loses half of the digits.
-    omega = 2 * torch.atan2(_length(unit_a - unit_b), _length(unit_a + unit_b))  # (B, 1)
+    # (B, 1)
+    omega = 2 * torch.atan2(_length(unit_a - unit_b), _length(unit_a + unit_b))
     angle = theta * omega
     return length * (torch.cos(angle) * unit_a + torch.sin(angle) * aside)
 
@@ -125,7 +128,7 @@ def _perpendicular(a: Tensor) -> Tensor:
     return axis - _dot(a, axis) * a
 
 
-# --- text diffs -------------------------------------------------------------------------------
+# --- text diffs -----------------------------------------------------------------------
 
 
 def text_direction(target: Tensor, source: Tensor | None = None) -> Tensor:
@@ -133,7 +136,8 @@ def text_direction(target: Tensor, source: Tensor | None = None) -> Tensor:
     at length 1; section 3.3.
 
     Without a source the target itself is the direction. Raises Dalle2EduError if the
-    two say the same."""
+    two say the same.
+    """
     difference = target if source is None else target - source
     size = difference.norm(dim=-1, keepdim=True)
     if not bool((size > PARALLEL).all()):
@@ -144,7 +148,7 @@ def text_direction(target: Tensor, source: Tensor | None = None) -> Tensor:
     return difference / size
 
 
-# --- PCA --------------------------------------------------------------------------------------
+# --- PCA ------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -180,7 +184,8 @@ class PCA:
         1,), 1 at rank 0, 0 at rank D.
         """
         nothing = self.variances.new_zeros(1)  # rank 0
-        kept = torch.cat([nothing, self.variances.cumsum(dim=0)])  # (1,) + (D,) => (D + 1,)
+        # (1,) + (D,) => (D + 1,)
+        kept = torch.cat([nothing, self.variances.cumsum(dim=0)])
         return 1 - kept / kept[-1]
 
     def rank_for(self, error: float = 0.01) -> int:

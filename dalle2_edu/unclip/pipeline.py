@@ -5,13 +5,13 @@
 
     P(x | y) = P(x, z | y) = P(x | z, y) P(z | y)         unCLIP (arXiv 2204.06125), section 2
 
-The first equality holds because z, the image embedding, is a function of x; the second is the
-chain rule. The prior is P(z | y), the decoder with its upsamplers P(x | z, y).
+The first equality holds because z, the image embedding, is a function of x; the second
+is the chain rule. The prior is P(z | y), the decoder with its upsamplers P(x | z, y).
 
-There are two ways in. `text_to_image` starts from a prompt. `invert` starts from a picture: it
-finds the latent from which `decode` paints the picture again, and `edits` changes that latent
-on the way. The prior may be the diffusion prior, the autoregressive one, or a regression
-baseline: `evaluation.trial` compares them.
+There are two ways in. `text_to_image` starts from a prompt. `invert` starts from a
+picture: it finds the latent from which `decode` paints the picture again, and `edits`
+changes that latent on the way. The prior may be the diffusion prior, the autoregressive
+one, or a regression baseline: `evaluation.trial` compares them.
 
 Chapter 18 uses this file; chapter 01 tours it.
 """
@@ -36,7 +36,12 @@ from dalle2_edu.diffusion.analytic import (
     optimal_variance,
 )
 from dalle2_edu.diffusion.guidance import classifier_free
-from dalle2_edu.diffusion.samplers import Denoiser, ancestral_sample, ddim_invert, ddim_sample
+from dalle2_edu.diffusion.samplers import (
+    Denoiser,
+    ancestral_sample,
+    ddim_invert,
+    ddim_sample,
+)
 from dalle2_edu.drawing.pictures import Picture, as_pictures, resize
 from dalle2_edu.drawing.run import (
     Run,
@@ -58,7 +63,12 @@ from dalle2_edu.unclip.latents import Latent, text_direction
 from dalle2_edu.unclip.prior import DiffusionPrior, nearest_to_text, prior_diffusion
 from dalle2_edu.unclip.regression import RegressionPrior
 from dalle2_edu.unclip.stage import Stage
-from dalle2_edu.unclip.upsampler import Upsampler, from_detail, upsample, upsampler_stage
+from dalle2_edu.unclip.upsampler import (
+    Upsampler,
+    from_detail,
+    upsample,
+    upsampler_stage,
+)
 
 # embeddings drawn for each picture; the one nearer to the text is kept (section 2.2)
 CANDIDATES = 2
@@ -66,7 +76,8 @@ CANDIDATES = 2
 PRIOR_CLIP = 5.0
 # Embeddings longer than this are told of; a prior's own lie near CLIP's length, 1.
 FAR = 2.0
-EDIT_STEPS = 50  # of the decoder: inverting a picture takes more of them than drawing one
+# of the decoder: inverting a picture takes more of them than drawing one
+EDIT_STEPS = 50
 Prior = DiffusionPrior | ARPrior | RegressionPrior
 PriorKind = Literal["prior", "ar_prior", "regression"]  # their names in the zoo
 
@@ -102,13 +113,15 @@ class Stages:
 
 
 class UnCLIP:
-    """The networks and the tokenizer, put together, and a `Stage` for each network that says
-    how it is sampled. A stage may be replaced by another.
+    """The networks and the tokenizer, put together, and a `Stage` for each network that
+    says how it is sampled. A stage may be replaced by another.
 
-    The inpainting networks, fine-tuned versions of the decoder and the upsamplers, may be
-    missing."""
+    The inpainting networks, fine-tuned versions of the decoder and the upsamplers, may
+    be missing.
+    """
 
-    draws_detail = True  # what the upsamplers diffuse: detail (here), or pictures (Karlo)
+    # what the upsamplers diffuse: detail (here), or pictures (Karlo)
+    draws_detail = True
 
     def __init__(
         self,
@@ -128,7 +141,9 @@ class UnCLIP:
         self.inpaint_decoder = inpaint_decoder
         self.inpaint_upsamplers = list(inpaint_upsamplers)
 
-        self.prior_stage = Stage(prior_diffusion(), ancestral_sample, steps=25, clip=PRIOR_CLIP)
+        self.prior_stage = Stage(
+            prior_diffusion(), ancestral_sample, steps=25, clip=PRIOR_CLIP
+        )
         self.decoder_stage = Stage(
             decoder_diffusion(), ddim_sample, steps=25, guidance_scale=2.0
         )
@@ -145,15 +160,17 @@ class UnCLIP:
     def from_zoo(
         cls, domain: str, device: str | torch.device = "cpu", prior: PriorKind = "prior"
     ) -> UnCLIP:
-        """The zoo's miniature that draws "shapes", "emoji" or a domain of your own, with the
-        diffusion prior or one of its rivals.
+        """The zoo's miniature that draws "shapes", "emoji" or a domain of your own,
+        with the diffusion prior or one of its rivals.
 
-        Raises Dalle2EduError for another name, a device that PyTorch can't use, and a part that
-        the zoo lacks; only the inpainting networks may be missing.
+        Raises Dalle2EduError for another name, a device that PyTorch can't use, and a
+        part that the zoo lacks; only the inpainting networks may be missing.
         """
         drawn = [name for name, parts in zoo.known().items() if "decoder" in parts]
         if drawn and domain not in drawn:
-            raise Dalle2EduError(f"No miniature draws {domain!r}; known: {', '.join(drawn)}.")
+            raise Dalle2EduError(
+                f"No miniature draws {domain!r}; known: {', '.join(drawn)}."
+            )
         if prior not in get_args(PriorKind):
             known = ", ".join(get_args(PriorKind))
             raise Dalle2EduError(f"There is no prior {prior!r}; known: {known}.")
@@ -183,7 +200,7 @@ class UnCLIP:
             ],
         )
 
-    # --- from a prompt ------------------------------------------------------------------------
+    # --- from a prompt ----------------------------------------------------------------
 
     def text_to_image(
         self,
@@ -198,18 +215,20 @@ class UnCLIP:
         progress: bool = True,
         callback: Watcher | None = None,
     ) -> Tensor:
-        """Prompts, Chinese or English -> pictures (B, 3, S, S) in [-1, 1]; S is 128 for the
-        miniature.
+        """Prompts, Chinese or English -> pictures (B, 3, S, S) in [-1, 1]; S is 128 for
+        the miniature.
 
-        seed is one for all pictures, or a list with one each. best_of draws so many pictures
-        for each prompt, with the seeds seed, seed + 1, ..., and keeps the one that CLIP finds
-        nearest to the prompt. guidance_scale guides the decoder; None takes its stage's value,
-        and so do the steps. progress shows a bar for each stage; callback(stage, step,
-        prediction) is called after each step of each stage.
+        seed is one for all pictures, or a list with one each. best_of draws so many
+        pictures for each prompt, with the seeds seed, seed + 1, ..., and keeps the one
+        that CLIP finds nearest to the prompt. guidance_scale guides the decoder; None
+        takes its stage's value, and so do the steps. progress shows a bar for each
+        stage; callback(stage, step, prediction) is called after each step of each
+        stage.
 
-        Raises Dalle2EduError for an empty prompt, a wrong number of seeds, steps that the
-        process does not have, and best_of below 1; warns when a prompt is too long for the
-        context, saying what was cut."""
+        Raises Dalle2EduError for an empty prompt, a wrong number of seeds, steps that
+        the process does not have, and best_of below 1; warns when a prompt is too long
+        for the context, saying what was cut.
+        """
         stages = self.stages(
             prompts,
             seed=seed,
@@ -248,11 +267,15 @@ class UnCLIP:
         text = self.encode_text(prompts)  # y
         candidates = self.draw_embeddings(text, run, steps=prior_steps)
         z_i = nearest_to_text(candidates, text.text_emb)  # z ~ P(z | y)
-        small = self.paint(z_i, text, run, steps=decoder_steps, guidance_scale=guidance_scale)
+        small = self.paint(
+            z_i, text, run, steps=decoder_steps, guidance_scale=guidance_scale
+        )
         pictures = self.enlarge(small, run, steps=upsampler_steps)  # x ~ P(x | z, y)
 
         pieces = [self.tokenizer.pieces(prompt) for prompt in prompts]
-        stages = Stages(prompts, pieces, text.text_emb, candidates, z_i, pictures, seeds)
+        stages = Stages(
+            prompts, pieces, text.text_emb, candidates, z_i, pictures, seeds
+        )
         if tries == 1:
             return stages
         scores = self.clip_scores(stages.images, text.text_emb)
@@ -273,7 +296,8 @@ class UnCLIP:
         """Image embeddings for each text, in CLIP's space: the diffusion prior draws
         `candidates` of them, (B, candidates, D), another prior one, (B, 1, D).
 
-        None takes the values of `prior_stage`; steps are the diffusion prior's."""
+        None takes the values of `prior_stage`; steps are the diffusion prior's.
+        """
         stage = self.prior_stage.changed(
             steps=steps, guidance_scale=guidance_scale, name="prior_steps"
         )
@@ -301,14 +325,19 @@ class UnCLIP:
     def denoiser(
         self, image_emb: Tensor, text: TextEncoding, guidance_scale: float
     ) -> Denoiser:
-        """The decoder closed over what it paints: image embeddings (B, D) and texts, guided."""
+        """The decoder closed over what it paints: image embeddings (B, D) and texts,
+        guided.
+        """
         decoder = self.decoder
         text, null = without_padding(text, self.encode_text([""] * len(image_emb)))
         null_emb = decoder.null_image_emb.expand_as(image_emb)
-        # Both are read once: the conditions stay, only x_t and t change from step to step.
+        # Both are read once: the conditions stay, only x_t and t change from step to
+        # step.
         conditioning = decoder.read(image_emb, **text.as_conditioning())
         null_conditioning = decoder.read(null_emb, **null.as_conditioning())
-        return classifier_free(decoder.denoise, guidance_scale, null_conditioning, conditioning)
+        return classifier_free(
+            decoder.denoise, guidance_scale, null_conditioning, conditioning
+        )
 
     def paint(
         self,
@@ -321,10 +350,12 @@ class UnCLIP:
         x_T: Tensor | None = None,
         eta: float | None = None,
     ) -> Tensor:
-        """Image embeddings (B, D) and texts -> pictures at the decoder's size, (B, 3, S, S).
+        """Image embeddings (B, D) and texts -> pictures at the decoder's size, (B, 3,
+        S, S).
 
-        x_T is drawn from the run's seeds unless it is given. An eta asks for DDIM with so much
-        fresh noise; None keeps the sampler of `decoder_stage`."""
+        x_T is drawn from the run's seeds unless it is given. An eta asks for DDIM with
+        so much fresh noise; None keeps the sampler of `decoder_stage`.
+        """
         stage = self.decoder_stage.changed(
             steps=steps, guidance_scale=guidance_scale, name="decoder_steps"
         )
@@ -341,9 +372,11 @@ class UnCLIP:
             progress=run.label("decoder"),
         )
 
-    def enlarge(self, picture: Tensor, run: Run, *, steps: int | None = None) -> list[Tensor]:
-        """The decoder's pictures (B, 3, S, S), and after them what each upsampler makes of
-        those before: sides 32, 64, 128.
+    def enlarge(
+        self, picture: Tensor, run: Run, *, steps: int | None = None
+    ) -> list[Tensor]:
+        """The decoder's pictures (B, 3, S, S), and after them what each upsampler makes
+        of those before: sides 32, 64, 128.
         """
         pictures = [picture]
         for place in range(len(self.upsamplers)):
@@ -355,7 +388,8 @@ class UnCLIP:
     ) -> Tensor:
         """One upsampler, counted from 0: pictures (B, 3, S, S) -> (B, 3, 2S, 2S).
 
-        A callback sees the predicted detail already added to the small picture."""
+        A callback sees the predicted detail already added to the small picture.
+        """
         upsampler = self.upsamplers[place]
         name = f"upsampler_{upsampler.config.unet.image_size}"
         return upsample(
@@ -373,7 +407,7 @@ class UnCLIP:
         """
         return torch.einsum("bd,bd->b", self.clip.encode_image(images), text_emb)
 
-    # --- from a picture -----------------------------------------------------------------------
+    # --- from a picture ---------------------------------------------------------------
 
     @torch.no_grad()
     def embed(self, picture: Picture) -> Tensor:
@@ -382,10 +416,13 @@ class UnCLIP:
 
     @torch.no_grad()
     def words_direction(self, source: str, target: str) -> Tensor:
-        """z_d (1, D): from the source's words to the target's, as a unit vector; section 3.3.
+        """z_d (1, D): from the source's words to the target's, as a unit vector;
+        section 3.3.
 
-        An empty source is no source: the target's embedding is then the direction. Raises
-        Dalle2EduError for an empty target, and for one that says the same as the source."""
+        An empty source is no source: the target's embedding is then the direction.
+        Raises Dalle2EduError for an empty target, and for one that says the same as the
+        source.
+        """
         source, target = read_prompt(source), read_prompt(target)
         if not target:
             raise Dalle2EduError(
@@ -410,15 +447,17 @@ class UnCLIP:
         guidance_scale: float = 1.0,
         progress: bool = True,
     ) -> Latent:
-        """The bipartite latent (z_i, x_T) of a picture, or of a batch of them, as a tensor:
-        CLIP's embedding, and DDIM walked backwards through the decoder given that embedding.
+        """The bipartite latent (z_i, x_T) of a picture, or of a batch of them, as a
+        tensor: CLIP's embedding, and DDIM walked backwards through the decoder given
+        that embedding.
 
-        Decode it with the same decoder_steps and guidance_scale: more steps give the picture
-        back more exactly. The walk clips its predictions just as sampling does: both must
-        follow the same curve, and with clipping that curve is the straighter one (measured on
-        four emoji, 250 steps: PSNR 49 to 53 dB clipped, 41 to 53 not). The latent is that of
-        the decoder's 32 x 32 picture; detail comes from the upsamplers. Raises Dalle2EduError
-        for what is no picture."""
+        Decode it with the same decoder_steps and guidance_scale: more steps give the
+        picture back more exactly. The walk clips its predictions just as sampling does:
+        both must follow the same curve, and with clipping that curve is the straighter
+        one (measured on four emoji, 250 steps: PSNR 49 to 53 dB clipped, 41 to 53 not).
+        The latent is that of the decoder's 32 x 32 picture; detail comes from the
+        upsamplers. Raises Dalle2EduError for what is no picture.
+        """
         pictures = self._as_pictures(picture)
         stage = self.decoder_stage.changed(
             steps=decoder_steps, guidance_scale=guidance_scale, name="decoder_steps"
@@ -447,10 +486,12 @@ class UnCLIP:
     ) -> Tensor:
         """A latent of B pictures -> the pictures, (B, 3, S, S) in [-1, 1].
 
-        eta is the share of fresh noise in each step of DDIM: with 0, x_T alone decides the
-        decoder's picture; None takes the sampler of `decoder_stage`. Fresh noise, and the
-        upsamplers', comes from the seeds: picture i has seed + i, a list gives one each. Raises
-        Dalle2EduError for a latent of another size or type, or that holds nan."""
+        eta is the share of fresh noise in each step of DDIM: with 0, x_T alone decides
+        the decoder's picture; None takes the sampler of `decoder_stage`. Fresh noise,
+        and the upsamplers', comes from the seeds: picture i has seed + i, a list gives
+        one each. Raises Dalle2EduError for a latent of another size or type, or that
+        holds nan.
+        """
         pictures = self.decode_stages(
             latent,
             eta=eta,
@@ -490,8 +531,8 @@ class UnCLIP:
         return self.enlarge(small, run, steps=upsampler_steps)
 
     def _as_pictures(self, picture: Picture) -> Tensor:
-        """Any picture, or a batch as a tensor => (B, 3, S, S) of the pipeline's size and
-        type.
+        """Any picture, or a batch as a tensor => (B, 3, S, S) of the pipeline's size
+        and type.
         """
         return as_pictures(picture, self.image_size).to(self.device, self.dtype)
 
@@ -515,7 +556,9 @@ class UnCLIP:
                     " convert with .to(unclip.dtype)."
                 )
             if not bool(tensor.isfinite().all()):
-                raise Dalle2EduError(f"The {name} not finite: a number is nan or infinite.")
+                raise Dalle2EduError(
+                    f"The {name} not finite: a number is nan or infinite."
+                )
         longest = float(z_i.norm(dim=1).max()) if len(z_i) else 0.0
         if self.clip.normalize and longest > FAR:
             message = (
@@ -524,7 +567,7 @@ class UnCLIP:
             )
             warnings.warn(message, stacklevel=frames_inside())
 
-    # --- sizes and options --------------------------------------------------------------------
+    # --- sizes and options ------------------------------------------------------------
 
     @property
     def image_size(self) -> int:
@@ -539,13 +582,19 @@ class UnCLIP:
 
     @torch.no_grad()
     def analytic_prior(
-        self, image_emb: Tensor, captions: Sequence[str], prior_steps: int = 25, seed: int = 0
+        self,
+        image_emb: Tensor,
+        captions: Sequence[str],
+        prior_steps: int = 25,
+        seed: int = 0,
     ) -> Stage:
-        """The prior's stage with prior_steps steps and the variances that are best on these
-        pairs (Analytic-DPM), to be set as `prior_stage`.
+        """The prior's stage with prior_steps steps and the variances that are best on
+        these pairs (Analytic-DPM), to be set as `prior_stage`.
 
-        image_emb (N, D) are CLIP embeddings of pictures, with N captions. Raises Dalle2EduError
-        for other numbers of them, and if the prior is not the diffusion prior."""
+        image_emb (N, D) are CLIP embeddings of pictures, with N captions. Raises
+        Dalle2EduError for other numbers of them, and if the prior is not the diffusion
+        prior.
+        """
         if len(image_emb) != len(captions) or not captions:
             raise Dalle2EduError(
                 "There must be one caption for each embedding:"
@@ -561,10 +610,14 @@ class UnCLIP:
         noise = SeededNoise([seed + i for i in range(len(captions))], self.device)
         z_0 = prior.standardise(image_emb.to(self.device))  # (N, D)
         denoiser: Denoiser = lambda noised_z, t: prior(noised_z, t, **conditioning)  # noqa: E731
-        moment = noise_second_moment([(denoiser, z_0, noise)], stage.process, stage.clip)
+        moment = noise_second_moment(
+            [(denoiser, z_0, noise)], stage.process, stage.clip
+        )
         variance = optimal_variance(stage.process, moment)
         # steps=None: respacing would lose the variances
-        return replace(stage, diffusion=AnalyticDiffusion(stage.process, variance), steps=None)
+        return replace(
+            stage, diffusion=AnalyticDiffusion(stage.process, variance), steps=None
+        )
 
 
 def best_places(scores: Tensor, best_of: int) -> list[int]:

@@ -1,24 +1,24 @@
-"""The prior: from a caption to the CLIP embedding of a picture that the caption could belong
-to.
+"""The prior: from a caption to the CLIP embedding of a picture that the caption could
+belong to.
 
-The idea in five lines. A caption has many pictures, so "the" image embedding of a caption does
-not exist: the prior draws one. It is a diffusion model, but over a single vector and not over
-pixels. A causal transformer reads
+The idea in five lines. A caption has many pictures, so "the" image embedding of a
+caption does not exist: the prior draws one. It is a diffusion model, but over a single
+vector and not over pixels. A causal transformer reads
 
     [text tokens, CLIP text embedding, timestep, noised image embedding, query]      (the paper's order)
 
-and its output at the last place, the learned query, is the answer. It predicts the clean
-embedding z itself, not the noise:
+and its output at the last place, the learned query, is the answer. It predicts the
+clean embedding z itself, not the noise:
 
     L = E_{t, z^(t)} || f(z^(t), t, y) - z ||^2       unCLIP (arXiv 2204.06125), eq. 2, section 2.2
 
 In training the text is replaced by the empty text 10% of the time, so that guidance is
-possible. At sampling two embeddings are drawn and the one nearer to the text embedding is kept
-(section 2.2).
+possible. At sampling two embeddings are drawn and the one nearer to the text embedding
+is kept (section 2.2).
 
-Embeddings are standardised before they are noised, (z - mean) / std in each dimension, so that
-a noise schedule made for pictures fits. The paper multiplies by one constant (17.2 for its 1024
-dimensions); Karlo standardises, and so do we.
+Embeddings are standardised before they are noised, (z - mean) / std in each dimension,
+so that a noise schedule made for pictures fits. The paper multiplies by one constant
+(17.2 for its 1024 dimensions); Karlo standardises, and so do we.
 
 Chapter 15 uses this file.
 """
@@ -40,8 +40,8 @@ from dalle2_edu.errors import Dalle2EduError
 
 @dataclass(frozen=True)
 class PriorConfig:
-    """`clip_dim` is the embedding's size, `text_width` that of the encoded text tokens, `width`
-    the transformer's.
+    """`clip_dim` is the embedding's size, `text_width` that of the encoded text tokens,
+    `width` the transformer's.
 
     `emb_scale` multiplies the text embedding, as in `DecoderConfig`.
     """
@@ -56,17 +56,21 @@ class PriorConfig:
 
 
 def prior_diffusion() -> GaussianDiffusion:
-    """The prior's process: 1000 cosine steps, the clean embedding predicted, fixed variance
-    (Table 3, eq. 2).
+    """The prior's process: 1000 cosine steps, the clean embedding predicted, fixed
+    variance (Table 3, eq. 2).
     """
-    return GaussianDiffusion(cosine_betas(1000), prediction="x0", variance="fixed_small")
+    return GaussianDiffusion(
+        cosine_betas(1000), prediction="x0", variance="fixed_small"
+    )
 
 
 EXTRA_TOKENS = 4  # text embedding, timestep, noised image embedding, query
 
 
 class DiffusionPrior(nn.Module):
-    """Predicts the clean (standardised) image embedding from a noised one and the text."""
+    """Predicts the clean (standardised) image embedding from a noised one and the
+    text.
+    """
 
     mean: Tensor
     std: Tensor
@@ -99,30 +103,38 @@ class DiffusionPrior(nn.Module):
         text_enc: Tensor,
         text_mask: Tensor,
     ) -> Tensor:
-        """noised_z (B, D), t (B,), text_emb (B, D), text_enc (B, L, text_width), text_mask (B, L)
-        True if real -> z (B, D).
+        """noised_z (B, D), t (B,), text_emb (B, D), text_enc (B, L, text_width),
+        text_mask (B, L) True if real -> z (B, D).
 
         L may be less than the context length: `without_padding`.
         """
-        time = self.time_mlp(timestep_embedding(t, self.config.width).to(noised_z.dtype))
+        time = self.time_mlp(
+            timestep_embedding(t, self.config.width).to(noised_z.dtype)
+        )
         singles = [
             self.text_emb_proj(text_emb * self.config.emb_scale),
             time,
             self.z_proj(noised_z),
         ]  # each (B, width)
-        tokens = [self.text_enc_proj(text_enc), *(single[:, None] for single in singles)]
+        tokens = [
+            self.text_enc_proj(text_enc),
+            *(single[:, None] for single in singles),
+        ]
         tokens.append(self.query.expand(len(noised_z), -1, -1))
-        # A text that was cut short has its own places, and the others theirs at the end.
+        # A text that was cut short has its own places, and the others theirs at the
+        # end.
         position = torch.cat(
-            [self.position[:, : text_enc.shape[1]], self.position[:, -EXTRA_TOKENS:]], dim=1
+            [self.position[:, : text_enc.shape[1]], self.position[:, -EXTRA_TOKENS:]],
+            dim=1,
         )
         x = torch.cat(tokens, dim=1) + position  # (B, L + 4, width)
         x = self.transformer(x, prior_mask(text_mask))
-        return self.out(self.norm_out(x[:, -1]))  # the query's place: (B, width) => (B, D)
+        # the query's place: (B, width) => (B, D)
+        return self.out(self.norm_out(x[:, -1]))
 
     def set_stats(self, image_embs: Tensor) -> None:
-        """Take mean and standard deviation of each dimension from image embeddings (N, D), N at
-        least 2.
+        """Take mean and standard deviation of each dimension from image embeddings (N,
+        D), N at least 2.
         """
         if len(image_embs) < 2:
             raise Dalle2EduError(
@@ -143,11 +155,12 @@ class DiffusionPrior(nn.Module):
 
 
 def prior_mask(text_mask: Tensor, extra: int = EXTRA_TOKENS) -> Tensor:
-    """Causal, and padding is never looked at: (B, L) -> (B, L + extra, L + extra), True where
-    row may look at column.
+    """Causal, and padding is never looked at: (B, L) -> (B, L + extra, L + extra), True
+    where row may look at column.
 
-    Padding stands at the end of the text, so the rows of padding still see the real tokens
-    before them."""
+    Padding stands at the end of the text, so the rows of padding still see the real
+    tokens before them.
+    """
     real = F.pad(text_mask, (0, extra), value=True)  # (B, L + extra)
     length = real.shape[1]
     causal = torch.ones(length, length, dtype=torch.bool, device=real.device).tril()
@@ -155,8 +168,8 @@ def prior_mask(text_mask: Tensor, extra: int = EXTRA_TOKENS) -> Tensor:
 
 
 def nearest_to_text(candidates: Tensor, text_emb: Tensor) -> Tensor:
-    """Of n drawn embeddings (B, n, D) keep the one with the largest dot product with the text's
-    (B, D) -> (B, D).
+    """Of n drawn embeddings (B, n, D) keep the one with the largest dot product with
+    the text's (B, D) -> (B, D).
     """
     best = torch.einsum("bnd,bd->bn", candidates, text_emb).argmax(dim=1)
     return candidates[torch.arange(len(best), device=best.device), best]

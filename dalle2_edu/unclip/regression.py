@@ -45,7 +45,11 @@ class RegressionPrior(nn.Module):
 
     @torch.no_grad()
     def draw_embeddings(
-        self, text: TextEncoding, null: TextEncoding, run: Run, guidance_scale: float = 1.0
+        self,
+        text: TextEncoding,
+        null: TextEncoding,
+        run: Run,
+        guidance_scale: float = 1.0,
     ) -> Tensor:
         """The one answer for each text, (B, 1, D) in CLIP's space; deterministic: the
         run's seeds are ignored. Guidance as elsewhere.

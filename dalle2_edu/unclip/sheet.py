@@ -30,8 +30,12 @@ def contact_sheet(stages: Stages, path: Path) -> Path:
         show_text(row[1], "tokens", wrapped(" · ".join(stages.pieces[i]), 20), 9)
         show_prior(row[2], stages, i)
         stage_names = ["decoder"] + ["upsampler"] * (len(stages.pictures) - 1)
-        for panel, name, picture in zip(row[3:], stage_names, stages.pictures, strict=True):
-            show_picture(panel, picture[i], f"{name} {picture.shape[-1]}×{picture.shape[-1]}")
+        for panel, name, picture in zip(
+            row[3:], stage_names, stages.pictures, strict=True
+        ):
+            show_picture(
+                panel, picture[i], f"{name} {picture.shape[-1]}×{picture.shape[-1]}"
+            )
     save_figure(figure, path, dpi=110)
     return path
 

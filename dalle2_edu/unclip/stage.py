@@ -50,11 +50,13 @@ class SampleFunction(Protocol):
 @dataclass(frozen=True)
 class Stage:
     """How one network is sampled. Raises Dalle2EduError for numbers that make no
-    sense."""
+    sense.
+    """
 
     diffusion: GaussianDiffusion  # the process that the network was trained on
     sampler: SampleFunction
-    steps: int | str | None = None  # as `respace` takes them; None: every step of `diffusion`
+    # as `respace` takes them; None: every step of `diffusion`
+    steps: int | str | None = None
     clip: float | None = 1.0  # predictions of x_0 are bounded to [-clip, clip]
     guidance_scale: float = 1.0  # 1 is off
 
@@ -81,13 +83,16 @@ class Stage:
         """The same stage with these values; None keeps the stage's own.
 
         name is what an error calls the steps. Raises Dalle2EduError for steps that the
-        process does not have."""
+        process does not have.
+        """
         if steps is not None:
             check_steps(name, steps, self.diffusion.num_timesteps)
         return replace(
             self,
             steps=self.steps if steps is None else steps,
-            guidance_scale=self.guidance_scale if guidance_scale is None else guidance_scale,
+            guidance_scale=self.guidance_scale
+            if guidance_scale is None
+            else guidance_scale,
         )
 
     def sample(
@@ -117,5 +122,11 @@ def check_steps(name: str, steps: int | str, most: int) -> None:
     """
     if isinstance(steps, str):
         return
-    if isinstance(steps, bool) or not hasattr(steps, "__index__") or not 1 <= steps <= most:
-        raise Dalle2EduError(f"{name} must be a whole number from 1 to {most}, not {steps!r}.")
+    if (
+        isinstance(steps, bool)
+        or not hasattr(steps, "__index__")
+        or not 1 <= steps <= most
+    ):
+        raise Dalle2EduError(
+            f"{name} must be a whole number from 1 to {most}, not {steps!r}."
+        )

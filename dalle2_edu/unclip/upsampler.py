@@ -42,7 +42,8 @@ from dalle2_edu.diffusion.schedules import cosine_betas, linear_betas
 from dalle2_edu.diffusion.unet import UNet, UNetConfig
 from dalle2_edu.unclip.stage import Stage
 
-# brings the detail's standard deviation near a picture's, for which the schedules were made
+# brings the detail's standard deviation near a picture's, for which the schedules were
+# made
 DETAIL_SCALE = 4.0
 DETAIL_CLIP = 4.0  # so much scaled detail is a jump from mid-grey to white
 FACTOR = 2  # how many times wider the picture gets; the paper's is 4
@@ -76,7 +77,8 @@ class UpsamplerConfig:
 
 def upsampler_diffusion(config: UpsamplerConfig) -> GaussianDiffusion:
     """The miniature upsampler's process: 1000 steps of the config's schedule, v
-    predicted."""
+    predicted.
+    """
     betas = cosine_betas(1000) if config.schedule == "cosine" else linear_betas(1000)
     return GaussianDiffusion(betas, prediction="v", variance="fixed_small")
 
@@ -98,7 +100,8 @@ class Upsampler(nn.Module):
 
 def enlarge(low_res: Tensor, side: int) -> Tensor:
     """The small picture at the large size, bicubic: (B, 3, h, w) -> (B, 3, side,
-    side)."""
+    side).
+    """
     return F.interpolate(low_res, (side, side), mode="bicubic", antialias=True)
 
 
@@ -110,7 +113,8 @@ def to_detail(images: Tensor, low_res: Tensor) -> Tensor:
 
 def from_detail(detail: Tensor, low_res: Tensor) -> Tensor:
     """The inverse: put the detail onto the enlarged small picture, (B, 3, H, W) in
-    [-1, 1]."""
+    [-1, 1].
+    """
     enlarged = enlarge(low_res, side=detail.shape[-1])
     return (enlarged + detail / DETAIL_SCALE).clamp(-1, 1)
 
@@ -134,7 +138,8 @@ def upsample(
     """One stage of the cascade: (B, 3, S, S) -> (B, 3, FACTOR S, FACTOR S) in [-1, 1].
 
     stage says how to sample: `upsampler_stage`. noise(shape), callback(step, detail,
-    predicted detail) and progress are those of the samplers."""
+    predicted detail) and progress are those of the samplers.
+    """
     batch, channels, side = low_res.shape[:3]
     shape = (batch, channels, FACTOR * side, FACTOR * side)
     detail = stage.sample(

@@ -1,34 +1,41 @@
-"""The zoo: trained weights that ship with the book, and a card for each that says what they
-are.
+"""The zoo: trained weights that ship with the book, and a card for each that says what
+they are.
 
-A chapter that needs a trained model should not cost an afternoon of training first. So every
-trained part of the miniature lies here as two files with one name:
+A chapter that needs a trained model should not cost an afternoon of training first. So
+every trained part of the miniature lies here as two files with one name:
 
     <domain>/<part>.safetensors    the weights, rounded to half precision: 2 bytes a number in place of 4
     <domain>/<part>.json           the card: how it was trained, how good it is, the SHA-256 of the weights
 
 Three rules make a file that you were handed safe to use:
 
-1. Safetensors only. It holds numbers and names; reading it can't run code, as unpickling a
+1. Safetensors only. It holds numbers and names; reading it can't run code, as
+   unpickling a
    `.pt` file can.
-2. The hash of the weights must equal the card's, or nothing is loaded: a file cut off or
+2. The hash of the weights must equal the card's, or nothing is loaded: a file cut off
+   or
    swapped is refused.
-3. Every name and shape is compared before the first number is copied: a model is loaded whole
+3. Every name and shape is compared before the first number is copied: a model is loaded
+   whole
    or not at all.
 
-Weights are stored in half precision and used in single: rounding moves a weight by at most 1
-part in 2048, which no picture shows, and arithmetic on a CPU is faster and safer in float32.
+Weights are stored in half precision and used in single: rounding moves a weight by at
+most 1 part in 2048, which no picture shows, and arithmetic on a CPU is faster and safer
+in float32.
 
     from dalle2_edu import zoo
     prior = zoo.load("emoji", "prior")
     print(zoo.cards()["emoji", "prior"].metrics)
 
-A card also names the model's class ("dalle2_edu.unclip.prior:DiffusionPrior"), so the zoo needs
-no list of what lives in it. Only this package's own networks are ever built from a card.
+A card also names the model's class ("dalle2_edu.unclip.prior:DiffusionPrior"), so the
+zoo needs no list of what lives in it. Only this package's own networks are ever built
+from a card.
 
-A folder of your own keeps your weights apart from the book's: `dalle2-edu --zoo FOLDER ...`,
-the environment variable `DALLE2_EDU_ZOO`, or `with zoo.at(folder): ...` in Python. Chapter 01
-loads from the zoo; chapter 08 shows how a run is published into it."""
+A folder of your own keeps your weights apart from the book's: `dalle2-edu --zoo FOLDER
+...`, the environment variable `DALLE2_EDU_ZOO`, or `with zoo.at(folder): ...` in
+Python. Chapter 01 loads from the zoo; chapter 08 shows how a run is published into
+it.
+"""
 
 from __future__ import annotations
 
@@ -60,22 +67,27 @@ NAME = re.compile(r"[a-z0-9_]+")  # of a domain and of a part: they become paths
 
 @dataclass(frozen=True)
 class Card:
-    """What there is to know about one file of weights. On disk: the same fields, as JSON."""
+    """What there is to know about one file of weights. On disk: the same fields, as
+    JSON.
+    """
 
     recipe: str  # what trained it: the name that `dalle2-edu train` takes
     tier: str  # how big the run was: smoke, cpu or gpu
     data_licence: str  # the licence of the pictures that it learned from
     model: str = ""  # "module:class" of the network; `save` fills it in
-    config: dict[str, Any] = field(default_factory=dict)  # its config's fields; `save` as well
+    # its config's fields; `save` as well
+    config: dict[str, Any] = field(default_factory=dict)
     clip: str = ""  # the hash of the CLIP whose embeddings it learned; "" if none
     commit: str = ""  # the version of this book's code that trained it
     device: str = ""  # what it ran on: "2 CPU cores", "one H200 GPU"
     minutes: float = 0.0  # how long the training took, wall clock
     steps: int = 0  # how many updates the weights have had
-    metrics: dict[str, float] = field(default_factory=dict)  # as `dalle2-edu evaluate` says
+    # as `dalle2-edu evaluate` says
+    metrics: dict[str, float] = field(default_factory=dict)
     sha256: str = ""  # the hash of the weights' file; `save` fills it in
     date: str = ""  # the day it was trained, YYYY-MM-DD
-    notes: str = ""  # what a user ought to know: what it can't do, what cut the training short
+    # what a user ought to know: what it can't do, what cut the training short
+    notes: str = ""
 
 
 # --- where it is, and what is in it ---------------------------------------------------
@@ -86,7 +98,8 @@ _chosen: ContextVar[Path | None] = ContextVar("zoo", default=None)
 
 def folder() -> Path:
     """Where the zoo is: what `use` chose, otherwise `DALLE2_EDU_ZOO` if that is set,
-    otherwise inside the package."""
+    otherwise inside the package.
+    """
     return _chosen.get() or Path(os.environ.get("DALLE2_EDU_ZOO") or SHIPPED)
 
 
@@ -106,7 +119,9 @@ def at(place: Path) -> Iterator[None]:
 
 
 def known() -> dict[str, tuple[str, ...]]:
-    """Every domain and its parts that have a card here: {"shared": ("clip", ...), ...}."""
+    """Every domain and its parts that have a card here: {"shared": ("clip", ...),
+    ...}.
+    """
     found: dict[str, tuple[str, ...]] = {}
     for file in sorted(folder().glob("*/*.json")):
         domain, part = file.parent.name, file.stem
@@ -142,7 +157,8 @@ def load(domain: str, part: str, device: str | torch.device = "cpu") -> Any:
     Its class is the one that the card names, hence `Any` here. Raises Dalle2EduError
     when there is no such part (listing those that there are), when a file is missing,
     damaged or has another hash than the card says, and when the weights don't fit the
-    config or hold numbers that no training leaves."""
+    config or hold numbers that no training leaves.
+    """
     stated = card(domain, part)
     file = _weights_file(domain, part)
     tensors = _read_weights(file, stated.sha256)
@@ -150,13 +166,18 @@ def load(domain: str, part: str, device: str | torch.device = "cpu") -> Any:
         model_class(stated.model, file), stated.config, str(_card_file(domain, part))
     )
     check_fit(module, tensors, str(file), stored=True)
-    module.load_state_dict(tensors)  # copies each half-precision number into a float32 one
+    # copies each half-precision number into a float32 one
+    module.load_state_dict(tensors)
     return module.to(device).eval()
 
 
 def load_or_shipped(domain: str, part: str) -> Any:
     """As `load`; a part that is not in a zoo of your own is the book's."""
-    here = NAME.fullmatch(domain) and NAME.fullmatch(part) and _card_file(domain, part).exists()
+    here = (
+        NAME.fullmatch(domain)
+        and NAME.fullmatch(part)
+        and _card_file(domain, part).exists()
+    )
     if here:
         return load(domain, part)
     with at(SHIPPED):
@@ -196,15 +217,21 @@ def _read_card(domain: str, part: str) -> Card:
     file = _card_file(domain, part)
     values = read_json(file)
     if not isinstance(values, dict):
-        raise Dalle2EduError(f"The card {file} is no card: it holds a {type(values).__name__}.")
+        raise Dalle2EduError(
+            f"The card {file} is no card: it holds a {type(values).__name__}."
+        )
     wanted = {name: values[name] for name in CARD_TYPES if name in values}
     for name, value in wanted.items():
         if not isinstance(value, CARD_TYPES[name]) or isinstance(value, bool):
-            raise Dalle2EduError(f"The card {file} is damaged: {name} can't be {value!r:.60}.")
+            raise Dalle2EduError(
+                f"The card {file} is damaged: {name} can't be {value!r:.60}."
+            )
     try:
         return Card(**wanted)
     except TypeError as error:  # a field is missing
-        raise Dalle2EduError(f"The card {file} is damaged: {_one_line(error)}.") from error
+        raise Dalle2EduError(
+            f"The card {file} is damaged: {_one_line(error)}."
+        ) from error
 
 
 # what JSON must give for each field
@@ -220,7 +247,9 @@ def _read_weights(file: Path, expected: str) -> dict[str, Tensor]:
     try:
         content = file.read_bytes()
     except OSError as error:
-        raise Dalle2EduError(f"The weights {file} can't be read: {error.strerror}.") from error
+        raise Dalle2EduError(
+            f"The weights {file} can't be read: {error.strerror}."
+        ) from error
     found = hashlib.sha256(content).hexdigest()
     if found != expected:
         raise Dalle2EduError(
@@ -241,7 +270,8 @@ def _read_weights(file: Path, expected: str) -> dict[str, Tensor]:
 
 def model_class(name: str, file: Path) -> type[nn.Module]:
     """The class that a card names, "module:class". Raises Dalle2EduError for anything
-    but a network of this package; `file` is named then."""
+    but a network of this package; `file` is named then.
+    """
     module_name, _, class_name = name.partition(":")
     found: Any = None
     if module_name.startswith(OURS):
@@ -266,13 +296,16 @@ def config_class(model: type[nn.Module]) -> Any:
     """The config class of a network: what the type of its constructor's `config` is."""
     found = get_type_hints(model.__init__).get("config")
     if not is_dataclass(found):
-        raise Dalle2EduError(f"{model_name(model)} is built from no config: it can't be saved.")
+        raise Dalle2EduError(
+            f"{model_name(model)} is built from no config: it can't be saved."
+        )
     return found
 
 
 def build(model: type[nn.Module], config: dict[str, Any], file: str) -> nn.Module:
     """The network of this class and config, with random weights. Raises Dalle2EduError,
-    naming the file that the config is from, if there can't be one."""
+    naming the file that the config is from, if there can't be one.
+    """
     _check_sizes(config, file)
     try:
         return model(from_dict(config_class(model), config))
@@ -280,7 +313,9 @@ def build(model: type[nn.Module], config: dict[str, Any], file: str) -> nn.Modul
         raise Dalle2EduError(f"{file}: {error}") from error
     except (TypeError, ValueError, ArithmeticError, RuntimeError, LookupError) as error:
         reason = f"{type(error).__name__}: {_one_line(error)}"
-        raise Dalle2EduError(f"{file}: no network has such a config ({reason}).") from error
+        raise Dalle2EduError(
+            f"{file}: no network has such a config ({reason})."
+        ) from error
 
 
 def _check_sizes(config: Mapping[str, Any], file: str) -> None:
@@ -289,7 +324,9 @@ def _check_sizes(config: Mapping[str, Any], file: str) -> None:
         if isinstance(value, Mapping):
             _check_sizes(value, file)
         if name == "image_size" and not (type(value) is int and 1 <= value <= 4096):
-            raise Dalle2EduError(f"{file}: image_size is {value!r:.40}; it must be 1 to 4096.")
+            raise Dalle2EduError(
+                f"{file}: image_size is {value!r:.40}; it must be 1 to 4096."
+            )
 
 
 def check_fit(
@@ -297,7 +334,8 @@ def check_fit(
 ) -> None:
     """Compare all names, shapes and kinds of numbers before anything is copied, so that
     no model is ever half loaded. stored: floating numbers must be in half precision, as
-    in the zoo."""
+    in the zoo.
+    """
     expected = module.state_dict()
     for name in [*expected, *tensors]:
         wanted, found = _shape(expected, name), _shape(tensors, name)
@@ -335,7 +373,8 @@ _loaded: dict[str, str] = {}  # "emoji/prior" -> SHA-256, of this process
 
 def loaded() -> dict[str, str]:
     """The parts loaded so far, "emoji/prior" -> SHA-256: a notebook's page keeps it, so
-    that a page that shows weights of yesterday is found out."""
+    that a page that shows weights of yesterday is found out.
+    """
     return dict(sorted(_loaded.items()))
 
 
@@ -343,7 +382,9 @@ def loaded() -> dict[str, str]:
 
 
 def fits(domain: str, part: str) -> bool:
-    """Whether the zoo has this part, and the part learned from the CLIP that is in the zoo."""
+    """Whether the zoo has this part, and the part learned from the CLIP that is in the
+    zoo.
+    """
     known_cards = cards()
     part_card = known_cards.get((domain, part))
     clip = known_cards.get(("shared", "clip"))
@@ -352,7 +393,8 @@ def fits(domain: str, part: str) -> bool:
 
 def check_same_clip(domain: str, parts: Sequence[str] = ("prior", "decoder")) -> None:
     """Raise unless those of these parts that the zoo has learned the embeddings of the
-    CLIP that is in the zoo."""
+    CLIP that is in the zoo.
+    """
     known_cards = cards()
     clip = known_cards.get(("shared", "clip"))
     for part in parts:
@@ -372,7 +414,8 @@ def save(domain: str, part: str, module: nn.Module, card: Card) -> Path:
 
     The card's model, config and sha256 are filled in here. Each file appears whole or
     not at all. Raises Dalle2EduError for a name that can't be, a network of another
-    package, a weight that half precision can't hold, or a failed write."""
+    package, a weight that half precision can't hold, or a failed write.
+    """
     _check_names(domain, part)
     weights, described = _weights_file(domain, part), _card_file(domain, part)
     name = model_name(type(module))
@@ -384,7 +427,8 @@ def save(domain: str, part: str, module: nn.Module, card: Card) -> Path:
     coming = described.with_name(f".{part}.json.next")
     with _disk_errors(weights.parent):
         try:
-            atomic_write(coming, _card_text(card))  # a full disk is noticed before the weights
+            # a full disk is noticed before the weights
+            atomic_write(coming, _card_text(card))
             atomic_write(weights, content)
             # If the power fails here, the old card's hash differs: `load` refuses.
             coming.replace(described)
@@ -395,7 +439,8 @@ def save(domain: str, part: str, module: nn.Module, card: Card) -> Path:
 
 def quote(domain: str, part: str, metrics: dict[str, float]) -> Card:
     """Add an evaluation's numbers to a card, rounded to four digits after the point;
-    the weights stay as they are."""
+    the weights stay as they are.
+    """
     old = card(domain, part)
     rounded = {name: round(value, 4) for name, value in metrics.items()}
     new = replace(old, metrics={**old.metrics, **rounded})
@@ -410,7 +455,8 @@ def _card_text(card: Card) -> bytes:
 
 def _halved(module: nn.Module) -> dict[str, Tensor]:
     """Every floating tensor in half precision; copies, as safetensors refuses tensors
-    that share memory."""
+    that share memory.
+    """
     halved = {}
     for name, tensor in module.state_dict().items():
         dtype = torch.float16 if tensor.is_floating_point() else tensor.dtype

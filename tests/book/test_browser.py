@@ -1,9 +1,10 @@
-"""The built book as a reader meets it: in a real browser, with every host but its own out of
-reach.
+"""The built book as a reader meets it: in a real browser, with every host but its own
+out of reach.
 
-Needs Debian's `chromium` and the package `playwright`; without them the tests that need a
-browser are skipped, and say so. With `DALLE2_EDU_BROWSER=required`, as in `.ci/run`, a missing
-browser is an error."""
+Needs Debian's `chromium` and the package `playwright`; without them the tests that need
+a browser are skipped, and say so. With `DALLE2_EDU_BROWSER=required`, as in `.ci/run`,
+a missing browser is an error.
+"""
 
 from __future__ import annotations
 
@@ -34,14 +35,15 @@ except ImportError:
 
 LANGUAGES = ("en", "zh")
 CHROMIUM = next(
-    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
+    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))),
+    None,
 )
 SECONDS = 60  # for a page's formulas, on a busy machine
 PHONE, DESKTOP = {"width": 390, "height": 800}, {"width": 1280, "height": 900}
 each_language = pytest.mark.parametrize("language", LANGUAGES)
 
 
-# --- the files --------------------------------------------------------------------------------
+# --- the files ------------------------------------------------------------------------
 
 
 class Parsed(HTMLParser):
@@ -86,12 +88,16 @@ def none(faults: list[str]) -> None:
 def pages_to_read(parsed: dict[str, Parsed], language: str) -> list[str]:
     """The pages that somebody wrote: no source code, no search page, no redirect."""
     return sorted(
-        path for path in parsed if re.match(rf"{language}/(book|notebooks)/{language}/", path)
+        path
+        for path in parsed
+        if re.match(rf"{language}/(book|notebooks)/{language}/", path)
     )
 
 
 def decks(parsed: dict[str, Parsed]) -> list[str]:
-    return sorted(path for path in parsed if re.fullmatch(r"slides/\w+/\d\d\.html", path))
+    return sorted(
+        path for path in parsed if re.fullmatch(r"slides/\w+/\d\d\.html", path)
+    )
 
 
 def test_the_book_is_complete(parsed: dict[str, Parsed]) -> None:
@@ -136,7 +142,7 @@ def _is_dead(site: Path, parsed: dict[str, Parsed], path: str, link: str) -> boo
     )
 
 
-# --- the browser ------------------------------------------------------------------------------
+# --- the browser ----------------------------------------------------------------------
 
 
 @pytest.fixture(scope="session")
@@ -157,8 +163,8 @@ def browser() -> Iterator[Browser]:
             pytest.fail(line)
         pytest.skip(line)
     with sync_playwright() as playwright:
-        # Every name but ours leads nowhere, whatever a page asks for. Chromium as root needs
-        # --no-sandbox.
+        # Every name but ours leads nowhere, whatever a page asks for. Chromium as root
+        # needs --no-sandbox.
         rules = "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"
         browser = playwright.chromium.launch(
             executable_path=CHROMIUM, args=[rules, "--no-sandbox"]
@@ -198,7 +204,8 @@ class Reader:
             self.wrong.append(f"asks another host: {request.url}")
 
     def _failed(self, request: Request) -> None:
-        if request.failure != "net::ERR_ABORTED":  # we left the page before it was complete
+        # we left the page before it was complete
+        if request.failure != "net::ERR_ABORTED":
             self.wrong.append(f"failed: {request.url} {request.failure}")
 
     def _answered(self, response: Response) -> None:
@@ -232,7 +239,8 @@ BROKEN = r"""() => {
   return wrong;
 }"""
 
-# How far the page, or something on it that can't scroll by itself, sticks out to the right.
+# How far the page, or something on it that can't scroll by itself, sticks out to the
+# right.
 STICKS_OUT = """() => document.documentElement.scrollWidth - window.innerWidth"""
 
 
@@ -255,9 +263,15 @@ def test_every_page_is_whole_on_a_desk_and_on_a_phone(
     ]
     faults = []
     with reader(browser, address) as one:
-        for path in [*pages_to_read(parsed, language), *sources, f"{language}/search.html"]:
+        for path in [
+            *pages_to_read(parsed, language),
+            *sources,
+            f"{language}/search.html",
+        ]:
             page = one.open(path)
-            faults += [f"{path}: {fault}" for fault in [*page.evaluate(BROKEN), *one.wrong]]
+            faults += [
+                f"{path}: {fault}" for fault in [*page.evaluate(BROKEN), *one.wrong]
+            ]
             one.wrong.clear()
             for width in (PHONE, DESKTOP):
                 page.set_viewport_size(width)
@@ -268,7 +282,7 @@ def test_every_page_is_whole_on_a_desk_and_on_a_phone(
     none(faults)
 
 
-# --- what a reader does -----------------------------------------------------------------------
+# --- what a reader does ---------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -356,7 +370,9 @@ def _found(one: Reader, language: str, query: str) -> set[str]:
     links = page.eval_on_selector_all(
         "#search-results li a", "links => links.map(link => link.href)"
     )
-    return {urldefrag(link).url.split("?")[0].removeprefix(one.address) for link in links}
+    return {
+        urldefrag(link).url.split("?")[0].removeprefix(one.address) for link in links
+    }
 
 
 def test_a_reader_types_into_the_search_field(browser: Browser, address: str) -> None:
@@ -377,7 +393,9 @@ def test_a_reader_types_into_the_search_field(browser: Browser, address: str) ->
 def test_a_hidden_solution_opens(
     browser: Browser, address: str, parsed: dict[str, Parsed], language: str, words: str
 ) -> None:
-    chapters = [path for path in pages_to_read(parsed, language) if "/notebooks/" in path]
+    chapters = [
+        path for path in pages_to_read(parsed, language) if "/notebooks/" in path
+    ]
     with_solutions = [path for path in chapters if words in "".join(parsed[path].text)]
     assert with_solutions == chapters
     with reader(browser, address) as one:
@@ -393,7 +411,9 @@ def test_a_hidden_solution_opens(
 def test_in_the_dark_text_is_light_and_figures_keep_their_white_plate(
     browser: Browser, address: str, parsed: dict[str, Parsed], language: str
 ) -> None:
-    chapters = [path for path in pages_to_read(parsed, language) if "/notebooks/" in path]
+    chapters = [
+        path for path in pages_to_read(parsed, language) if "/notebooks/" in path
+    ]
     with reader(browser, address, color_scheme="dark") as one:
         for path in [f"{language}/book/{language}/index.html", *chapters[:2]]:
             page = one.open(path)
@@ -426,13 +446,16 @@ def test_a_reader_turns_the_light_off(browser: Browser, address: str) -> None:
 def test_the_chinese_book_speaks_chinese(
     browser: Browser, address: str, parsed: dict[str, Parsed]
 ) -> None:
-    chapter = next(path for path in pages_to_read(parsed, "zh") if "/notebooks/" in path)
+    chapter = next(
+        path for path in pages_to_read(parsed, "zh") if "/notebooks/" in path
+    )
     with reader(browser, address) as one:
         for path in ("zh/book/zh/index.html", chapter, "zh/search.html"):
             none(sorted(set(one.open(path).evaluate(WORDS_AROUND)) - NAMES - SWITCH))
 
 
-# English words in what surrounds the article: texts, tool tips, what a screen reader says.
+# English words in what surrounds the article: texts, tool tips, what a screen reader
+# says.
 WORDS_AROUND = r"""() => {
   const said = [];
   for (const part of document.querySelectorAll("body *:not(script, style, noscript)")) {
@@ -450,7 +473,7 @@ SWITCH = frozenset(
 )  # the switch speaks to who reads no Chinese
 
 
-# --- slides -----------------------------------------------------------------------------------
+# --- slides ---------------------------------------------------------------------------
 
 
 @each_language
@@ -462,8 +485,12 @@ def test_every_deck_is_whole(
         for path in [path for path in decks(parsed) if f"/{language}/" in path]:
             one.page.goto(address + path)
             one.page.wait_for_selector("body[data-ready]", timeout=SECONDS * 1000)
-            faults += [f"{path}: {fault}" for fault in [*one.page.evaluate(BROKEN), *one.wrong]]
-            faults += [f"{path}: {fault}" for fault in one.page.evaluate(EACH_SLIDE, LEAST)]
+            faults += [
+                f"{path}: {fault}" for fault in [*one.page.evaluate(BROKEN), *one.wrong]
+            ]
+            faults += [
+                f"{path}: {fault}" for fault in one.page.evaluate(EACH_SLIDE, LEAST)
+            ]
             one.page.set_viewport_size(PHONE)
             small = one.page.evaluate(EACH_SLIDE, LEAST_ON_A_PHONE)
             faults += [f"{path} on a phone: {fault}" for fault in small]
@@ -472,8 +499,9 @@ def test_every_deck_is_whole(
     none(faults)
 
 
-# Each slide in turn: it must fit, and not by becoming so small that the last row can't read it. On
-# a phone held upright a slide is 560 px wide, and its text of 30 px comes out as 20 px.
+# Each slide in turn: it must fit, and not by becoming so small that the last row can't
+# read it. On a phone held upright a slide is 560 px wide, and its text of 30 px comes
+# out as 20 px.
 LEAST, LEAST_ON_A_PHONE = 0.7, 0.6
 EACH_SLIDE = """(least) => {
   const wrong = [];
@@ -523,7 +551,7 @@ EACH_PRINTED = """() => [...document.querySelectorAll(".fit")].flatMap((box, pla
 }).concat(document.querySelectorAll(".pdf-page").length === deck.getSlides().length ? [] : ["a slide has two pages"])"""
 
 
-# --- fonts ------------------------------------------------------------------------------------
+# --- fonts ----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -556,19 +584,25 @@ def test_a_page_is_set_in_the_book_s_own_fonts(
 
 
 def fonts_of(page: Page) -> Iterator[tuple[str, str, bool]]:
-    """(element, font, whether the page brought it along) of all text that is shown; but for the
-    twin of each formula that only a screen reader meets.
+    """(element, font, whether the page brought it along) of all text that is shown; but
+    for the twin of each formula that only a screen reader meets.
     """
     page.add_style_tag(content="mjx-assistive-mml { display: none !important; }")
     inspector = page.context.new_cdp_session(page)
     inspector.send("DOM.enable")
     inspector.send("CSS.enable")
     nodes = inspector.send("DOM.getFlattenedDocument", {"depth": -1})["nodes"]
-    names = {node["nodeId"]: node["localName"] for node in nodes if node["nodeType"] == 1}
+    names = {
+        node["nodeId"]: node["localName"] for node in nodes if node["nodeType"] == 1
+    }
     texts = {
-        node["parentId"] for node in nodes if node["nodeValue"].strip() and "parentId" in node
+        node["parentId"]
+        for node in nodes
+        if node["nodeValue"].strip() and "parentId" in node
     }
     asked = texts | {node for node, name in names.items() if name in ("input", "mjx-c")}
     for node in sorted(asked & names.keys()):
-        for font in inspector.send("CSS.getPlatformFontsForNode", {"nodeId": node})["fonts"]:
+        for font in inspector.send("CSS.getPlatformFontsForNode", {"nodeId": node})[
+            "fonts"
+        ]:
             yield names[node], font["familyName"], font["isCustomFont"]

@@ -1,5 +1,5 @@
-"""The book's machinery, piece by piece, without a complete build: settings, contents, search,
-links, slides, server.
+"""The book's machinery, piece by piece, without a complete build: settings, contents,
+search, links, slides, server.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ VENDOR = BOOK / "vendor"
 each_language = pytest.mark.parametrize("language", build.LANGUAGES)
 
 
-# --- settings and contents --------------------------------------------------------------------
+# --- settings and contents ------------------------------------------------------------
 
 
 @each_language
@@ -69,9 +69,12 @@ def test_the_documented_launch_setting_is_one_that_jupyter_book_knows() -> None:
     )
     buttons = yaml.safe_load(example)["launch_buttons"]
     config, _ = get_final_config(
-        user_yaml={"launch_buttons": buttons}, cli_config={"latex_individualpages": False}
+        user_yaml={"launch_buttons": buttons},
+        cli_config={"latex_individualpages": False},
     )
-    assert config["html_theme_options"]["launch_buttons"]["colab_url"].startswith("https://")
+    assert config["html_theme_options"]["launch_buttons"]["colab_url"].startswith(
+        "https://"
+    )
 
 
 def test_both_languages_have_the_same_contents() -> None:
@@ -86,8 +89,13 @@ def test_both_languages_have_the_same_contents() -> None:
 @each_language
 def test_every_page_is_in_the_contents(language: str) -> None:
     named = set(build.pages(build.contents(language)))
-    files = [*(BOOK / language).glob("*.md"), *(ROOT / "notebooks" / language).glob("*.ipynb")]
-    assert {file.relative_to(ROOT).with_suffix("").as_posix() for file in files} == named
+    files = [
+        *(BOOK / language).glob("*.md"),
+        *(ROOT / "notebooks" / language).glob("*.ipynb"),
+    ]
+    assert {
+        file.relative_to(ROOT).with_suffix("").as_posix() for file in files
+    } == named
 
 
 def test_settings_of_a_language_go_on_top_of_the_shared_ones() -> None:
@@ -103,10 +111,12 @@ def test_every_arxiv_paper_that_a_page_links_is_in_the_references() -> None:
         for file in files
         for paper in re.findall(r"arxiv\.org/abs/(\d+\.\d+)", file.read_text("utf8"))
     }
-    assert {paper for paper in cited if f"arxiv.org/abs/{paper}}}" not in known} == set()
+    assert {
+        paper for paper in cited if f"arxiv.org/abs/{paper}}}" not in known
+    } == set()
 
 
-# --- a small book, really built ---------------------------------------------------------------
+# --- a small book, really built -------------------------------------------------------
 
 
 def write_toc(root: Path, page: str) -> None:
@@ -120,8 +130,8 @@ def write_toc(root: Path, page: str) -> None:
 
 @pytest.fixture
 def small_book(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A repository with two English pages, one of them still to be written; `build` works on
-    it.
+    """A repository with two English pages, one of them still to be written; `build`
+    works on it.
     """
     shutil.copy(ROOT / "_config.yml", tmp_path)
     for name in ("extension", "vendor/static", "assets", "en"):
@@ -143,13 +153,16 @@ def test_a_warning_fails_the_build_and_is_shown(small_book: Path) -> None:
         "# A\n\n[nowhere](nowhere.md)\n", encoding="utf8"
     )
     with pytest.raises(
-        Dalle2EduError, match=r"(?s)the en book could not be built.*page\.md:3.*nowhere\.md"
+        Dalle2EduError,
+        match=r"(?s)the en book could not be built.*page\.md:3.*nowhere\.md",
     ):
         build.build_language("en", small_book / "_build")
     assert not (small_book / "_build/site/en").exists()
 
 
-def test_pages_that_nobody_wrote(small_book: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_pages_that_nobody_wrote(
+    small_book: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     shutil.copytree(small_book / "book/en", small_book / "book/zh")
     assert build.main(["--only", "book", "--output", str(small_book / "_build")]) == 1
     assert capsys.readouterr().err.startswith(
@@ -158,7 +171,7 @@ def test_pages_that_nobody_wrote(small_book: Path, capsys: pytest.CaptureFixture
     assert build.contents("en", partial=True)["parts"] == []
 
 
-# --- nothing from other hosts -----------------------------------------------------------------
+# --- nothing from other hosts ---------------------------------------------------------
 
 
 def test_what_the_book_brings_along_has_its_licence_and_is_named() -> None:
@@ -167,7 +180,11 @@ def test_what_the_book_brings_along_has_its_licence_and_is_named() -> None:
     assert {path.stem.removeprefix("LICENSE-") for path in fonts} == {
         path.stem.split("-")[0] for path in (VENDOR / "static/fonts").glob("*.woff2")
     }
-    for licence in (VENDOR / "static/mathjax/LICENSE", VENDOR / "reveal/LICENSE", *fonts):
+    for licence in (
+        VENDOR / "static/mathjax/LICENSE",
+        VENDOR / "reveal/LICENSE",
+        *fonts,
+    ):
         assert licence.stat().st_size > 500
         assert licence.relative_to(VENDOR).as_posix() in named
     assert {path.name for path in VENDOR.iterdir()} == {"README.md", "static", "reveal"}
@@ -194,12 +211,14 @@ def test_our_own_pages_styles_and_scripts_name_no_other_host() -> None:
     ] == []
 
 
-# --- search -----------------------------------------------------------------------------------
+# --- search ---------------------------------------------------------------------------
 
 
 def test_the_index_holds_pairs_of_chinese_characters_and_english_words() -> None:
     found = search.SearchInChineseBook({}).split("用 U-Net 的扩散模型 in DDPM的page")
-    assert {"扩散", "散模", "模型", "U", "Net", "in", "DDPM", "page", "的"} <= set(found)
+    assert {"扩散", "散模", "模型", "U", "Net", "in", "DDPM", "page", "的"} <= set(
+        found
+    )
     assert "DDPM的page" not in found
 
 
@@ -209,7 +228,7 @@ def test_english_words_are_stemmed_and_chinese_pairs_are_not() -> None:
     assert language.stem("模型") == "模型"
 
 
-# --- pages ------------------------------------------------------------------------------------
+# --- pages ----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -249,7 +268,11 @@ def test_a_formula_reaches_mathjax_as_it_was_written() -> None:
 def test_what_is_folded_away_is_markdown_too() -> None:
     cell = {
         "cell_type": "markdown",
-        "source": ["Try.\n", "<details><summary>Hint</summary>See $x_0$.</details>\n", "On."],
+        "source": [
+            "Try.\n",
+            "<details><summary>Hint</summary>See $x_0$.</details>\n",
+            "On.",
+        ],
     }
     source = [json.dumps({"cells": [cell]})]
     chapters.open_details(None, "notebooks/en/07_ddpm", source)
@@ -274,17 +297,22 @@ def test_a_line_break_between_chinese_characters_is_no_space() -> None:
 
 def test_hidden_solutions_say_so_in_the_page_s_language() -> None:
     solution = nodes.container("", hide_mode="all", prompt_show="?", prompt_hide="?")
-    code = nodes.container("", hide_mode="input", prompt_show="code", prompt_hide="code")
-    chapters.name_solutions(chinese_build(), nodes.document(None, None, "", solution, code))
+    code = nodes.container(
+        "", hide_mode="input", prompt_show="code", prompt_hide="code"
+    )
+    chapters.name_solutions(
+        chinese_build(), nodes.document(None, None, "", solution, code)
+    )
     assert (solution["prompt_show"], code["prompt_show"]) == ("显示参考答案", "code")
 
 
-# --- slides -----------------------------------------------------------------------------------
+# --- slides ---------------------------------------------------------------------------
 
 
 def tagged(cell: NotebookNode, kind: str | None, *tags: str) -> NotebookNode:
     cell.metadata = NotebookNode(
-        {"tags": list(tags)} | ({"slideshow": NotebookNode(slide_type=kind)} if kind else {})
+        {"tags": list(tags)}
+        | ({"slideshow": NotebookNode(slide_type=kind)} if kind else {})
     )
     return cell
 
@@ -310,7 +338,9 @@ def test_tagged_cells_become_slides_and_others_stay_out() -> None:
         "7. Title",
         "7. Title",
     ]
-    everything = "".join(html for column in columns for slide in column for html in slide.body)
+    everything = "".join(
+        html for column in columns for slide in column for html in slide.body
+    )
     assert "left out" not in everything
     assert "skipped" not in everything
 
@@ -318,9 +348,13 @@ def test_tagged_cells_become_slides_and_others_stay_out() -> None:
 def test_a_code_cell_shows_its_outputs_and_its_code_only_when_asked() -> None:
     outputs = [
         new_output("stream", text="\x1b[31m1 < 2\x1b[0m\n"),
-        new_output("display_data", data={"image/png": "AAAA", "text/plain": "<Figure>"}),
+        new_output(
+            "display_data", data={"image/png": "AAAA", "text/plain": "<Figure>"}
+        ),
     ]
-    html = slides.cell_html(tagged(new_code_cell("secret = 1", outputs=outputs), "slide"))
+    html = slides.cell_html(
+        tagged(new_code_cell("secret = 1", outputs=outputs), "slide")
+    )
     assert "secret" not in html
     assert "1 &lt; 2" in html
     assert "\x1b" not in html
@@ -352,7 +386,9 @@ def test_links_on_slides_lead_into_the_book(address: str, there: str) -> None:
     assert slides.linked(f'<a href="{address}">', "en") == f'<a href="{there}">'
 
 
-def test_a_notebook_without_slides_has_no_deck_and_no_link_to_one(tmp_path: Path) -> None:
+def test_a_notebook_without_slides_has_no_deck_and_no_link_to_one(
+    tmp_path: Path,
+) -> None:
     notebook = {
         "cells": [{"cell_type": "markdown", "metadata": {}, "source": "# 1. A"}],
         "metadata": {},
@@ -373,7 +409,7 @@ def test_many_figures_of_one_cell_stand_two_to_a_row() -> None:
     assert slides.outputs_html([words, picture] * 2) == (words + picture) * 2
 
 
-# --- the server -------------------------------------------------------------------------------
+# --- the server -----------------------------------------------------------------------
 
 
 def test_a_port_in_use_gets_one_clear_line(tmp_path: Path) -> None:
@@ -394,7 +430,9 @@ def test_a_port_that_is_none_gets_one_clear_line(
     port: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert serve.main(port) == 1
-    assert capsys.readouterr().err == f"PORT is a number from 1 to 65535, not {port!r}\n"
+    assert (
+        capsys.readouterr().err == f"PORT is a number from 1 to 65535, not {port!r}\n"
+    )
 
 
 @pytest.fixture
@@ -425,7 +463,9 @@ def answer(port: int, path: str, host: str = "localhost", method: str = "GET") -
     return status
 
 
-@pytest.mark.parametrize("path", ["/", "/index.html", "/folder/a.txt", "/alias.txt", "/?stay"])
+@pytest.mark.parametrize(
+    "path", ["/", "/index.html", "/folder/a.txt", "/alias.txt", "/?stay"]
+)
 def test_the_server_shows_the_files_of_the_book(shown: int, path: str) -> None:
     assert answer(shown, path) == 200
     assert answer(shown, path, method="HEAD") == 200
@@ -434,7 +474,13 @@ def test_the_server_shows_the_files_of_the_book(shown: int, path: str) -> None:
 @pytest.mark.parametrize(
     "path",
     ["/%00", "/a%00b/", "/folder/", "/folder", "/link.html", "/out/", "/out/index.html"]
-    + ["/nothing.html", "/index.html/", "/" + "a" * 5000, "/%ed%a0%80", "/../index.html/x"],
+    + [
+        "/nothing.html",
+        "/index.html/",
+        "/" + "a" * 5000,
+        "/%ed%a0%80",
+        "/../index.html/x",
+    ],
 )
 def test_the_server_shows_nothing_else(
     shown: int, path: str, capfd: pytest.CaptureFixture[str]
@@ -447,9 +493,14 @@ def test_the_server_shows_nothing_else(
 @pytest.mark.parametrize(
     ("host", "status"),
     [("localhost:8000", 200), ("127.0.0.1", 200), ("LOCALHOST", 200)]
-    + [(host, 421) for host in ("evil.example", "localhost.evil.example:8000", "", "[", ":80")],
+    + [
+        (host, 421)
+        for host in ("evil.example", "localhost.evil.example:8000", "", "[", ":80")
+    ],
 )
-def test_the_server_answers_only_to_its_own_name(shown: int, host: str, status: int) -> None:
+def test_the_server_answers_only_to_its_own_name(
+    shown: int, host: str, status: int
+) -> None:
     assert answer(shown, "/index.html", host) == status
 
 

@@ -26,7 +26,11 @@ def test_every_character_that_the_book_shows_has_a_shape() -> None:
 def test_a_character_that_no_font_has_is_named(tmp_path: Path) -> None:
     cells = [
         {"cell_type": "code", "source": ["x"], "outputs": [{"text": ["\U0001fadf"]}]},
-        {"cell_type": "code", "source": [], "outputs": [{"data": {"text/html": ["龘"]}}]},
+        {
+            "cell_type": "code",
+            "source": [],
+            "outputs": [{"data": {"text/html": ["龘"]}}],
+        },
     ]
     for path, text in (
         ("notebooks/zh/01_a.ipynb", json.dumps({"cells": cells})),
@@ -52,7 +56,9 @@ def test_the_rule_that_claims_a_chinese_character_has_it(weight: str) -> None:
     for family, _, weights, file, ranges in RULE.findall(SHEET):
         if (family, weights) == ("Book Hans", weight):
             winner |= dict.fromkeys(fonts.characters_of(ranges), file)
-    has = {file: TTFont(fonts.FONTS / file).getBestCmap() for file in set(winner.values())}
+    has = {
+        file: TTFont(fonts.FONTS / file).getBestCmap() for file in set(winner.values())
+    }
     wanted = fonts.gb2312() | set("，。：；！？（）《》、")
     assert len(wanted) == 6763 + 11
     assert {c for c in wanted if ord(c) not in has[winner[c]]} == set()
@@ -78,7 +84,9 @@ def test_a_changed_font_has_a_name_of_its_own() -> None:
     for path in fonts.FONTS.glob("*.woff2"):
         names = TTFont(path)["name"]
         assert names.getDebugName(1).startswith("Book "), path.name
-        assert not re.search("Source|Noto", names.getDebugName(4) + names.getDebugName(6))
+        assert not re.search(
+            "Source|Noto", names.getDebugName(4) + names.getDebugName(6)
+        )
 
 
 def test_ranges_are_read_as_they_were_written() -> None:

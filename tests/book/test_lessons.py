@@ -1,4 +1,6 @@
-"""The list of the package's files, and the README's map, say what the files say of themselves."""
+"""The list of the package's files, and the README's map, say what the files say of
+themselves.
+"""
 
 from __future__ import annotations
 
@@ -37,22 +39,31 @@ def test_a_file_is_read_and_not_imported(tmp_path: Path) -> None:
 
 
 def test_chapters_are_found_however_they_are_written() -> None:
-    found = lessons.chapters_in("Chapter 7 derives it; chapters 9, 15 to 17, and 19 use it.")
+    found = lessons.chapters_in(
+        "Chapter 7 derives it; chapters 9, 15 to 17, and 19 use it."
+    )
     assert found == (7, 9, 15, 16, 17, 19)
     assert lessons.chapters_in("Section 3 of 7 papers.") == ()
 
 
 def test_what_a_docstring_says_is_no_markup() -> None:
-    assert lessons.escaped("a `x_t` of *this* $kind$") == r"a `x_t` of \*this\* \$kind\$"
+    assert (
+        lessons.escaped("a `x_t` of *this* $kind$") == r"a `x_t` of \*this\* \$kind\$"
+    )
 
 
-def test_every_folder_of_the_package_is_a_part_and_every_lesson_names_its_chapter() -> None:
+def test_every_folder_of_the_package_is_a_part_and_every_lesson_names_its_chapter() -> (
+    None
+):
     folders = {each.part for each in lessons.lessons(ROOT)} - {""}
     assert folders <= set(lessons.PARTS)
     silent = [
         each.path
         for each in lessons.lessons(ROOT)
-        if each.members and not each.chapters and each.part and each.part not in NO_LESSON
+        if each.members
+        and not each.chapters
+        and each.part
+        and each.part not in NO_LESSON
     ]
     assert silent == [], "their docstrings do not say which chapters use them"
 
@@ -82,16 +93,16 @@ def test_numbers_become_links_where_the_chapter_exists() -> None:
     written = {7: "07_ddpm.ipynb"}
     said = "See chapter 7, chapters 6 and 7, `chapter 7`, [chapter 7](x.ipynb)."
     link = "(../../notebooks/en/07_ddpm.ipynb)"
-    wanted = (
-        f"See [chapter 7]{link}, chapters 6 and [7]{link}, `chapter 7`, [chapter 7](x.ipynb)."
-    )
+    wanted = f"See [chapter 7]{link}, chapters 6 and [7]{link}, `chapter 7`, [chapter 7](x.ipynb)."
     assert chapter_links.linked(said, "en", written) == wanted
     chinese = chapter_links.linked("见第 6、7 章与第 8 章。", "zh", written)
     assert chinese == "见第 6、[7](../../notebooks/zh/07_ddpm.ipynb) 章与第 8 章。"
 
 
 @each_language
-def test_every_chapter_that_exists_is_linked_where_a_page_names_it(language: str) -> None:
+def test_every_chapter_that_exists_is_linked_where_a_page_names_it(
+    language: str,
+) -> None:
     written = chapter_links.chapters()
     for page in sorted((ROOT / "book" / language).glob("*.md")):
         text = page.read_text(encoding="utf8")

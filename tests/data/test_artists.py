@@ -1,4 +1,6 @@
-"""The builder of the emoji shards: one canvas for all artists, and the same bytes each time."""
+"""The builder of the emoji shards: one canvas for all artists, and the same bytes each
+time.
+"""
 
 import json
 from pathlib import Path
@@ -45,7 +47,11 @@ def write_package(folder: Path, style: str, body: str) -> None:
 @pytest.fixture
 def packages(tmp_path: Path) -> Path:
     pytest.importorskip("resvg_py")
-    for style, colour in (("twemoji", "red"), ("fluent", "green"), ("openmoji", "blue")):
+    for style, colour in (
+        ("twemoji", "red"),
+        ("fluent", "green"),
+        ("openmoji", "blue"),
+    ):
         body = f'<rect x="8" y="10" width="12" height="8" fill="{colour}"/>'
         write_package(tmp_path, style, body)
     return tmp_path
@@ -94,7 +100,9 @@ def test_a_whole_set_and_the_same_bytes_again(
     things = [CHERRY, CAT, KEYCAP, FLAG]
     monkeypatch.setattr(artists, "catalogue", lambda: things)
     monkeypatch.setattr(emoji, "SHARE", 1.1)  # everything that can be held out is
-    black = {each: torch.full((3, 128, 128), place) for place, each in enumerate(things)}
+    black = {
+        each: torch.full((3, 128, 128), place) for place, each in enumerate(things)
+    }
     monkeypatch.setattr(artists, "open_font", lambda path: None)
     monkeypatch.setattr(
         artists, "draw", lambda character, font: next(
@@ -104,7 +112,8 @@ def test_a_whole_set_and_the_same_bytes_again(
     counts = artists.build(tmp_path / "one", packages=packages)
     assert artists.build(tmp_path / "two", packages=packages) == counts
     assert sum(learned + held for learned, held in counts.values()) == 4 + 3 * 3
-    # The cat has its keycap's picture, so neither is held out; the flag is drawn once only.
+    # The cat has its keycap's picture, so neither is held out; the flag is drawn once
+    # only.
     assert sum(held for _, held in counts.values()) == 1
     one = sorted((tmp_path / "one").rglob("*.*"))
     assert len(one) == 4 + 4 + 4  # two shards and a licence for each style
@@ -124,7 +133,8 @@ def test_what_the_font_can_not_join_is_left_out() -> None:
     assert rocket.shape == (3, 128, 128)
     assert artists.draw("👨‍🚀", font) is not None  # man + joiner + rocket: one glyph
     assert artists.draw("🚀🚀", font) is None  # two glyphs side by side
-    assert artists.draw("\U0001faee", font) is None  # a code point that no emoji has yet
+    # a code point that no emoji has yet
+    assert artists.draw("\U0001faee", font) is None
 
 
 def test_the_shipped_names_are_the_packages() -> None:
@@ -138,7 +148,9 @@ def test_the_shipped_names_are_the_packages() -> None:
 def test_nothing_to_draw_with(tmp_path: Path) -> None:
     with pytest.raises(Dalle2EduError, match="fonts-noto-color-emoji"):
         artists.build(tmp_path / "out", font=tmp_path / "none.ttf")
-    with pytest.raises(Dalle2EduError, match="npm install --prefix .* @iconify-json/twemoji"):
+    with pytest.raises(
+        Dalle2EduError, match="npm install --prefix .* @iconify-json/twemoji"
+    ):
         artists.open_package("openmoji", tmp_path)
     assert not list(tmp_path.iterdir())
 

@@ -1,4 +1,6 @@
-"""Whatever is in a file: its reader gives an answer or one line, and nothing else comes out."""
+"""Whatever is in a file: its reader gives an answer or one line, and nothing else comes
+out.
+"""
 
 from __future__ import annotations
 
@@ -63,7 +65,9 @@ def test_damaged_captions_beside_pictures(tmp_path: Path) -> None:
 
 def test_damaged_shards(tmp_path: Path) -> None:
     images = torch.zeros(3, 3, 8, 8, dtype=torch.uint8)
-    shards.write(tmp_path / "whole.tar", images, [["a cat"], ["一只猫"], ["a dog", "dogs"]])
+    shards.write(
+        tmp_path / "whole.tar", images, [["a cat"], ["一只猫"], ["a dog", "dogs"]]
+    )
     for data in mutations((tmp_path / "whole.tar").read_bytes(), 120):
         (tmp_path / "a.tar").write_bytes(data)
         attempt(lambda: shards.pairs(tmp_path / "a.tar", 4))
@@ -71,7 +75,9 @@ def test_damaged_shards(tmp_path: Path) -> None:
 
 def test_damaged_shards_as_a_stream(tmp_path: Path) -> None:
     images = torch.zeros(3, 3, 8, 8, dtype=torch.uint8)
-    shards.write(tmp_path / "whole.tar", images, [["a cat"], ["一只猫"], ["a dog", "dogs"]])
+    shards.write(
+        tmp_path / "whole.tar", images, [["a cat"], ["一只猫"], ["a dog", "dogs"]]
+    )
 
     def read() -> None:
         stream = Stream(str(tmp_path / "a.tar"), 4, progress=False)
@@ -109,7 +115,9 @@ def test_damaged_tokenizers(tmp_path: Path) -> None:
         attempt(lambda: Tokenizer.load(tmp_path / "t.json"))
 
 
-def test_a_name_with_line_breaks_and_signals_is_shown_on_one_line(tmp_path: Path) -> None:
+def test_a_name_with_line_breaks_and_signals_is_shown_on_one_line(
+    tmp_path: Path,
+) -> None:
     (tmp_path / "a\n\x1b[31mred.png").write_bytes(b"no picture")
     with pytest.raises(Dalle2EduError, match="red.png") as caught:
         shards.pairs(tmp_path, 4)
@@ -118,6 +126,11 @@ def test_a_name_with_line_breaks_and_signals_is_shown_on_one_line(tmp_path: Path
 
 @pytest.mark.parametrize("name", ["", ".", "no/such.json", "\0", "a" * 5000])
 def test_names_that_no_file_has(name: str) -> None:
-    for read in (read_text, read_json, Tokenizer.load, lambda path: shards.pairs(path, 4)):
+    for read in (
+        read_text,
+        read_json,
+        Tokenizer.load,
+        lambda path: shards.pairs(path, 4),
+    ):
         with pytest.raises(Dalle2EduError):
             read(name)

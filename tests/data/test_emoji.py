@@ -1,4 +1,6 @@
-"""The emoji shards: four styles, names in both languages, and nothing held out in training."""
+"""The emoji shards: four styles, names in both languages, and nothing held out in
+training.
+"""
 
 import tarfile
 from collections import Counter
@@ -32,7 +34,9 @@ def test_names_and_captions(everybody: dict[str, emoji.Emoji]) -> None:
     assert everybody["wales"].is_flag
 
 
-def test_captions_say_the_style_in_both_languages(everybody: dict[str, emoji.Emoji]) -> None:
+def test_captions_say_the_style_in_both_languages(
+    everybody: dict[str, emoji.Emoji],
+) -> None:
     said = everybody["rocket"].styled("openmoji")
     expected = {"rocket, line art", "an emoji of a rocket, line art", "火箭，线描"}
     assert expected <= set(said)
@@ -49,11 +53,14 @@ def test_every_caption_means_one_emoji(everybody: dict[str, emoji.Emoji]) -> Non
     ]
     assert len(captions) == len(set(captions))
     assert all(
-        caption and caption == caption.strip() and "_" not in caption for caption in captions
+        caption and caption == caption.strip() and "_" not in caption
+        for caption in captions
     )
 
 
-def test_skin_tones_are_those_of_ten_professions(everybody: dict[str, emoji.Emoji]) -> None:
+def test_skin_tones_are_those_of_ten_professions(
+    everybody: dict[str, emoji.Emoji],
+) -> None:
     toned = [each.en for each in everybody.values() if each.is_toned]
     workers = [name.removeprefix("wo").removeprefix("man ") for name in toned]
     counts = Counter(
@@ -85,12 +92,16 @@ def test_pictures_are_in_the_order_of_load() -> None:
     images, things = emoji.pictures(32), emoji.load()
     assert images.shape == (2049, 3, 32, 32)
     assert images.dtype == torch.uint8
-    assert [each.character for each in things] == sorted(each.character for each in things)
+    assert [each.character for each in things] == sorted(
+        each.character for each in things
+    )
     places = {each.en: place for place, each in enumerate(things)}
     # One that was learned in this style, and one that was held out.
     for name in ("red heart", next(each.thing.en for each in emoji.held_out(["noto"]))):
         thing = things[places[name]]
-        shard = emoji.shard("noto") if name == "red heart" else emoji.held_out_shard("noto")
+        shard = (
+            emoji.shard("noto") if name == "red heart" else emoji.held_out_shard("noto")
+        )
         place = [each.en for each in emoji.things_in(shard)].index(thing.en)
         found = emoji.shards.pairs(shard, 32).images[place]
         assert torch.equal(images[places[name]], found)
@@ -99,9 +110,11 @@ def test_pictures_are_in_the_order_of_load() -> None:
 @pytest.mark.parametrize("style", STYLES)
 def test_every_picture_is_on_white_and_none_is_blank(style: str) -> None:
     images = emoji.pictures(32, style)
-    corners = images[:, :, [0, 0, -1, -1], [0, -1, 0, -1]].flatten(1)  # (N, 3, 4) -> (N, 12)
+    # (N, 3, 4) -> (N, 12)
+    corners = images[:, :, [0, 0, -1, -1], [0, -1, 0, -1]].flatten(1)
     assert (corners > 240).all(dim=1).float().mean() > 0.9
-    ink = (images.amin(dim=1) < 235).flatten(1).float().mean(dim=1)  # share of the picture
+    # share of the picture
+    ink = (images.amin(dim=1) < 235).flatten(1).float().mean(dim=1)
     assert ink.min() > 0.03
     rows = (images.amin(dim=1) < 235).any(dim=2)  # (N, 32)
     columns = (images.amin(dim=1) < 235).any(dim=1)
@@ -109,7 +122,7 @@ def test_every_picture_is_on_white_and_none_is_blank(style: str) -> None:
     assert 29 <= longest.median() <= 32  # the four fill their canvas alike
 
 
-# --- what is held out -------------------------------------------------------------------------
+# --- what is held out -----------------------------------------------------------------
 
 
 def test_no_drawing_is_both_learned_and_held_out() -> None:
@@ -118,13 +131,15 @@ def test_no_drawing_is_both_learned_and_held_out() -> None:
     assert len(learned) + len(held) == sum(len(emoji.load(style)) for style in STYLES)
     assert 0.05 < len(held) / (len(learned) + len(held)) < 0.08
     counts = Counter(each.style for each in held)
-    assert min(counts.values()) > 0.75 * max(counts.values())  # balanced over the styles
+    # balanced over the styles
+    assert min(counts.values()) > 0.75 * max(counts.values())
 
 
 def test_what_is_held_out_is_learned_in_two_other_styles() -> None:
     styles = Counter(each.thing for each in emoji.drawings())
     held = emoji.held_out()
-    assert len({each.thing for each in held}) == len(held)  # one style of a thing at most
+    # one style of a thing at most
+    assert len({each.thing for each in held}) == len(held)
     assert min(styles[each.thing] for each in held) >= 2
     assert not any(each.thing.is_toned for each in held)
 
@@ -167,7 +182,7 @@ def test_held_out_pairs_say_their_style() -> None:
     assert pairs.captions == [each.thing.styled("openmoji") for each in held]
 
 
-# --- licences ---------------------------------------------------------------------------------
+# --- licences -------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -195,13 +210,15 @@ def test_the_shards_are_small() -> None:
     assert sum(path.stat().st_size for path in files) <= 30_000_000
 
 
-# --- mistakes ---------------------------------------------------------------------------------
+# --- mistakes -------------------------------------------------------------------------
 
 
 def test_unknown_styles_and_missing_shards(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(Dalle2EduError, match="'oil'; known: noto, twemoji, fluent, openmoji"):
+    with pytest.raises(
+        Dalle2EduError, match="'oil'; known: noto, twemoji, fluent, openmoji"
+    ):
         emoji.pictures(32, "oil")
     monkeypatch.setattr(emoji, "FOLDER", tmp_path)
     with pytest.raises(Dalle2EduError, match="dalle2-edu data emoji"):

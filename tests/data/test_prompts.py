@@ -1,4 +1,6 @@
-"""Prompts: what is pasted with them, emoji, traditional characters, and what was never read."""
+"""Prompts: what is pasted with them, emoji, traditional characters, and what was never
+read.
+"""
 
 import random
 
@@ -49,7 +51,9 @@ def test_every_emoji_is_read_as_its_name_and_no_caption_is_changed() -> None:
         ("\u200b", "empty"),
     ],
 )
-def test_what_is_no_prompt_is_refused_in_one_short_line(typed: object, said: str) -> None:
+def test_what_is_no_prompt_is_refused_in_one_short_line(
+    typed: object, said: str
+) -> None:
     with pytest.raises(Dalle2EduError, match=said) as caught:
         checked_prompts([typed], default_tokenizer())  # type: ignore[list-item]
     assert "\n" not in str(caught.value) and len(str(caught.value)) < 200
@@ -67,13 +71,17 @@ def test_words_that_no_caption_holds_draw_a_warning(typed: str) -> None:
 
 
 @pytest.mark.filterwarnings("error")
-@pytest.mark.parametrize("typed", ["a blorp cat", "黑貓", "🚀", "RED", "a sign that says XY"])
+@pytest.mark.parametrize(
+    "typed", ["a blorp cat", "黑貓", "🚀", "RED", "a sign that says XY"]
+)
 def test_one_known_word_is_enough(typed: str) -> None:
     assert len(checked_prompts([typed], default_tokenizer())) == 1
 
 
 def test_a_long_tail_is_named_by_its_two_ends() -> None:
-    with pytest.warns(UserWarning, match="cut off: .red heart.* … .*on a sign") as caught:
+    with pytest.warns(
+        UserWarning, match="cut off: .red heart.* … .*on a sign"
+    ) as caught:
         checked_prompts(["red heart " * 150 + "on a sign"], default_tokenizer())
     assert len(str(caught[0].message)) < 200
 
@@ -92,7 +100,9 @@ def test_a_seed_is_a_whole_number(seed: object) -> None:
 def test_any_text_at_all_is_read_or_refused() -> None:
     draw = random.Random(0)
     for _ in range(300):
-        text = "".join(chr(draw.randrange(0x11_0000)) for _ in range(draw.randrange(20)))
+        text = "".join(
+            chr(draw.randrange(0x11_0000)) for _ in range(draw.randrange(20))
+        )
         try:
             read = prompts.read_prompt(text)
         except Dalle2EduError:
@@ -104,7 +114,10 @@ def test_any_text_at_all_is_read_or_refused() -> None:
 @pytest.mark.parametrize(
     ("prompt", "told"),
     [
-        ("rocket, oil painting", "no style 'oil painting'; known: soft shading, muted flat"),
+        (
+            "rocket, oil painting",
+            "no style 'oil painting'; known: soft shading, muted flat",
+        ),
         ("An emoji of a rocket, Cubism", "no style 'cubism'"),
         ("火箭，油画", "no style '油画'; known: 柔和渐变, 素色扁平, 亮色扁平, 线描"),
         ("rocket, line art", ""),
@@ -126,7 +139,10 @@ def test_who_draws_is_warned_of_an_unknown_style() -> None:
         checked_prompts(["rocket, oil painting"], default_tokenizer())
 
 
-@pytest.mark.parametrize("prompt", ["red heart, line art", "Red heart，线描", "red heart, oil"])
+@pytest.mark.parametrize(
+    "prompt", ["red heart, line art", "Red heart，线描", "red heart, oil"]
+)
 def test_a_style_does_not_hide_the_thing(prompt: str) -> None:
-    assert pick_domain("a red heart on white") == "shapes"  # the heart is a shape as well
+    # the heart is a shape as well
+    assert pick_domain("a red heart on white") == "shapes"
     assert pick_domain(prompt) == "emoji"

@@ -1,5 +1,5 @@
-"""The shapes world: pictures against closed forms, splits against their promise, captions read
-back.
+"""The shapes world: pictures against closed forms, splits against their promise,
+captions read back.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def ink(pictures: Tensor, background: str = "white") -> Tensor:
     return ((pictures - rgb(background).view(3, 1, 1)).abs() > 1e-4).any(1)
 
 
-# ----------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------
 
 AREAS = {  # in squared radii
     "circle": math.pi * 0.9**2,
@@ -56,13 +56,17 @@ AREAS = {  # in squared radii
 @pytest.mark.parametrize("size", FACTORS["size_a"])
 def test_area_is_the_formula(shape: str, size: str) -> None:
     picture = render(
-        scenes_from([{"kind": "one", "shape_a": shape, "colour_a": "black", "size_a": size}]),
+        scenes_from(
+            [{"kind": "one", "shape_a": shape, "colour_a": "black", "size_a": size}]
+        ),
         128,
     )
     white, black = rgb("white"), rgb("black")
     coverage = (white[0] - picture[0, 0]) / (white[0] - black[0])  # (128, 128)
     radius = shapes.RADII[0][FACTORS["size_a"].index(size)]
-    assert coverage.sum() * (2 / 128) ** 2 == pytest.approx(AREAS[shape] * radius**2, rel=0.01)
+    assert coverage.sum() * (2 / 128) ** 2 == pytest.approx(
+        AREAS[shape] * radius**2, rel=0.01
+    )
 
 
 @pytest.mark.parametrize("colour", FACTORS["colour_a"])
@@ -145,11 +149,15 @@ def test_two_objects_never_touch_and_never_leave_the_picture() -> None:
 
 def test_small_is_always_clearly_smaller_than_large() -> None:
     small, large = zip(*shapes.RADII, strict=True)
-    assert max(small) * (1 + shapes.SIZE_JITTER) * 1.2 < min(large) * (1 - shapes.SIZE_JITTER)
+    assert max(small) * (1 + shapes.SIZE_JITTER) * 1.2 < min(large) * (
+        1 - shapes.SIZE_JITTER
+    )
 
 
 def test_every_letter_is_drawn_and_differs_from_the_others() -> None:
-    signs = [{"kind": "sign", "letter_1": c, "colour_a": "red"} for c in FACTORS["letter_1"]]
+    signs = [
+        {"kind": "sign", "letter_1": c, "colour_a": "red"} for c in FACTORS["letter_1"]
+    ]
     pictures = render(scenes_from(signs), 32).flatten(1)  # (26, 3 * 32 * 32)
     assert (torch.cdist(pictures, pictures) + 100 * torch.eye(26)).min() > 2
 
@@ -161,7 +169,8 @@ def test_a_small_picture_is_the_large_one_shrunk() -> None:
     assert difference.mean() < 0.01
     assert (
         difference > 0.2
-    ).float().mean() < 0.01  # tips and corners, where an edge is not straight in its pixel
+        # tips and corners, where an edge is not straight in its pixel
+    ).float().mean() < 0.01
     assert difference.max() < 0.8
 
 
@@ -171,7 +180,7 @@ def test_pictures_do_not_depend_on_the_batch() -> None:
     assert render(scenes).abs().max() <= 1
 
 
-# ------------------------------------------------------------------------------------------ sce
+# --------------------------------------------------------------------------------------
 
 
 def test_the_same_seed_gives_the_same_pairs() -> None:
@@ -235,13 +244,17 @@ def test_factors_that_have_no_meaning_are_zero() -> None:
 def test_scenes_can_be_indexed_described_and_chosen() -> None:
     scenes = draw(10)
     assert (
-        len(scenes[3]) == 1 and len(scenes[2:5]) == 3 and len(scenes[torch.tensor([1, 1])]) == 2
+        len(scenes[3]) == 1
+        and len(scenes[2:5]) == 3
+        and len(scenes[torch.tensor([1, 1])]) == 2
     )
     again = scenes_from([scenes.describe(i) for i in range(10)])
-    assert all(torch.equal(again.factors[name], scenes.factors[name]) for name in FACTORS)
+    assert all(
+        torch.equal(again.factors[name], scenes.factors[name]) for name in FACTORS
+    )
 
 
-# ----------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------
 
 # How each language says which object is slot a: patterns with the groups a and b.
 READ_LAYOUT = {
@@ -294,13 +307,17 @@ def words_for(language: str, factor: str, value: str) -> tuple[str, ...]:
         return grammar.CHINESE_PATTERNS.get(value, ("纯", "没有花纹"))
     if factor in ("size", "colour"):
         return ({**grammar.CHINESE_SIZES, **grammar.CHINESE_COLOURS}[value],)
-    return {"shape": grammar.CHINESE_SHAPES, "place": grammar.CHINESE_PLACES}[factor][value]
+    return {"shape": grammar.CHINESE_SHAPES, "place": grammar.CHINESE_PLACES}[factor][
+        value
+    ]
 
 
 def assert_says(language: str, text: str, truth: dict[str, str], slot: str) -> None:
     for factor in ("shape", "colour", "size", "texture"):
         words = words_for(language, factor, truth[f"{factor}_{slot}"])
-        assert any(word in text for word in words), f"{text!r} does not say {factor} {truth}"
+        assert any(word in text for word in words), (
+            f"{text!r} does not say {factor} {truth}"
+        )
 
 
 @pytest.mark.parametrize("language", grammar.LANGUAGES)
@@ -322,12 +339,18 @@ def test_a_full_caption_can_be_read_back(language: str) -> None:
             things = read(READ_LAYOUT[language], sentence["rest"])
             assert_says(language, things["a"], truth, "a")
             assert_says(language, things["b"], truth, "b")
-            sideways = any(word in sentence["rest"] for word in ("left", "right", "左", "右"))
+            sideways = any(
+                word in sentence["rest"] for word in ("left", "right", "左", "右")
+            )
             assert sideways == (truth["layout"] == "side by side")
         else:
-            word = "".join(truth[f"letter_{k + 1}"] for k in range(int(truth["length"])))
+            word = "".join(
+                truth[f"letter_{k + 1}"] for k in range(int(truth["length"]))
+            )
             assert f'"{word}"' in caption or f"“{word}”" in caption
-            assert words_for(language, "colour", truth["colour_a"])[0] in sentence["rest"]
+            assert (
+                words_for(language, "colour", truth["colour_a"])[0] in sentence["rest"]
+            )
 
 
 @pytest.mark.parametrize(
@@ -366,7 +389,7 @@ def test_mixed_captions_leave_things_out_but_never_shape_and_colour() -> None:
     assert len(set(english)) > 30 and len(set(chinese)) > 50
 
 
-# ----------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -397,6 +420,7 @@ def test_single_objects_are_large_plain_and_of_the_split() -> None:
         name = shapes.SHAPES[label]
         colour = torch.tensor(shapes.PAINT[shapes.HELD_OUT[name]], dtype=torch.uint8)
         share = (image == colour.view(3, 1, 1)).all(dim=0).float().mean()
-        assert share > 0.05, name  # a held-out pair's colour, without texture, in a large shape
+        # a held-out pair's colour, without texture, in a large shape
+        assert share > 0.05, name
     with pytest.raises(Dalle2EduError, match="at least one"):
         shapes.single_objects(0)

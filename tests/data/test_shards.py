@@ -1,5 +1,5 @@
-"""Shards and folders: the same pictures from everywhere, bad ones counted, mistakes told in one
-line.
+"""Shards and folders: the same pictures from everywhere, bad ones counted, mistakes
+told in one line.
 """
 
 import functools
@@ -47,7 +47,9 @@ def folder(tmp_path: Path) -> Path:
         names = COLOURS[2 * number : 2 * number + 2]
         images = torch.stack([colour(name) for name in names])  # (2, 3, 16, 16)
         shards.write(
-            tmp_path / f"train-{number}.tar", images, [[name, f"{name} 色"] for name in names]
+            tmp_path / f"train-{number}.tar",
+            images,
+            [[name, f"{name} 色"] for name in names],
         )
     return tmp_path
 
@@ -71,7 +73,9 @@ def test_what_was_written_is_read(folder: Path, source: str, found: list[str]) -
 
 
 def test_limit(folder: Path) -> None:
-    assert shards.pairs(folder / "train-0.tar", 8, limit=1).captions == [["red", "red 色"]]
+    assert shards.pairs(folder / "train-0.tar", 8, limit=1).captions == [
+        ["red", "red 色"]
+    ]
 
 
 @pytest.fixture
@@ -90,7 +94,9 @@ def server(folder: Path) -> Iterator[str]:
 def test_url(server: str) -> None:
     assert len(shards.pairs(f"{server}/train-{{0..2}}.tar", 8)) == 6
     assert len(shards.pairs(f"{server}/train-0.tar", 8, limit=1)) == 1
-    with pytest.raises(Dalle2EduError, match=r"can't fetch .*none.tar .*(Not Found|not found)"):
+    with pytest.raises(
+        Dalle2EduError, match=r"can't fetch .*none.tar .*(Not Found|not found)"
+    ):
         shards.pairs(f"{server}/none.tar", 8)
 
 
@@ -105,7 +111,11 @@ def test_pictures_whose_names_have_dots(tmp_path: Path) -> None:
     for day, caption in (("22.05", "may"), ("22.06", "june")):
         files[f"{day}.png"] = png(Image.new("RGB", (4, 4)))
         files[f"{day}.txt"] = caption.encode()
-    files |= {"7.png": files["22.05.png"], "7.mask.png": b"not the picture", "7.txt": b"seven"}
+    files |= {
+        "7.png": files["22.05.png"],
+        "7.mask.png": b"not the picture",
+        "7.txt": b"seven",
+    }
     path = tar_of(tmp_path / "a.tar", files)
     assert shards.pairs(path, 4).captions == [["may"], ["june"], ["seven"]]
     assert len(Stream(str(path), 4, progress=False)) == 3
@@ -120,7 +130,9 @@ def test_pictures_whose_names_have_dots(tmp_path: Path) -> None:
         ("红色的猫".encode("gbk"), "UTF-8"),  # would be noise
     ],
 )
-def test_text_is_read_as_what_it_is(tmp_path: Path, data: bytes, captions: object) -> None:
+def test_text_is_read_as_what_it_is(
+    tmp_path: Path, data: bytes, captions: object
+) -> None:
     picture = png(Image.new("RGB", (4, 4)))
     tar = tar_of(tmp_path / "a.tar", {"a.png": picture, "a.txt": data})
     (tmp_path / "folder" / "deep").mkdir(parents=True)
@@ -167,7 +179,9 @@ def test_a_table_as_other_programs_write_it(tmp_path: Path) -> None:
     (tmp_path / "train").mkdir()
     for number in range(200):
         Image.new("RGB", (4, 4)).save(tmp_path / "train" / f"{number}.png")
-    lines = ["filepath\ttitle"] + [f"train\\{number}.png\tblack" for number in range(200)]
+    lines = ["filepath\ttitle"] + [
+        f"train\\{number}.png\tblack" for number in range(200)
+    ]
     lines[9] = "train/8.png\t" + "x" * (1 << 21)  # longer than a field may be
     (tmp_path / "captions.csv").write_text("\n".join(lines))
     pairs = shards.pairs(tmp_path, 4)
@@ -180,7 +194,9 @@ def test_a_table_as_other_programs_write_it(tmp_path: Path) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:left out")
-def test_the_share_of_bad_ones_is_told_whatever_batch_comes_last(tmp_path: Path) -> None:
+def test_the_share_of_bad_ones_is_told_whatever_batch_comes_last(
+    tmp_path: Path,
+) -> None:
     """The batch that brings the count over 1% may itself have no bad picture."""
     picture = png(Image.new("RGB", (4, 4)))
     files = {}
@@ -197,8 +213,8 @@ def test_the_share_of_bad_ones_is_told_whatever_batch_comes_last(tmp_path: Path)
 def test_a_file_name_is_never_a_command(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """WebDataset runs what follows "pipe:" in a shell; a downloaded folder may hold such
-    names.
+    """WebDataset runs what follows "pipe:" in a shell; a downloaded folder may hold
+    such names.
     """
     monkeypatch.chdir(tmp_path)
     name = "pipe:touch ran;#.tar"
@@ -253,7 +269,10 @@ def test_folder_of_pictures(tmp_path: Path, name: str | None, text: str) -> None
         (tmp_path / "a.txt").write_text("red, plain", encoding="utf-8")
         (tmp_path / "b.txt").write_text("blue", encoding="utf-8")
     pairs = shards.pairs(tmp_path, 4)
-    assert pairs.captions == [["red, plain", "红"] if name else ["red, plain"], ["blue"]]
+    assert pairs.captions == [
+        ["red, plain", "红"] if name else ["red, plain"],
+        ["blue"],
+    ]
     assert pairs.images[:, :, 0, 0].tolist() == [[255, 0, 0], [0, 0, 255]]
 
 
@@ -275,7 +294,9 @@ def test_a_bad_picture_is_named_left_out_and_counted(tmp_path: Path) -> None:
 @pytest.mark.filterwarnings("ignore:left out")
 def test_too_many_bad_pictures(tmp_path: Path) -> None:
     half = png(
-        Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8))
+        Image.fromarray(
+            np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)
+        )
     )[:5000]
     with pytest.raises(Dalle2EduError, match=r"^3 of 200 .*003.png.*004.png.*005.png"):
         shards.pairs(many(tmp_path, {3: b"", 4: half, 5: b"\x89PNG"}), 4)
@@ -323,12 +344,15 @@ def test_pictures_of_any_mode(mode: str) -> None:
 
 
 def test_transparency_rotation_and_crop() -> None:
-    assert (pictures.to_square(Image.new("RGBA", (8, 8), (255, 0, 0, 0)), 4) == 255).all()
+    assert (
+        pictures.to_square(Image.new("RGBA", (8, 8), (255, 0, 0, 0)), 4) == 255
+    ).all()
 
     striped = Image.new("RGB", (12, 4), "red")
     striped.paste("blue", (4, 0, 8, 4))
     middle = pictures.to_square(striped, 4)
-    assert middle.flatten(1).unique(dim=1).flatten().tolist() == [0, 0, 255]  # nothing but blue
+    # nothing but blue
+    assert middle.flatten(1).unique(dim=1).flatten().tolist() == [0, 0, 255]
 
     lying = Image.new("RGB", (8, 8), "black")
     lying.paste("white", (0, 0, 8, 4))  # white above
@@ -344,7 +368,8 @@ def test_transparency_rotation_and_crop() -> None:
 def test_downsampling_is_antialiased() -> None:
     lines = np.zeros((64, 64), np.uint8)
     lines[:, ::4] = (
-        # one white column in four: without antialiasing, all white or all black at a quarter
+        # one white column in four: without antialiasing, all white or all black at a
+        # quarter
         255
     )
     small = pictures.to_square(Image.fromarray(lines), 16)

@@ -1,5 +1,5 @@
-"""Shards read in any order: what is read, in which order, and what a bad shard or picture
-does.
+"""Shards read in any order: what is read, in which order, and what a bad shard or
+picture does.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def red(n: int) -> dict[str, bytes]:
     }
 
 
-# --- what is read -----------------------------------------------------------------------------
+# --- what is read ---------------------------------------------------------------------
 
 
 def test_it_reads_what_webdataset_reads(tmp_path: Path) -> None:
@@ -65,7 +65,8 @@ def test_it_reads_what_webdataset_reads(tmp_path: Path) -> None:
         if any("png" in k.lower() or "jpg" in k.lower() for k in parts)
     ]
     pictures = [
-        next(parts[k] for k in parts if k.lower().endswith(("png", "jpg"))) for parts in groups
+        next(parts[k] for k in parts if k.lower().endswith(("png", "jpg")))
+        for parts in groups
     ]
     shard = stream.open_shard(path)
     assert [sample.data for sample in shard] == pictures
@@ -112,7 +113,7 @@ def test_shards_behind_an_address_are_fetched(
     assert len(stream.open_shard(f"file://{path}")) == 3  # from the cache
 
 
-# --- in which order ---------------------------------------------------------------------------
+# --- in which order -------------------------------------------------------------------
 
 
 def order(counts: list[int], batch_size: int = 7, seed: int = 0) -> ShardOrder:
@@ -149,7 +150,7 @@ def test_only_a_few_shards_are_open_at_a_time() -> None:
     assert not torch.equal(each(0), each(0).sort().values)
 
 
-# --- bad input --------------------------------------------------------------------------------
+# --- bad input ------------------------------------------------------------------------
 
 
 def test_a_bad_picture_is_replaced_and_named(tmp_path: Path) -> None:
@@ -177,7 +178,9 @@ def test_a_shard_that_is_cut_off_or_changed_is_named(tmp_path: Path) -> None:
     notes = tmp_path / "shards.json"
     count_samples([str(path)], notes)
     write_tar(path, red(4))
-    with pytest.raises(Dalle2EduError, match=r"x\.tar holds 4 samples, and 5 were counted"):
+    with pytest.raises(
+        Dalle2EduError, match=r"x\.tar holds 4 samples, and 5 were counted"
+    ):
         Stream(str(path), 6, notes, progress=False)[torch.tensor([0])]
     path.write_bytes(b"no tar" * 200)
     with pytest.raises(Dalle2EduError, match=r"can't read .*x\.tar as a tar shard"):

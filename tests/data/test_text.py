@@ -1,5 +1,5 @@
-"""The tokenizer: nothing is unknown, both languages fit, and special tokens stay out of a
-prompt's reach.
+"""The tokenizer: nothing is unknown, both languages fit, and special tokens stay out of
+a prompt's reach.
 """
 
 import pytest
@@ -110,7 +110,10 @@ def test_every_caption_of_ours_fits(tokenizer: text.Tokenizer) -> None:
 
 def test_training_does_not_depend_on_the_order() -> None:
     words = ["a red circle", "a red square", "红色圆形", "a circle"] * 3
-    one, other = text.train_tokenizer(words, 300), text.train_tokenizer(words[::-1], 300)
+    one, other = (
+        text.train_tokenizer(words, 300),
+        text.train_tokenizer(words[::-1], 300),
+    )
     assert one.bpe.to_str() == other.bpe.to_str()
     assert one.vocab_size <= 300
     assert one.pieces("red circle")[0] == "red"
@@ -119,7 +122,8 @@ def test_training_does_not_depend_on_the_order() -> None:
 def test_saved_and_loaded(tokenizer: text.Tokenizer, tmp_path) -> None:  # type: ignore[no-untyped-def]
     tokenizer.save(tmp_path / "t.json")
     assert torch.equal(
-        text.Tokenizer.load(tmp_path / "t.json")(["火箭 rocket"]), tokenizer(["火箭 rocket"])
+        text.Tokenizer.load(tmp_path / "t.json")(["火箭 rocket"]),
+        tokenizer(["火箭 rocket"]),
     )
 
 

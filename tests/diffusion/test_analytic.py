@@ -19,7 +19,9 @@ MEAN, STD = 0.5, 0.6
 
 
 @pytest.mark.parametrize("prediction", ["x0", "eps", "v"])
-def test_the_estimate_is_the_true_variance_of_the_step_back(gaussian_world, prediction) -> None:
+def test_the_estimate_is_the_true_variance_of_the_step_back(
+    gaussian_world, prediction
+) -> None:
     whole = GaussianDiffusion(cosine_betas(1000), prediction=prediction)
     world, short = gaussian_world(whole, MEAN, STD), whole.respace(8)
     data = MEAN + STD * torch.randn(400, 100).double()
@@ -33,7 +35,9 @@ def test_the_estimate_is_the_true_variance_of_the_step_back(gaussian_world, pred
     assert (estimate > short.posterior_variance)[1:].all()
 
 
-def test_few_steps_keep_the_datas_spread_that_the_fixed_variance_loses(gaussian_world) -> None:
+def test_few_steps_keep_the_datas_spread_that_the_fixed_variance_loses(
+    gaussian_world,
+) -> None:
     whole = GaussianDiffusion(cosine_betas(1000), prediction="x0")
     world, short = gaussian_world(whole, MEAN, STD), whole.respace(5)
     data = MEAN + STD * torch.randn(400, 100)

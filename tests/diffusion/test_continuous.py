@@ -1,6 +1,7 @@
 """Continuous time against closed forms and diffusers.
 
-The pictures are single numbers from two Gaussians, so E[x_0 | x] and the density are known.
+The pictures are single numbers from two Gaussians, so E[x_0 | x] and the density are
+known.
 """
 
 from __future__ import annotations
@@ -34,7 +35,9 @@ def log_density(x: Tensor, alpha: float, sigma: float) -> Tensor:
     """log p(x) of x = alpha x_0 + sigma eps, (B,)."""
     variance = (alpha * STD) ** 2 + sigma**2
     apart = x[:, None] - alpha * MEANS  # (B, 2)
-    parts = SHARES.log() - apart**2 / (2 * variance) - 0.5 * torch.tensor(variance).log()
+    parts = (
+        SHARES.log() - apart**2 / (2 * variance) - 0.5 * torch.tensor(variance).log()
+    )
     return parts.logsumexp(dim=1)
 
 
@@ -80,7 +83,8 @@ def test_the_flow_of_probability_ends_at_the_data() -> None:
     )
     drawn = heun_sample(edm_clean, start, edm_sigmas(60))
     left = (drawn < 0.5).double()
-    assert float(left.mean()) == pytest.approx(0.3, abs=0.03)  # three standard errors: .022
+    # three standard errors: .022
+    assert float(left.mean()) == pytest.approx(0.3, abs=0.03)
     assert float(drawn[left == 1].std()) == pytest.approx(STD, abs=0.03)
 
 
@@ -90,7 +94,9 @@ def test_heun_errs_with_the_square_of_the_step_and_euler_with_the_step() -> None
 
     def error(sampler, steps: int) -> float:
         # Both stop at sigma_min, since the last step down to 0 is straight in either.
-        return float((sampler(edm_clean, start, edm_sigmas(steps)) - truth).abs().mean())
+        return float(
+            (sampler(edm_clean, start, edm_sigmas(steps)) - truth).abs().mean()
+        )
 
     assert 1.7 < error(euler_sample, 200) / error(euler_sample, 400) < 2.3
     assert 3.3 < error(heun_sample, 200) / error(heun_sample, 400) < 4.7
@@ -102,15 +108,21 @@ def test_flow_matching_ends_at_the_data_too() -> None:
         x0 = clean(x, alpha=1 - time, sigma=time)
         return flow_velocity(x0, noise_from_clean(x, x0, 1 - time, time))
 
-    start = torch.randn(4000, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    start = torch.randn(
+        4000, dtype=torch.float64, generator=torch.Generator().manual_seed(1)
+    )
     drawn = flow_sample(velocity, start, steps=400)
     assert float((drawn < 0.5).double().mean()) == pytest.approx(0.3, abs=0.03)
 
 
 def test_the_levels_and_the_network_are_those_of_diffusers() -> None:
-    scheduler = EDMEulerScheduler(sigma_min=0.002, sigma_max=80.0, sigma_data=0.5, rho=7.0)
+    scheduler = EDMEulerScheduler(
+        sigma_min=0.002, sigma_max=80.0, sigma_data=0.5, rho=7.0
+    )
     scheduler.set_timesteps(18)
-    torch.testing.assert_close(edm_sigmas(18).float(), scheduler.sigmas, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(
+        edm_sigmas(18).float(), scheduler.sigmas, rtol=1e-4, atol=1e-6
+    )
 
     wrapped = Preconditioning(sigma_data=0.5)
     sigma = torch.tensor(1.7)
@@ -119,7 +131,9 @@ def test_the_levels_and_the_network_are_those_of_diffusers() -> None:
     torch.testing.assert_close(
         wrapped.c_skip(sigma) * x + wrapped.c_out(sigma) * answer, theirs
     )
-    torch.testing.assert_close(wrapped.c_in(sigma) * x, scheduler.precondition_inputs(x, sigma))
+    torch.testing.assert_close(
+        wrapped.c_in(sigma) * x, scheduler.precondition_inputs(x, sigma)
+    )
 
 
 def test_a_step_of_flow_matching_is_that_of_diffusers() -> None:
@@ -133,7 +147,9 @@ def test_a_step_of_flow_matching_is_that_of_diffusers() -> None:
     torch.testing.assert_close(flow_sample(lambda x, t: direction, x, steps=4), theirs)
 
 
-@pytest.mark.parametrize("wrong", [lambda: edm_sigmas(1), lambda: flow_sample(None, None, 0)])
+@pytest.mark.parametrize(
+    "wrong", [lambda: edm_sigmas(1), lambda: flow_sample(None, None, 0)]
+)
 def test_no_steps_are_refused(wrong) -> None:
     with pytest.raises(Dalle2EduError, match="steps must be"):
         wrong()

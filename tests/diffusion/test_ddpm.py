@@ -13,7 +13,11 @@ from dalle2_edu.diffusion.unet import UNetConfig
 from dalle2_edu.errors import Dalle2EduError
 
 TINY = UNetConfig(
-    image_size=8, channels=32, channel_mult=(1, 1), num_res_blocks=1, attention_levels=()
+    image_size=8,
+    channels=32,
+    channel_mult=(1, 1),
+    num_res_blocks=1,
+    attention_levels=(),
 )
 
 
@@ -40,7 +44,9 @@ def test_channels_must_fit_the_variance():
 
 
 @pytest.mark.parametrize("sampler", ["ancestral", "ddim", "dpm"])
-@pytest.mark.parametrize(("variance", "channels"), [("fixed_small", 3), ("learned_range", 6)])
+@pytest.mark.parametrize(
+    ("variance", "channels"), [("fixed_small", 3), ("learned_range", 6)]
+)
 def test_a_seed_is_a_picture_alone_and_in_a_batch(sampler, variance, channels):
     model = tiny(variance=variance, out_channels=channels)
     pictures = model.sample([4, 5, 6], 7, sampler, eta=0.5)
@@ -59,7 +65,9 @@ def test_all_steps_are_the_default_and_are_counted():
 
 def test_labels_matter_to_a_model_with_classes():
     model = tiny(num_classes=4)
-    one, other = (model.sample([0], 5, "ddim", y=torch.tensor([label])) for label in (0, 1))
+    one, other = (
+        model.sample([0], 5, "ddim", y=torch.tensor([label])) for label in (0, 1)
+    )
     assert not torch.allclose(one, other, atol=1e-3)
 
 

@@ -12,8 +12,8 @@ NULL, TEXT = {"text": torch.zeros(2, 5)}, {"text": torch.randn(2, 5)}
 
 
 class Recorder:
-    """A model that answers 2C channels, each row by itself, and remembers the batches that it
-    was given.
+    """A model that answers 2C channels, each row by itself, and remembers the batches
+    that it was given.
     """
 
     def __init__(self) -> None:
@@ -22,7 +22,9 @@ class Recorder:
     def __call__(self, x_t, t, text):
         self.batches.append((x_t, t, text))
         shift = text.sum(dim=1).reshape(-1, 1, 1, 1)
-        return torch.cat([torch.sin(x_t + shift) + t.reshape(-1, 1, 1, 1), x_t * shift], dim=1)
+        return torch.cat(
+            [torch.sin(x_t + shift) + t.reshape(-1, 1, 1, 1), x_t * shift], dim=1
+        )
 
 
 def test_scale_1_is_off():
@@ -66,7 +68,9 @@ def test_an_answer_without_variance_is_guided_whole():
 
 
 def test_guided_gaussians_move_on_by_the_scale(gaussian_world):
-    """p(x) = N(0, s^2) and p(x | y) = N(m, s^2) give p(x) (p(x | y) / p(x))^g = N(g m, s^2)."""
+    """p(x) = N(0, s^2) and p(x | y) = N(m, s^2) give p(x) (p(x | y) / p(x))^g = N(g m,
+    s^2).
+    """
     diffusion = GaussianDiffusion(cosine_betas(1000))
 
     def model(x_t, t, mean):

@@ -21,7 +21,7 @@ def pictures(count: int = 5, channels: int = 3, size: int = 8) -> torch.Tensor:
     return torch.rand(count, channels, size, size, dtype=torch.float64) * 2 - 1
 
 
-# ----------------------------------------------------------------- against things that we didn'
+# ----------------------------------------------------------------- against things that
 
 
 @pytest.mark.parametrize(
@@ -36,16 +36,21 @@ def test_tables_are_diffusers_tables(ours, theirs, betas):
         beta_schedule=theirs
     )  # float32: its cumulative product drifts by 1e-4
     assert torch.allclose(
-        GaussianDiffusion(betas).alphas_cumprod.float(), scheduler.alphas_cumprod, rtol=2e-4
+        GaussianDiffusion(betas).alphas_cumprod.float(),
+        scheduler.alphas_cumprod,
+        rtol=2e-4,
     )
 
 
 @pytest.mark.parametrize(
-    ("prediction", "theirs"), [("eps", "epsilon"), ("x0", "sample"), ("v", "v_prediction")]
+    ("prediction", "theirs"),
+    [("eps", "epsilon"), ("x0", "sample"), ("v", "v_prediction")],
 )
 @pytest.mark.parametrize("variance", ["fixed_small", "fixed_large"])
 @pytest.mark.parametrize("t", [0, 1, 500, 999])
-def test_forward_and_reverse_steps_are_those_of_diffusers(prediction, theirs, variance, t):
+def test_forward_and_reverse_steps_are_those_of_diffusers(
+    prediction, theirs, variance, t
+):
     diffusion = GaussianDiffusion(linear_betas(1000), prediction, variance)
     scheduler = DDPMScheduler(prediction_type=theirs, variance_type=variance)
     for name in (
@@ -69,16 +74,20 @@ def test_forward_and_reverse_steps_are_those_of_diffusers(prediction, theirs, va
 
     model_out = torch.randn_like(x0)
     step = diffusion.p_mean_variance(model_out, x_t, index, clip=1.0)
-    expected = scheduler.step(model_out, t, x_t, generator=torch.Generator().manual_seed(1))
-    z = torch.randn(x_t.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    expected = scheduler.step(
+        model_out, t, x_t, generator=torch.Generator().manual_seed(1)
+    )
+    z = torch.randn(
+        x_t.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64
+    )
     sample = step.mean + (t > 0) * (0.5 * step.log_variance).exp() * z
     assert torch.allclose(step.pred_x0, expected.pred_original_sample, atol=1e-10)
     assert torch.allclose(sample, expected.prev_sample, atol=1e-10)
 
 
 def test_posterior_by_monte_carlo():
-    """400,000 pixels go forward by Eq. (1) alone; the regression of x_(t-1) on x_t must be Eq.
-    (3).
+    """400,000 pixels go forward by Eq. (1) alone; the regression of x_(t-1) on x_t must
+    be Eq. (3).
     """
     diffusion = GaussianDiffusion(linear_betas(20)[:12])
     x0, index = 0.7, 8
@@ -93,15 +102,17 @@ def test_posterior_by_monte_carlo():
         torch.tensor([index] * 2),
     )
     assert (mean[1] - mean[0]).item() == pytest.approx(slope.item(), abs=0.01)
-    assert mean[0].item() == pytest.approx((before.mean() - slope * x.mean()).item(), abs=0.01)
+    assert mean[0].item() == pytest.approx(
+        (before.mean() - slope * x.mean()).item(), abs=0.01
+    )
     assert variance[0].item() == pytest.approx(
         (covariance[0, 0] - slope * covariance[0, 1]).item(), rel=0.01
     )
 
 
 def test_bits_per_dim_of_a_perfect_model_is_the_entropy_of_the_data(gaussian_world):
-    """With the true mean and variance the bound is tight: -log2 of the density times the bin
-    width.
+    """With the true mean and variance the bound is tight: -log2 of the density times
+    the bin width.
     """
     diffusion = GaussianDiffusion(cosine_betas(50), "eps", "learned_range")
     world = gaussian_world(diffusion, 0.1, 0.2)
@@ -118,8 +129,8 @@ def test_bits_per_dim_of_a_perfect_model_is_the_entropy_of_the_data(gaussian_wor
 
 
 def test_the_terms_are_the_bound_and_the_loss_samples_them(gaussian_world):
-    """One fixed noise for all: then the sum of the terms, the bound and the mean of the losses
-    are one number.
+    """One fixed noise for all: then the sum of the terms, the bound and the mean of the
+    losses are one number.
     """
     diffusion = GaussianDiffusion(cosine_betas(12), "eps", "learned_range")
     world, x0 = gaussian_world(diffusion, 0.1, 0.2), pictures(3)
@@ -171,7 +182,9 @@ def test_eps_x0_and_v_say_the_same():
     x0, noise = pictures(), torch.randn(5, 3, 8, 8, dtype=torch.float64)
     x_t = diffusion.q_sample(x0, ALL_INDICES, noise)
     v = diffusion.calculate_v(x0, ALL_INDICES, noise)
-    assert torch.allclose(diffusion.predict_start_from_v(x_t, ALL_INDICES, v), x0, atol=1e-12)
+    assert torch.allclose(
+        diffusion.predict_start_from_v(x_t, ALL_INDICES, v), x0, atol=1e-12
+    )
     assert torch.allclose(
         diffusion.predict_noise_from_start(x_t, ALL_INDICES, x0), noise, atol=1e-9
     )
@@ -184,9 +197,11 @@ def test_eps_x0_and_v_say_the_same():
 def test_the_right_answer_has_no_loss(prediction):
     diffusion = GaussianDiffusion(cosine_betas(1000), prediction)
     x0, noise = pictures(), torch.randn(5, 3, 8, 8, dtype=torch.float64)
-    answer = {"eps": noise, "x0": x0, "v": diffusion.calculate_v(x0, ALL_INDICES, noise)}[
-        prediction
-    ]
+    answer = {
+        "eps": noise,
+        "x0": x0,
+        "v": diffusion.calculate_v(x0, ALL_INDICES, noise),
+    }[prediction]
     losses = diffusion.training_losses(lambda x_t, t: answer, x0, ALL_INDICES, noise)
     assert losses.keys() == {"loss", "mse"}
     assert losses["loss"].tolist() == [0] * 5
@@ -305,4 +320,6 @@ def test_bad_process_is_one_clear_line(arguments, message):
 def test_wrong_channels_are_one_clear_line():
     diffusion = GaussianDiffusion(linear_betas(1000), "eps", "learned_range")
     with pytest.raises(Dalle2EduError, match="6 channels"):
-        diffusion.p_mean_variance(torch.zeros(5, 3, 8, 8), torch.zeros(5, 3, 8, 8), ALL_INDICES)
+        diffusion.p_mean_variance(
+            torch.zeros(5, 3, 8, 8), torch.zeros(5, 3, 8, 8), ALL_INDICES
+        )

@@ -1,6 +1,11 @@
 import pytest
 import torch
-from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler, UnCLIPScheduler
+from diffusers import (
+    DDIMScheduler,
+    DDPMScheduler,
+    DPMSolverMultistepScheduler,
+    UnCLIPScheduler,
+)
 
 from dalle2_edu.diffusion.process import GaussianDiffusion
 from dalle2_edu.diffusion.samplers import (
@@ -34,7 +39,9 @@ def no_noise(shape):
 
 def made_up_model(x_t: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
     """No denoiser of anything, but it bends, so that a wrong step shows."""
-    return 0.7 * torch.sin(3 * x_t) + 0.3 * x_t * (t / 1000).reshape(-1, *[1] * (x_t.dim() - 1))
+    return 0.7 * torch.sin(3 * x_t) + 0.3 * x_t * (t / 1000).reshape(
+        -1, *[1] * (x_t.dim() - 1)
+    )
 
 
 # ----------------------------------------------------------------- known distributions
@@ -45,7 +52,9 @@ def made_up_model(x_t: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
     "betas", [cosine_betas(1000), linear_betas(4000)], ids=["cosine", "linear"]
 )
 def test_ddim_carries_noise_to_the_data(gaussian_world, prediction, betas):
-    """Not only the distribution: every single value must land where the exact flow takes it."""
+    """Not only the distribution: every single value must land where the exact flow
+    takes it.
+    """
     diffusion = GaussianDiffusion(betas, prediction)
     world = gaussian_world(diffusion, MEAN, STD)
     x_T = normal(2000)
@@ -60,7 +69,10 @@ def test_ddim_error_falls_with_the_number_of_steps(gaussian_world):
     world, x_T = gaussian_world(full, MEAN, STD), normal(500)
     exact = world.transport(x_T, full.alphas_cumprod[-1].item())
     errors = [
-        (ddim_sample(world.denoise, full.respace(count), x_T, no_noise, clip=None) - exact)
+        (
+            ddim_sample(world.denoise, full.respace(count), x_T, no_noise, clip=None)
+            - exact
+        )
         .abs()
         .max()
         .item()
@@ -73,13 +85,17 @@ def test_ddim_error_falls_with_the_number_of_steps(gaussian_world):
 def test_many_ancestral_steps_give_the_data(gaussian_world, variance):
     diffusion = GaussianDiffusion(cosine_betas(1000), "eps", variance)
     world = gaussian_world(diffusion, MEAN, STD)
-    x0 = ancestral_sample(world.denoise, diffusion, normal(8_000), double_noise(1), clip=None)
+    x0 = ancestral_sample(
+        world.denoise, diffusion, normal(8_000), double_noise(1), clip=None
+    )
     assert x0.mean().item() == pytest.approx(MEAN, abs=0.008)
     assert x0.std().item() == pytest.approx(STD, rel=0.03)
 
 
 def test_few_ancestral_steps_give_the_data_if_the_variance_is_right(gaussian_world):
-    """Strided to 25 steps, fixed_small comes out too narrow; the true variance does not."""
+    """Strided to 25 steps, fixed_small comes out too narrow; the true variance does
+    not.
+    """
     full = GaussianDiffusion(cosine_betas(1000), "eps", "learned_range")
     diffusion, world = full.respace("25"), gaussian_world(full, MEAN, STD)
     x0 = ancestral_sample(
@@ -109,9 +125,11 @@ def test_inversion_finds_the_noise_and_the_picture_comes_back(gaussian_world):
     ).abs().max() < 0.02 * STD
 
 
-def even_in_lambda(steps: int, low: float = -4.0, high: float = 3.0) -> GaussianDiffusion:
-    """A process whose levels are evenly spaced in lambda = log(alpha / sigma), from high
-    (clean) to low.
+def even_in_lambda(
+    steps: int, low: float = -4.0, high: float = 3.0
+) -> GaussianDiffusion:
+    """A process whose levels are evenly spaced in lambda = log(alpha / sigma), from
+    high (clean) to low.
     """
     abar = torch.sigmoid(2 * torch.linspace(high, low, steps + 1, dtype=torch.float64))
     return GaussianDiffusion(1 - abar / torch.cat([abar.new_ones(1), abar[:-1]]), "x0")
@@ -119,8 +137,8 @@ def even_in_lambda(steps: int, low: float = -4.0, high: float = 3.0) -> Gaussian
 
 @pytest.mark.parametrize("order", [1, 2])
 def test_dpm_solver_has_the_order_that_it_claims(gaussian_world, order):
-    """Half the step, a quarter of the error (or half of it at order 1), up to the cleanest
-    level of the process.
+    """Half the step, a quarter of the error (or half of it at order 1), up to the
+    cleanest level of the process.
     """
     errors = []
     for steps in (40, 80, 160, 320):
@@ -135,9 +153,11 @@ def test_dpm_solver_has_the_order_that_it_claims(gaussian_world, order):
             lambda step, x, _, reached=reached: reached.append(x),
         )
         first, last = diffusion.alphas_cumprod[0], diffusion.alphas_cumprod[-1]
-        ratio = (world.total(first) / world.total(last)).sqrt()  # every value keeps its rank
+        # every value keeps its rank
+        ratio = (world.total(first) / world.total(last)).sqrt()
         exact = first.sqrt() * MEAN + ratio * (x_T - last.sqrt() * MEAN)
-        errors.append((reached[-2] - exact).abs().max())  # the move after that goes to abar = 1
+        # the move after that goes to abar = 1
+        errors.append((reached[-2] - exact).abs().max())
     orders = torch.stack(errors).log2().diff().neg()
     assert orders[-1].item() == pytest.approx(order, abs=0.1), orders
 
@@ -148,8 +168,8 @@ def test_dpm_solver_has_the_order_that_it_claims(gaussian_world, order):
 def test_dpm_solver_needs_fewer_steps_than_ddim_if_they_are_even_in_lambda(
     gaussian_world, betas
 ):
-    """Even in t, the last steps before the clean picture are so long in lambda that a line is
-    no guide.
+    """Even in t, the last steps before the clean picture are so long in lambda that a
+    line is no guide.
     """
     full = GaussianDiffusion(betas)
     world, x_T = gaussian_world(full, MEAN, STD), normal(500)
@@ -164,22 +184,30 @@ def test_dpm_solver_needs_fewer_steps_than_ddim_if_they_are_even_in_lambda(
     def dpm(*args):
         return dpm_solver_sample(*args, clip=None)
 
-    assert error(dpm, "logsnr20") < 0.2 * min(error(ddim, "20"), error(ddim, "logsnr20"))
+    assert error(dpm, "logsnr20") < 0.2 * min(
+        error(ddim, "20"), error(ddim, "logsnr20")
+    )
     assert error(dpm, "20") > 5 * error(dpm, "logsnr20")
 
 
-# ----------------------------------------------------------------- other implementations
+# ----------------------------------------------------------------- other implementation
 
 
 def like_for_like(scheduler, diffusion: GaussianDiffusion):
-    """Give diffusers our float64 tables: the walks are compared, not its float32 betas."""
-    scheduler.betas, scheduler.alphas_cumprod = diffusion.betas, diffusion.alphas_cumprod
+    """Give diffusers our float64 tables: the walks are compared, not its float32
+    betas.
+    """
+    scheduler.betas, scheduler.alphas_cumprod = (
+        diffusion.betas,
+        diffusion.alphas_cumprod,
+    )
     scheduler.alphas = 1 - diffusion.betas
     return scheduler
 
 
 @pytest.mark.parametrize(
-    ("prediction", "theirs"), [("eps", "epsilon"), ("x0", "sample"), ("v", "v_prediction")]
+    ("prediction", "theirs"),
+    [("eps", "epsilon"), ("x0", "sample"), ("v", "v_prediction")],
 )
 @pytest.mark.parametrize("eta", [0.0, 0.6, 1.0])
 def test_ddim_is_diffusers_ddim(prediction, theirs, eta):
@@ -210,7 +238,9 @@ def test_ancestral_is_diffusers_ddpm(variance):
         x = scheduler.step(
             made_up_model(x, t.reshape(1)), t, x, generator=generator
         ).prev_sample
-    ours = ancestral_sample(made_up_model, full.respace("ddim25"), normal(16), double_noise(1))
+    ours = ancestral_sample(
+        made_up_model, full.respace("ddim25"), normal(16), double_noise(1)
+    )
     assert torch.allclose(ours, x, atol=1e-9)
 
 
@@ -223,13 +253,19 @@ def test_ancestral_is_diffusers_unclip(variance):
 
     def model(x_t, t):
         out = made_up_model(x_t, t)
-        return out if variance == "fixed_small" else torch.cat([out, torch.tanh(x_t)], dim=1)
+        return (
+            out
+            if variance == "fixed_small"
+            else torch.cat([out, torch.tanh(x_t)], dim=1)
+        )
 
     x, generator = normal(16), torch.Generator().manual_seed(1)
     before = [*scheduler.timesteps[1:].tolist(), None]
     for t, previous in zip(scheduler.timesteps.tolist(), before, strict=True):
         out = model(x, torch.tensor([t]))
-        x = scheduler.step(out, t, x, prev_timestep=previous, generator=generator).prev_sample
+        x = scheduler.step(
+            out, t, x, prev_timestep=previous, generator=generator
+        ).prev_sample
     ours = ancestral_sample(model, full.respace("25"), normal(16), double_noise(1))
     assert torch.allclose(ours, x, atol=1e-9)
 
@@ -238,7 +274,9 @@ def test_ddim_with_eta_1_is_ancestral_sampling_with_the_small_variance():
     diffusion = GaussianDiffusion(cosine_betas(1000)).respace("fast27")
     ours = ddim_sample(made_up_model, diffusion, normal(16), double_noise(1), eta=1.0)
     assert torch.allclose(
-        ours, ancestral_sample(made_up_model, diffusion, normal(16), double_noise(1)), atol=1e-9
+        ours,
+        ancestral_sample(made_up_model, diffusion, normal(16), double_noise(1)),
+        atol=1e-9,
     )
     assert torch.allclose(
         ddim_sigmas(diffusion, 1.0) ** 2, diffusion.posterior_variance, rtol=1e-9
@@ -246,14 +284,16 @@ def test_ddim_with_eta_1_is_ancestral_sampling_with_the_small_variance():
 
 
 @pytest.mark.parametrize(
-    ("prediction", "theirs"), [("eps", "epsilon"), ("x0", "sample"), ("v", "v_prediction")]
+    ("prediction", "theirs"),
+    [("eps", "epsilon"), ("x0", "sample"), ("v", "v_prediction")],
 )
 @pytest.mark.parametrize("spec", ["5", "25", "logsnr12"])
 def test_dpm_solver_is_diffusers_dpm_solver(prediction, theirs, spec):
     full = GaussianDiffusion(cosine_betas(1000), prediction)
     diffusion = full.respace(spec)
     scheduler = like_for_like(
-        DPMSolverMultistepScheduler(prediction_type=theirs, final_sigmas_type="zero"), full
+        DPMSolverMultistepScheduler(prediction_type=theirs, final_sigmas_type="zero"),
+        full,
     )
     scheduler.set_timesteps(timesteps=diffusion.timestep_map.flip(0).tolist())
     sigma = (
@@ -274,7 +314,9 @@ def test_dpm_solver_of_order_1_is_ddim(clip):
     diffusion = GaussianDiffusion(linear_betas(1000)).respace("15")
     ours = dpm_solver_sample(made_up_model, diffusion, normal(16), clip, order=1)
     assert torch.allclose(
-        ours, ddim_sample(made_up_model, diffusion, normal(16), no_noise, clip=clip), atol=1e-10
+        ours,
+        ddim_sample(made_up_model, diffusion, normal(16), no_noise, clip=clip),
+        atol=1e-10,
     )
     assert not torch.allclose(
         ours, dpm_solver_sample(made_up_model, diffusion, normal(16), clip), atol=1e-3
@@ -291,7 +333,9 @@ def test_a_picture_is_the_same_alone_and_in_a_batch(sampler):
 
     def paint(seeds):
         noise = SeededNoise(seeds)
-        return sampler(made_up_model, diffusion, noise((len(seeds), 3, 8, 8)), noise, **extra)
+        return sampler(
+            made_up_model, diffusion, noise((len(seeds), 3, 8, 8)), noise, **extra
+        )
 
     batch = paint([5, 6, 7])
     assert torch.equal(paint([6])[0], batch[1])
@@ -311,10 +355,12 @@ def test_seeded_noise_is_standard_normal_and_counts_its_seeds():
 
 
 def test_no_sampler_reads_a_value_back():
-    """Tensors on the meta device have shapes but no values: who asks for one, as a GPU sync
-    would, fails.
+    """Tensors on the meta device have shapes but no values: who asks for one, as a GPU
+    sync would, fails.
     """
-    diffusion = GaussianDiffusion(cosine_betas(1000), "eps", "learned_range").respace("10")
+    diffusion = GaussianDiffusion(cosine_betas(1000), "eps", "learned_range").respace(
+        "10"
+    )
     x = torch.empty(2, 3, 8, 8, device="meta")
 
     def model(x_t, t):
@@ -338,13 +384,20 @@ def test_callback_sees_every_step_and_progress_has_its_label(capsys):
         seen.append((step, x_t, pred_x0))
 
     x0 = ddim_sample(
-        made_up_model, diffusion, normal(3), no_noise, callback=watch, progress="painting"
+        made_up_model,
+        diffusion,
+        normal(3),
+        no_noise,
+        callback=watch,
+        progress="painting",
     )
     assert [step for step, _, _ in seen] == [0, 1, 2, 3, 4]
     assert torch.equal(seen[-1][1], x0)
     assert max(pred_x0.abs().max() for _, _, pred_x0 in seen) <= 1
     assert "painting" in capsys.readouterr().err
-    ancestral_sample(made_up_model, diffusion, normal(3), double_noise(1), callback=watch)
+    ancestral_sample(
+        made_up_model, diffusion, normal(3), double_noise(1), callback=watch
+    )
     ddim_invert(made_up_model, diffusion, normal(3), callback=watch)
     assert [step for step, _, _ in seen[5:]] == [0, 1, 2, 3, 4, 0, 1, 2, 3]
     x0 = dpm_solver_sample(made_up_model, diffusion, normal(3), callback=watch)
@@ -359,7 +412,11 @@ def test_callback_sees_every_step_and_progress_has_its_label(capsys):
 def test_impossible_eta_is_one_clear_line(eta):
     with pytest.raises(Dalle2EduError, match="from 0 to 1"):
         ddim_sample(
-            made_up_model, GaussianDiffusion(cosine_betas(10)), normal(2), no_noise, eta=eta
+            made_up_model,
+            GaussianDiffusion(cosine_betas(10)),
+            normal(2),
+            no_noise,
+            eta=eta,
         )
 
 

@@ -54,14 +54,17 @@ def test_spacings():
     assert space_timesteps(1000, 25) == space_timesteps(1000, "25")
     assert space_timesteps(1000, 1000) == list(range(1000))
     assert space_timesteps(1000, "1") == [0]
-    assert 499 in space_timesteps(1000, 21)  # adding the stride up falls just short of 499.5
+    # adding the stride up falls just short of 499.5
+    assert 499 in space_timesteps(1000, 21)
     assert space_timesteps(10, "2,2,1") == [0, 3, 4, 6, 7]  # 10 = 4 + 3 + 3
 
 
 def test_fast27_is_glides():
     kept = space_timesteps(1000, "fast27")
     plain = space_timesteps(1000, "10,10,3,2,2")
-    assert [sum(low <= t < low + 200 for t in plain) for low in range(0, 1000, 200)] == [
+    assert [
+        sum(low <= t < low + 200 for t in plain) for low in range(0, 1000, 200)
+    ] == [
         10,
         10,
         3,
@@ -107,7 +110,9 @@ def test_unknown_schedule_lists_the_known_ones():
 def test_respaced_betas_keep_the_marginals():
     full = abar(cosine_betas(1000))
     kept = space_timesteps(1000, "fast27")
-    assert torch.allclose(abar(respaced_betas(full, kept)), full[kept], rtol=1e-12, atol=0)
+    assert torch.allclose(
+        abar(respaced_betas(full, kept)), full[kept], rtol=1e-12, atol=0
+    )
 
 
 @pytest.mark.parametrize(
@@ -116,9 +121,15 @@ def test_respaced_betas_keep_the_marginals():
 def test_steps_even_in_the_log_snr(betas, noisiest):
     lambdas = half_log_snr(abar(betas))
     assert torch.allclose(torch.exp(2 * lambdas), abar(betas) / (1 - abar(betas)))
-    assert lambdas[noisiest] >= -5.1 and (noisiest == 999 or lambdas[noisiest + 1] < -5.1)
+    assert lambdas[noisiest] >= -5.1 and (
+        noisiest == 999 or lambdas[noisiest + 1] < -5.1
+    )
     kept = log_snr_timesteps(abar(betas), "logsnr10")
-    assert kept == sorted(set(kept)) and (kept[0], kept[-1], len(kept)) == (0, noisiest, 10)
+    assert kept == sorted(set(kept)) and (kept[0], kept[-1], len(kept)) == (
+        0,
+        noisiest,
+        10,
+    )
     even = (lambdas[noisiest] - lambdas[0]) / 9
     assert (lambdas[kept].diff() / even - 1).abs().max() < 0.25
     for count in (
@@ -132,7 +143,9 @@ def test_steps_even_in_the_log_snr(betas, noisiest):
     assert kept == list(range(noisiest + 1))
 
 
-@pytest.mark.parametrize("spec", ["logsnr", "logsnr0", "logsnr2,3", "logsnr1001", "logsnrx"])
+@pytest.mark.parametrize(
+    "spec", ["logsnr", "logsnr0", "logsnr2,3", "logsnr1001", "logsnrx"]
+)
 def test_impossible_log_snr_spacings_are_one_clear_line(spec):
     with pytest.raises(Dalle2EduError, match="spacing|ask for"):
         log_snr_timesteps(abar(cosine_betas(1000)), spec)

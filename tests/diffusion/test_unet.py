@@ -1,5 +1,5 @@
-"""The U-Net: its size against the released one's, what it listens to, and that a compiler can
-follow it.
+"""The U-Net: its size against the released one's, what it listens to, and that a
+compiler can follow it.
 """
 
 from __future__ import annotations
@@ -28,7 +28,9 @@ TINY = UNetConfig(
 
 @pytest.fixture
 def inputs() -> dict[str, Tensor]:
-    """Something for every input, two pictures of it; the last two of six tokens are masked."""
+    """Something for every input, two pictures of it; the last two of six tokens are
+    masked.
+    """
     return {
         "x": torch.randn(2, 3, 16, 16),
         "t": torch.tensor([3, 900]),
@@ -71,7 +73,9 @@ def test_it_starts_by_answering_zero(inputs: dict[str, Tensor]) -> None:
 def test_it_listens_to_every_input(name: str, inputs: dict[str, Tensor]) -> None:
     net = awake(UNet(TINY))
     other = {"t": inputs["t"] + 50, "y": 4 - inputs["y"]}.get(name, inputs[name] * 1.5)
-    assert (passed(net, inputs) - passed(net, {**inputs, name: other})).abs().max() > 1e-3
+    assert (
+        passed(net, inputs) - passed(net, {**inputs, name: other})
+    ).abs().max() > 1e-3
 
 
 @torch.no_grad()
@@ -79,7 +83,10 @@ def test_masked_tokens_are_never_read(inputs: dict[str, Tensor]) -> None:
     net, context = awake(UNet(TINY)), inputs["context"].clone()
     context[:, 4:] = 1e3  # behind the mask
     torch.testing.assert_close(
-        passed(net, {**inputs, "context": context}), passed(net, inputs), rtol=0, atol=1e-6
+        passed(net, {**inputs, "context": context}),
+        passed(net, inputs),
+        rtol=0,
+        atol=1e-6,
     )
 
 
@@ -92,7 +99,9 @@ def test_every_attention_has_its_own_keys(inputs: dict[str, Tensor]) -> None:
     passed(net, inputs)
     assert ran == net.attentions  # they are dealt out in the order in which they run
     for attention, own in zip(
-        net.attentions, net.split_context(net.project_context(inputs["context"])), strict=True
+        net.attentions,
+        net.split_context(net.project_context(inputs["context"])),
+        strict=True,
     ):
         assert torch.equal(own, attention.project_context(inputs["context"]))
 

@@ -1,4 +1,6 @@
-"""Pictures and masks that somebody brings: every kind is read, or refused in one line."""
+"""Pictures and masks that somebody brings: every kind is read, or refused in one
+line.
+"""
 
 from __future__ import annotations
 
@@ -42,7 +44,8 @@ def test_a_very_wide_picture_warns_of_what_is_left_out() -> None:
     wide.paste("blue", (4990, 0, 5010, 20))
     with pytest.warns(UserWarning, match="10000 x 20.*20 x 20"):
         made = as_pictures(wide, 128)
-    middle = made[..., 32:96]  # away from the edge, where Pillow's filter looks beyond the cut
+    # away from the edge, where Pillow's filter looks beyond the cut
+    middle = made[..., 32:96]
     assert (middle[:, 2] == 1).all() and (middle[:, 0] == -1).all()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -55,7 +58,9 @@ def test_files_and_tensors_of_the_right_size_keep_their_numbers(tmp_path: Path) 
     Image.fromarray(pixels.permute(1, 2, 0).numpy()).save(tmp_path / "a.png")
     for same in (pixels, exact, exact[0], tmp_path / "a.png", str(tmp_path / "a.png")):
         assert torch.equal(as_pictures(same, 128), exact)
-    torch.testing.assert_close(as_pictures(exact, 32), torch.nn.functional.avg_pool2d(exact, 4))
+    torch.testing.assert_close(
+        as_pictures(exact, 32), torch.nn.functional.avg_pool2d(exact, 4)
+    )
 
 
 def test_a_missing_or_damaged_file_is_named(tmp_path: Path) -> None:
@@ -100,7 +105,9 @@ def test_a_picture_with_a_transparent_part_is_its_own_mask() -> None:
 
 
 @pytest.mark.parametrize("colour", ["teal", "black", "#888888"])
-def test_a_mask_with_a_transparent_part_is_read_by_it(colour: str, tmp_path: Path) -> None:
+def test_a_mask_with_a_transparent_part_is_read_by_it(
+    colour: str, tmp_path: Path
+) -> None:
     assert as_mask(rgba(colour), 8).nonzero().tolist() == HOLE
     rgba(colour).save(tmp_path / "mask.webp", lossless=True)
     assert as_mask(tmp_path / "mask.webp", 8).nonzero().tolist() == HOLE
@@ -119,7 +126,12 @@ def test_a_mask_that_can_be_read_in_two_ways_is_refused() -> None:
 def test_a_mask_without_transparency_is_painted_where_it_is_white() -> None:
     mask = Image.new("RGBA", (8, 8), "black")
     mask.paste("white", (2, 1, 4, 3))
-    for same in (mask, mask.convert("RGB"), mask.convert("1"), np.array(mask.convert("L"))):
+    for same in (
+        mask,
+        mask.convert("RGB"),
+        mask.convert("1"),
+        np.array(mask.convert("L")),
+    ):
         assert as_mask(same, 8).nonzero().tolist() == HOLE
     with pytest.raises(Dalle2EduError, match="black everywhere"):
         as_mask(Image.new("RGBA", (8, 8), "black"), 8)
@@ -133,14 +145,15 @@ def test_a_white_part_outside_of_the_middle_square_is_named_as_such() -> None:
 
 
 @pytest.mark.parametrize(
-    "mask", [torch.ones(3, 8, 8), torch.ones(2, 1, 8, 8), torch.ones(8), torch.ones(0, 0)]
+    "mask",
+    [torch.ones(3, 8, 8), torch.ones(2, 1, 8, 8), torch.ones(8), torch.ones(0, 0)],
 )
 def test_what_is_no_mask_is_refused(mask: Tensor) -> None:
     with pytest.raises(Dalle2EduError, match="A mask is one tensor"):
         as_mask(mask, 8)
 
 
-# --- arrays, and what is none of them ---------------------------------------------------------
+# --- arrays, and what is none of them -------------------------------------------------
 
 
 def test_an_array_is_read_as_it_is_shown() -> None:
@@ -154,7 +167,9 @@ def test_an_array_is_read_as_it_is_shown() -> None:
         exact[0].numpy(),
     ):
         torch.testing.assert_close(as_pictures(same, 16), exact, rtol=0, atol=1e-5)
-    assert torch.equal(as_pictures(pixels[:, :, :1], 16), as_pictures(pixels[:, :, 0], 16))
+    assert torch.equal(
+        as_pictures(pixels[:, :, :1], 16), as_pictures(pixels[:, :, 0], 16)
+    )
     assert size_of(pixels[:8]) == (16, 8)
     clear = np.concatenate([pixels, np.zeros_like(pixels[:, :, :1])], axis=2)
     assert (as_pictures(clear, 16) == 1).all()  # transparent: white
@@ -196,7 +211,9 @@ def test_rare_modes_are_read_or_refused_by_the_files_name(tmp_path: Path) -> Non
 
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF")
 def test_broken_exif_is_no_reason_to_refuse_a_picture(tmp_path: Path) -> None:
-    Image.new("RGB", (8, 8), "red").save(tmp_path / "a.jpg", exif=b"Exif\0\0MM\0*\0\0\0\xff")
+    Image.new("RGB", (8, 8), "red").save(
+        tmp_path / "a.jpg", exif=b"Exif\0\0MM\0*\0\0\0\xff"
+    )
     assert as_pictures(tmp_path / "a.jpg", 8)[0, 0].min() > 0.9
 
 
@@ -214,7 +231,9 @@ def test_damaged_pictures_are_read_or_refused(kind: str, tmp_path: Path) -> None
     draw = random.Random(kind)
     file = io.BytesIO()
     picture = Image.effect_noise((24, 20), 60)
-    picture.convert("RGB").save(file, kind, **({"exif": Image.Exif()} if kind != "GIF" else {}))
+    picture.convert("RGB").save(
+        file, kind, **({"exif": Image.Exif()} if kind != "GIF" else {})
+    )
     for _ in range(60):
         data = bytearray(file.getvalue())
         for _ in range(draw.randrange(1, 6)):

@@ -17,8 +17,8 @@ from dalle2_edu.evaluation.alignment import (
 
 
 class KnownClip:
-    """A picture's embedding is its first two values; a text's is at the angle that it spells,
-    in degrees.
+    """A picture's embedding is its first two values; a text's is at the angle that it
+    spells, in degrees.
     """
 
     def encode_image(self, images: Tensor) -> Tensor:
@@ -44,7 +44,8 @@ def test_ranks_count_the_wrong_captions_that_are_as_near() -> None:
         3,
         3,
     ]  # the last one ties with 30
-    assert clip_score(image_emb, right)[0] == pytest.approx(98.48, abs=0.01)  # 100 cos 10
+    # 100 cos 10
+    assert clip_score(image_emb, right)[0] == pytest.approx(98.48, abs=0.01)
     assert clip_score(-image_emb, right)[0] == 0
 
 
@@ -72,7 +73,9 @@ def test_distractors_never_name_the_picture() -> None:
 
 def test_distractors_depend_on_the_seed_alone() -> None:
     first = choose_distractors(NAMES, CAPTIONS, [4, 5], count=3, seed=1)
-    assert torch.equal(first, choose_distractors(NAMES, CAPTIONS, [4, 5], count=3, seed=1))
+    assert torch.equal(
+        first, choose_distractors(NAMES, CAPTIONS, [4, 5], count=3, seed=1)
+    )
     assert any(
         not torch.equal(first, choose_distractors(NAMES, CAPTIONS, [4, 5], 3, seed))
         for seed in range(2, 6)

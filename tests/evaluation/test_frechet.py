@@ -11,7 +11,9 @@ from dalle2_edu.errors import Dalle2EduError
 from dalle2_edu.evaluation.frechet import frechet_distance, frechet_error
 
 
-def cloud(n: int, seed: int, scale: float = 1.0, shift: float = 0.0, dim: int = 6) -> Tensor:
+def cloud(
+    n: int, seed: int, scale: float = 1.0, shift: float = 0.0, dim: int = 6
+) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
     mix = torch.randn(dim, dim, generator=generator)
     return torch.randn(n, dim, generator=generator) @ mix * scale + shift
@@ -45,7 +47,9 @@ def test_equals_torchmetrics() -> None:
     metric = FrechetInceptionDistance(feature=Computed())
     metric.update(real.double(), real=True)
     metric.update(generated.double(), real=False)
-    assert frechet_distance(real, generated) == pytest.approx(float(metric.compute()), rel=1e-6)
+    assert frechet_distance(real, generated) == pytest.approx(
+        float(metric.compute()), rel=1e-6
+    )
 
 
 def test_a_shift_counts_squared_and_equal_sets_are_at_zero() -> None:
@@ -55,11 +59,12 @@ def test_a_shift_counts_squared_and_equal_sets_are_at_zero() -> None:
 
 
 def test_keeps_its_digits_on_nearly_singular_features_of_length_one() -> None:
-    """As CLIP's are: a common direction much longer than the differences, which float32 sums
-    would drown.
+    """As CLIP's are: a common direction much longer than the differences, which float32
+    sums would drown.
     """
     real, generated = (
-        torch.nn.functional.normalize(1e-3 * cloud(200, seed=s) + 1.0, dim=1) for s in (0, 1)
+        torch.nn.functional.normalize(1e-3 * cloud(200, seed=s) + 1.0, dim=1)
+        for s in (0, 1)
     )
     assert frechet_distance(real, generated) == pytest.approx(
         closed_form(real, generated), rel=1e-4

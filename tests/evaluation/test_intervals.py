@@ -8,7 +8,9 @@ from dalle2_edu.evaluation import intervals
 
 def test_wilson() -> None:
     some = intervals.share(torch.arange(10) < 8)
-    assert (some.value, some.low, some.high) == pytest.approx((80, 49.0, 94.3), abs=0.05)
+    assert (some.value, some.low, some.high) == pytest.approx(
+        (80, 49.0, 94.3), abs=0.05
+    )
     every = intervals.share(torch.ones(100, dtype=torch.bool))
     assert (every.low, every.high, every.n) == pytest.approx((96.3, 100, 100), abs=0.05)
     assert intervals.share(torch.zeros(5, dtype=torch.bool)).low == 0

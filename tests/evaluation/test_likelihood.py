@@ -16,8 +16,8 @@ DIFFUSION = GaussianDiffusion(cosine_betas(50), "eps", "learned_range")
 
 
 def perfect(x_t: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
-    """The best answer there is for pixels drawn from N(MEAN, STD^2): the mean of eps, and the
-    true variance's share.
+    """The best answer there is for pixels drawn from N(MEAN, STD^2): the mean of eps,
+    and the true variance's share.
     """
     abar = DIFFUSION.table("alphas_cumprod", t, x_t)
     total = abar * STD**2 + 1 - abar
@@ -36,13 +36,15 @@ def perfect(x_t: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
 
 
 def pictures(n: int) -> torch.Tensor:
-    x = MEAN + STD * torch.randn(n, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    x = MEAN + STD * torch.randn(
+        n, 3, 16, 16, generator=torch.Generator().manual_seed(0)
+    )
     return ((x + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
 
 
 def test_a_perfect_model_pays_the_entropy():
-    """Density times the width of a byte, 2/255: the entropy in closed form is log2(STD sqrt(2
-    pi e) 255 / 2).
+    """Density times the width of a byte, 2/255: the entropy in closed form is log2(STD
+    sqrt(2 pi e) 255 / 2).
     """
     images = pictures(128)
     found = likelihood(perfect, DIFFUSION, images)
@@ -64,7 +66,10 @@ def test_a_wrong_variance_costs_bits_and_the_same_seed_gives_the_same():
     right = likelihood(perfect, DIFFUSION, images, batch_size=5)
     again = likelihood(perfect, DIFFUSION, images, batch_size=16)
     assert again.bits_per_dim == pytest.approx(right.bits_per_dim, rel=1e-5)
-    assert likelihood(perfect, DIFFUSION, images, seed=1).bits_per_dim != right.bits_per_dim
+    assert (
+        likelihood(perfect, DIFFUSION, images, seed=1).bits_per_dim
+        != right.bits_per_dim
+    )
     fixed = GaussianDiffusion(cosine_betas(50), "eps", "fixed_large")
     wrong = likelihood(lambda x_t, t: perfect(x_t, t)[:, :3], fixed, images)
     assert wrong.bits_per_dim > right.bits_per_dim + 0.1

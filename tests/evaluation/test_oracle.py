@@ -50,13 +50,15 @@ def test_one_wrong_answer_spoils_its_factor_and_its_scene(scenes: Scenes) -> Non
 
 def test_loss_looks_only_at_what_has_a_meaning(scenes: Scenes) -> None:
     sure = {
-        name: F.one_hot(scenes.factors[name], len(FACTORS[name])) * 50.0 for name in FACTORS
+        name: F.one_hot(scenes.factors[name], len(FACTORS[name])) * 50.0
+        for name in FACTORS
     }
     assert oracle_loss(sure, scenes) < 1e-6
     sure["colour_b"][0] = torch.randn(8) * 50
     assert oracle_loss(sure, scenes) < 1e-6
     sure["colour_b"][1] = 0
-    assert oracle_loss(sure, scenes).item() == pytest.approx(math.log(8))  # a guess among 8
+    # a guess among 8
+    assert oracle_loss(sure, scenes).item() == pytest.approx(math.log(8))
 
 
 def test_reads_any_size_and_a_verdict_does_not_depend_on_its_batch() -> None:

@@ -18,8 +18,8 @@ from dalle2_edu.evaluation.report import ReportPlan, evaluate
 
 
 class FakePipeline:
-    """Looks each prompt's picture up in `album`; one that isn't there is drawn as noise of its
-    seed.
+    """Looks each prompt's picture up in `album`; one that isn't there is drawn as noise
+    of its seed.
     """
 
     def __init__(self, album: dict[str, Tensor]):
@@ -35,17 +35,22 @@ class FakePipeline:
     ) -> Tensor:
         self.prompts += prompts
         return torch.stack(
-            [self.album.get(text, noise(one)) for text, one in zip(prompts, seed, strict=True)]
+            [
+                self.album.get(text, noise(one))
+                for text, one in zip(prompts, seed, strict=True)
+            ]
         )
 
 
 def noise(seed: int) -> Tensor:
-    return torch.rand(3, 128, 128, generator=torch.Generator().manual_seed(seed)) * 2 - 1
+    return (
+        torch.rand(3, 128, 128, generator=torch.Generator().manual_seed(seed)) * 2 - 1
+    )
 
 
 class FakeJudge(nn.Module):
-    """A picture's embedding is at the angle hidden in a corner pixel; a text's at the one it
-    spells.
+    """A picture's embedding is at the angle hidden in a corner pixel; a text's at the
+    one it spells.
     """
 
     def encode_image(self, images: Tensor) -> Tensor:
@@ -60,12 +65,15 @@ def on_circle(angle: Tensor) -> Tensor:
 
 
 class PerfectOracle(nn.Module):
-    """Knows the truth about pictures that the renderer made; answers 0 to everything else."""
+    """Knows the truth about pictures that the renderer made; answers 0 to everything
+    else.
+    """
 
     def __init__(self, scenes: shapes.Scenes):
         super().__init__()
         self.known = {
-            picture.sum().item(): i for i, picture in enumerate(exams.render_all(scenes))
+            picture.sum().item(): i
+            for i, picture in enumerate(exams.render_all(scenes))
         }
         self.scenes = scenes
 
@@ -82,8 +90,12 @@ def models(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """Seen prompts are drawn perfectly, held-out ones as noise."""
     monkeypatch.setattr(exams, "REFERENCE", 20)
     seen = shapes.sample_scenes(8, torch.Generator().manual_seed(0), "seen")
-    album = dict(zip(exams.bilingual_captions(seen, 0), exams.render_all(seen), strict=True))
-    judges = Judges(FakeJudge(), lambda texts: torch.ones(len(texts), 1), PerfectOracle(seen))
+    album = dict(
+        zip(exams.bilingual_captions(seen, 0), exams.render_all(seen), strict=True)
+    )
+    judges = Judges(
+        FakeJudge(), lambda texts: torch.ones(len(texts), 1), PerfectOracle(seen)
+    )
     return {"pipeline": FakePipeline(album), "judges": judges}
 
 
@@ -96,7 +108,8 @@ def test_shapes(models: dict[str, Any]) -> None:
     assert (held_out["value"], held_out["n"]) == (0.0, 8)
     assert attributes["rows"]["letter_1"][1] is None  # no sign is ever held out
     english, chinese = (
-        attributes["rows"][f"{ALL_RIGHT}, {name} prompts"][0] for name in ("English", "Chinese")
+        attributes["rows"][f"{ALL_RIGHT}, {name} prompts"][0]
+        for name in ("English", "Chinese")
     )
     assert (english["n"], chinese["n"]) == (4, 4)
     assert json.loads(json.dumps(found)) == found
@@ -129,15 +142,21 @@ def test_emoji(monkeypatch: pytest.MonkeyPatch) -> None:
     numbered = torch.arange(150) + 0.3
     real = torch.zeros(150, 3, 8, 8) + numbered[:, None, None, None] / 1000
     monkeypatch.setattr(emoji, "load", lambda: everyone)
-    monkeypatch.setattr(emoji, "pairs", lambda size: SimpleNamespace(images=(real + 1) * 127.5))
+    monkeypatch.setattr(
+        emoji, "pairs", lambda size: SimpleNamespace(images=(real + 1) * 127.5)
+    )
     album = {each.en: picture for each, picture in zip(everyone, real, strict=True)}
     album |= {
-        each.zh: picture for each, picture in zip(everyone, real.roll(40, dims=0), strict=True)
+        each.zh: picture
+        for each, picture in zip(everyone, real.roll(40, dims=0), strict=True)
     }
 
     def tokenize(texts: list[str]) -> Tensor:
         return torch.tensor(
-            [[float(text.removeprefix("thing").removeprefix("东西")) + 0.3] for text in texts]
+            [
+                [float(text.removeprefix("thing").removeprefix("东西")) + 0.3]
+                for text in texts
+            ]
         )
 
     judges = Judges(FakeJudge(), tokenize)
@@ -145,7 +164,12 @@ def test_emoji(monkeypatch: pytest.MonkeyPatch) -> None:
     found = evaluate("emoji", plan, pipeline=FakePipeline(album), judges=judges)
     retrieval, closeness = found["tables"]
     english, chinese, both = retrieval["rows"]["right caption first of 100, %"]
-    assert (english["value"], chinese["value"], both["value"], both["n"]) == (100, 0, 50, 16)
+    assert (english["value"], chinese["value"], both["value"], both["n"]) == (
+        100,
+        0,
+        50,
+        16,
+    )
     ceiling = retrieval["rows"]["  on the real pictures (ceiling)"]
     assert [cell["value"] for cell in ceiling] == [100, 100, 100]
     assert retrieval["rows"]["median rank of the right caption"][0]["value"] == 1
@@ -161,6 +185,8 @@ def test_emoji(monkeypatch: pytest.MonkeyPatch) -> None:
         ("shapes", 16, 0, "batch size of 0"),
     ],
 )
-def test_refuses_numbers(domain: str, pictures: int, batch_size: int, says: str) -> None:
+def test_refuses_numbers(
+    domain: str, pictures: int, batch_size: int, says: str
+) -> None:
     with pytest.raises(Dalle2EduError, match=says):
         evaluate(domain, ReportPlan(pictures=pictures, batch_size=batch_size))

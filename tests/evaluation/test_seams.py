@@ -34,7 +34,8 @@ def halves(n: int) -> torch.Tensor:
 
 
 def test_a_seam_by_hand() -> None:
-    ramp = torch.linspace(-1, 1, 8).expand(2, 3, 8, 8)  # from left to right by 2/7 a pixel
+    # from left to right by 2/7 a pixel
+    ramp = torch.linspace(-1, 1, 8).expand(2, 3, 8, 8)
     found = log_seams(ramp, halves(2))
     assert found[EDGE].exp().tolist() == pytest.approx([2 / 7] * 2)
     # Inside, half of the neighbours stand one above the other, where the ramp is flat.
@@ -61,8 +62,8 @@ def test_ways_are_compared_hole_by_hole_and_with_the_real_picture() -> None:
     found = compare_seams(painted, halves(3))
     assert found["replaced"][EDGE].value == pytest.approx(100 * math.log(4), abs=1e-2)
     assert found["replaced"][INSIDE].value == pytest.approx(0, abs=1e-3)
-    # Each edge is half as steep, the fill twice as rough: the holes differ, the ways always
-    # alike.
+    # Each edge is half as steep, the fill twice as rough: the holes differ, the ways
+    # always alike.
     less = found[LESS]
     assert less[EDGE].value == pytest.approx(100 * math.log(0.5), abs=1e-2)
     assert less[INSIDE].value == pytest.approx(100 * math.log(2), abs=1e-2)
@@ -81,7 +82,9 @@ def test_every_way_that_the_pipeline_has_is_measured() -> None:
     unclip.inpaint_decoder = tiny_models.inpaint_decoder()
     found = compare_seams(paint_holes(unclip, images, masks, words, **FEW), masks)
     # Three ways and a difference, two numbers each, all of them different.
-    assert len({measure.value for way in found.values() for measure in way.values()}) == 8
+    assert (
+        len({measure.value for way in found.values() for measure in way.values()}) == 8
+    )
     with pytest.raises(Dalle2EduError, match="2 masks"):
         paint_holes(unclip, images[:1], masks, words)
     with pytest.raises(Dalle2EduError, match="no edge"):

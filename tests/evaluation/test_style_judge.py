@@ -19,7 +19,11 @@ def test_the_right_one_is_first_only_if_nobody_is_better() -> None:
     logits = torch.arange(150.0).expand(3, 150).clone()  # the last thing always wins
     asked = torch.tensor([149, 0, 149])
     logits[2, 149] = 148.5
-    assert style_judge.first_of_100(logits, asked, seed=0).tolist() == [True, False, True]
+    assert style_judge.first_of_100(logits, asked, seed=0).tolist() == [
+        True,
+        False,
+        True,
+    ]
     few = torch.tensor([[1.0, 3.0, 2.0]])  # fewer things than 100: all of them
     assert style_judge.first_of_100(few, torch.tensor([1]), seed=0).tolist() == [True]
     assert style_judge.first_of_100(few, torch.tensor([2]), seed=0).tolist() == [False]
@@ -29,7 +33,8 @@ def test_wrong_things_are_others_and_hard_enough() -> None:
     torch.manual_seed(0)
     logits, asked = torch.randn(2000, 300), torch.randint(300, (2000,))
     right = style_judge.first_of_100(logits, asked, seed=1)
-    assert right.float().mean() == pytest.approx(1 / 100, abs=0.01)  # as a guess would be
+    # as a guess would be
+    assert right.float().mean() == pytest.approx(1 / 100, abs=0.01)
     assert torch.equal(right, style_judge.first_of_100(logits, asked, seed=1))
 
 
@@ -71,7 +76,9 @@ def test_the_task_learns_style_and_thing(task: StyleJudgeTask) -> None:
     assert set(parts) == {"style", "thing"}
     assert task.model.things.grad.abs().sum() > 0  # type: ignore[union-attr, operator]
     with pytest.raises(Dalle2EduError, match="who drew what"):
-        StyleJudgeTask("style-judge", Pairs(task.images, [["x"]] * 6), TrainConfig(steps=1))
+        StyleJudgeTask(
+            "style-judge", Pairs(task.images, [["x"]] * 6), TrainConfig(steps=1)
+        )
 
 
 def test_jitter_moves_a_picture_on_white() -> None:
@@ -81,6 +88,8 @@ def test_jitter_moves_a_picture_on_white() -> None:
     assert torch.equal(moved, jitter(images, torch.Generator().manual_seed(0)))
     assert moved[:, :, 0, 0].min() > 0.99  # what comes in from outside is white
     assert moved[:, :, 16, 16].max() < -0.99
-    ink = (moved < 0).flatten(1).float().sum(dim=1) / (images < 0).flatten(1).float().sum(dim=1)
+    ink = (moved < 0).flatten(1).float().sum(dim=1) / (images < 0).flatten(
+        1
+    ).float().sum(dim=1)
     assert ink.min() < 0.9 < 1.1 < ink.max()  # some smaller, some larger
     assert ink.mean() == pytest.approx(1, abs=0.1)

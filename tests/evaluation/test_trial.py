@@ -1,5 +1,5 @@
-"""The prior on trial, with tiny random networks: what is fed to the decoder, what is measured,
-what is missing.
+"""The prior on trial, with tiny random networks: what is fed to the decoder, what is
+measured, what is missing.
 """
 
 from __future__ import annotations
@@ -35,7 +35,9 @@ from dalle2_edu.evaluation.trial import (
 )
 from dalle2_edu.text2image.clip import Clip
 
-PLAN = TrialPlan(captions=4, batch_size=5, prior_steps=2, decoder_steps=2, upsampler_steps=1)
+PLAN = TrialPlan(
+    captions=4, batch_size=5, prior_steps=2, decoder_steps=2, upsampler_steps=1
+)
 NO_RIVALS = {"regression": "no regression yet", "ar_prior": "no ar_prior yet"}
 
 
@@ -56,7 +58,9 @@ def few_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     names = [emoji.Emoji(f"{i}", f"thing {i}", f"东西{i}") for i in range(150)]
     monkeypatch.setattr(emoji, "load", lambda: names)
     monkeypatch.setattr(
-        emoji, "pairs", lambda size: SimpleNamespace(images=torch.rand(150, 3, 32, 32) * 255)
+        emoji,
+        "pairs",
+        lambda size: SimpleNamespace(images=torch.rand(150, 3, 32, 32) * 255),
     )
 
 
@@ -79,10 +83,14 @@ def test_every_row_feeds_the_decoder_what_it_says(models: dict[str, Any]) -> Non
 
 def test_the_trial_on_shapes(models: dict[str, Any], tmp_path: Path) -> None:
     rivals = {"regression": "no regression yet", "ar_prior": tiny_models.ar_prior()}
-    found = trial.trial("shapes", PLAN, out=tmp_path / "grid.png", **models, rivals=rivals)
+    found = trial.trial(
+        "shapes", PLAN, out=tmp_path / "grid.png", **models, rivals=rivals
+    )
     first, prior, decoder = found["tables"]
     assert first["columns"] == [RIGHT, FIRST, FRECHET, DIVERSITY]
-    assert len(first["rows"]) == 7 and not any(first["rows"]["(c) a regression [missing]"])
+    assert len(first["rows"]) == 7 and not any(
+        first["rows"]["(c) a regression [missing]"]
+    )
     assert all(
         cell["n"] == 4
         for name, row in first["rows"].items()
@@ -92,7 +100,9 @@ def test_the_trial_on_shapes(models: dict[str, Any], tmp_path: Path) -> None:
     assert first["rows"]["(d) the AR prior"][3]["value"] > 0
     assert first["rows"][REAL][3] is None  # there is one real picture of a caption
     assert (
-        first["rows"]["(e) the diffusion prior"] == prior["rows"]["1"] == decoder["rows"]["2"]
+        first["rows"]["(e) the diffusion prior"]
+        == prior["rows"]["1"]
+        == decoder["rows"]["2"]
     )
     assert list(prior["rows"]) == ["1", "2", REAL]
     assert found["missing"] == ["(c) a regression: no regression yet"]
@@ -109,7 +119,9 @@ def close(one: dict[str, Any], other: dict[str, Any]) -> None:
     for name in one["rows"]:
         for mine, theirs in zip(one["rows"][name], other["rows"][name], strict=True):
             assert (mine is None) == (theirs is None)
-            assert mine is None or mine["value"] == pytest.approx(theirs["value"], abs=1e-2)
+            assert mine is None or mine["value"] == pytest.approx(
+                theirs["value"], abs=1e-2
+            )
 
 
 def test_the_trial_on_emoji_and_what_is_printed(models: dict[str, Any]) -> None:
@@ -117,7 +129,8 @@ def test_the_trial_on_emoji_and_what_is_printed(models: dict[str, Any]) -> None:
         PLAN, captions=18
     )  # one more than the judge has dimensions: enough for a Fréchet distance
     found = trial.trial("emoji", plan, sweep=False, **models, rivals=NO_RIVALS)
-    assert found["tables"][0]["columns"] == [FIRST, FRECHET, DIVERSITY]  # no oracle knows emoji
+    # no oracle knows emoji
+    assert found["tables"][0]["columns"] == [FIRST, FRECHET, DIVERSITY]
     assert all(
         row[1]["value"] > 0
         for name, row in found["tables"][0]["rows"].items()
@@ -126,9 +139,12 @@ def test_the_trial_on_emoji_and_what_is_printed(models: dict[str, Any]) -> None:
     plain, markdown = format_trial(found), format_trial(found, markdown=True)
     for text in (plain, markdown):
         assert (
-            "(d) the AR prior: no ar_prior yet" in text and "(c) a regression [missing]" in text
+            "(d) the AR prior: no ar_prior yet" in text
+            and "(c) a regression [missing]" in text
         )
-        assert all(number in text for number in ("16.55", "7.99", "9.16", "10.63", "10.39"))
+        assert all(
+            number in text for number in ("16.55", "7.99", "9.16", "10.63", "10.39")
+        )
     assert "| (f) the true embedding |" in markdown
 
 
@@ -184,10 +200,15 @@ def test_the_zoos_missing_priors_are_told_in_one_line(
     )
     assert "\n" not in found["ar_prior"]
     zoo.save(
-        "emoji", "ar_prior", tiny_models.ar_prior(), zoo.Card("emoji-ar-prior", "smoke", "none")
+        "emoji",
+        "ar_prior",
+        tiny_models.ar_prior(),
+        zoo.Card("emoji-ar-prior", "smoke", "none"),
     )
     assert trial.find_rivals("emoji", "cpu")["ar_prior"].config == tiny_models.AR_PRIOR  # type: ignore[union-attr]
-    zoo.save("shared", "clip", Clip(tiny_models.CLIP), zoo.Card("clip", "smoke", "none"))
+    zoo.save(
+        "shared", "clip", Clip(tiny_models.CLIP), zoo.Card("clip", "smoke", "none")
+    )
     assert "another CLIP" in str(trial.find_rivals("emoji", "cpu")["ar_prior"])
 
 

@@ -1,8 +1,9 @@
-"""The released networks at their full size, on the meta device: every official key is used once
-and every shape fits.
+"""The released networks at their full size, on the meta device: every official key is
+used once and every shape fits.
 
-`tests/state_dicts/*.json` list what each released checkpoint holds: its parameter count, every
-tensor's key and shape."""
+`tests/state_dicts/*.json` list what each released checkpoint holds: its parameter
+count, every tensor's key and shape.
+"""
 
 import json
 from collections.abc import Callable, Iterator
@@ -33,7 +34,9 @@ def glide(kind: str) -> tuple[nn.Module, Callable[[Official], Iterator]]:
     )
 
 
-def networks() -> dict[str, Callable[[], tuple[nn.Module, Callable[[Official], Iterator]]]]:
+def networks() -> dict[
+    str, Callable[[], tuple[nn.Module, Callable[[Official], Iterator]]]
+]:
     prior, decoder, upsampler = (
         presets.KARLO_PRIOR,
         presets.KARLO_DECODER,
@@ -83,7 +86,9 @@ def test_every_official_tensor_has_its_place(name: str) -> None:
     released = json.loads((FOLDER / f"{name}.json").read_text())
     with torch.device("meta"):
         module, mapped = networks()[name]()
-        official = {key: torch.empty(shape) for key, shape in released["tensors"].items()}
+        official = {
+            key: torch.empty(shape) for key, shape in released["tensors"].items()
+        }
     ours = {
         key: tensor.shape
         for key, tensor in module.state_dict().items()
@@ -96,10 +101,17 @@ def test_every_official_tensor_has_its_place(name: str) -> None:
 
 
 def test_the_papers_sizes() -> None:
-    """Near the paper's, but for the autoregressive prior and the decoder, whose notes say what
-    is left out.
+    """Near the paper's, but for the autoregressive prior and the decoder, whose notes
+    say what is left out.
     """
-    papers = {"1B": 1e9, "3.5B": 3.5e9, "700M": 7e8, "300M": 3e8, "1.5B": 1.5e9, "2B": 2e9}
+    papers = {
+        "1B": 1e9,
+        "3.5B": 3.5e9,
+        "700M": 7e8,
+        "300M": 3e8,
+        "1.5B": 1.5e9,
+        "2B": 2e9,
+    }
     for size in presets.PAPER:
         if size.name in ("unCLIP, autoregressive prior", "unCLIP, decoder"):
             continue

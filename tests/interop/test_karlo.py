@@ -1,5 +1,5 @@
-"""Karlo in both of its formats, tiny and random, against diffusers' own classes, stage by stage
-with the same noise.
+"""Karlo in both of its formats, tiny and random, against diffusers' own classes, stage
+by stage with the same noise.
 """
 
 import json
@@ -40,13 +40,15 @@ GOLDEN = Path(__file__).parent.parent / "golden"
 
 
 def awaken(module: torch.nn.Module) -> torch.nn.Module:
-    """Random numbers everywhere: some of diffusers' layers start at zero and would hide a
-    mistake.
+    """Random numbers everywhere: some of diffusers' layers start at zero and would hide
+    a mistake.
     """
     with torch.no_grad():
         for parameter in module.parameters():
             parameter.copy_(
-                torch.randn(parameter.shape) * 0.5 / math.sqrt(max(1, parameter[0].numel()))
+                torch.randn(parameter.shape)
+                * 0.5
+                / math.sqrt(max(1, parameter[0].numel()))
             )
     return module.eval()
 
@@ -128,11 +130,15 @@ def parts() -> dict[str, torch.nn.Module]:
 
 
 @pytest.fixture(scope="module")
-def folder(parts: dict[str, torch.nn.Module], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(
+    parts: dict[str, torch.nn.Module], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
     path = tmp_path_factory.mktemp("karlo")
     for name, module in parts.items():
         module.save_pretrained(path / name)
-    scheduler("sample", "fixed_small_log", 5.0).save_pretrained(path / "prior_scheduler")
+    scheduler("sample", "fixed_small_log", 5.0).save_pretrained(
+        path / "prior_scheduler"
+    )
     return path
 
 
@@ -141,7 +147,9 @@ def karlo(folder: Path) -> Karlo:
     return load_karlo(folder, progress=False)
 
 
-def scheduler(prediction: str, variance: str, clip: float) -> scheduling_unclip.UnCLIPScheduler:
+def scheduler(
+    prediction: str, variance: str, clip: float
+) -> scheduling_unclip.UnCLIPScheduler:
     return scheduling_unclip.UnCLIPScheduler(
         variance_type=variance,
         clip_sample=True,
@@ -196,7 +204,9 @@ def test_networks(karlo, parts):
         assert (ours(large, t, small) - theirs).abs().max() < 1e-4
 
 
-def their_decoder(parts, x: Tensor, t: Tensor, z: Tensor, text: dict[str, Tensor]) -> Tensor:
+def their_decoder(
+    parts, x: Tensor, t: Tensor, z: Tensor, text: dict[str, Tensor]
+) -> Tensor:
     hidden, added = parts["text_proj"](
         image_embeddings=z,
         prompt_embeds=text["text_emb"],
@@ -217,8 +227,8 @@ def their_enlarged(large: Tensor, small: Tensor) -> Tensor:
 
 
 class Walk:
-    """Our sampler's walk through a stage, and the noise it drew, so that diffusers can take
-    each step from there.
+    """Our sampler's walk through a stage, and the noise it drew, so that diffusers can
+    take each step from there.
     """
 
     def __init__(self, model, process, shape):
@@ -251,8 +261,8 @@ class Walk:
     ],
 )
 def test_each_step_is_theirs(karlo, monkeypatch, stage, steps, their, tolerance):
-    """Their betas are float32: facts measured on the released schedule allow 1.1e-3 (prior) and
-    5e-4 a step.
+    """Their betas are float32: facts measured on the released schedule allow 1.1e-3
+    (prior) and 5e-4 a step.
     """
     stages = {
         "prior": karlo.prior_stage,
@@ -267,7 +277,9 @@ def test_each_step_is_theirs(karlo, monkeypatch, stage, steps, their, tolerance)
         "decoder": lambda x, t: karlo.decoder(x, t, image_emb=z, **text),
         "upsampler": lambda x, t: karlo.upsamplers[0](x, t, small),
     }
-    shape = {"prior": (2, DIM), "decoder": (2, 3, 8, 8), "upsampler": (2, 3, 16, 16)}[stage]
+    shape = {"prior": (2, DIM), "decoder": (2, 3, 8, 8), "upsampler": (2, 3, 16, 16)}[
+        stage
+    ]
     walk = Walk(models[stage], stages[stage].process, shape)
     theirs = scheduler(*their)
     theirs.set_timesteps(steps)
@@ -283,13 +295,20 @@ def test_each_step_is_theirs(karlo, monkeypatch, stage, steps, their, tolerance)
 
 def test_text_to_image_and_variations(karlo):
     seen: list[str] = []
-    how = {"prior_steps": 2, "decoder_steps": 3, "upsampler_steps": 2, "progress": False}
+    how = {
+        "prior_steps": 2,
+        "decoder_steps": 3,
+        "upsampler_steps": 2,
+        "progress": False,
+    }
     pictures = karlo.text_to_image(
         ["a cat", "a dog"], callback=lambda stage, *_: seen.append(stage), **how
     )
     assert pictures.shape == (2, 3, 16, 16) and pictures.abs().max() <= 1
     assert seen == ["prior"] * 2 + ["decoder"] * 3 + ["upsampler_16"] * 2
-    assert torch.allclose(karlo.text_to_image(["a dog"], **how), pictures[1:], atol=1e-5)
+    assert torch.allclose(
+        karlo.text_to_image(["a dog"], **how), pictures[1:], atol=1e-5
+    )
     latent = Latent(karlo.embed(pictures[:1]).expand(3, -1), karlo.draw_noise(range(3)))
     few = {"decoder_steps": 2, "upsampler_steps": 2, "progress": False}
     others = karlo.decode(latent, eta=None, guidance_scale=8.0, **few)
@@ -298,7 +317,7 @@ def test_text_to_image_and_variations(karlo):
         inpaint(karlo, pictures[:1], torch.ones(16, 16), "a cat")
 
 
-# --- Karlo's own checkpoints ------------------------------------------------------------------
+# --- Karlo's own checkpoints ----------------------------------------------------------
 
 
 def golden(name: str) -> tuple[dict, dict[str, Tensor], dict[str, Tensor]]:
@@ -315,8 +334,8 @@ def golden(name: str) -> tuple[dict, dict[str, Tensor], dict[str, Tensor]]:
 
 @pytest.fixture(scope="module")
 def own(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, KarloConfig]:
-    """A folder of Karlo's own checkpoints with the weights of the golden files, and their
-    sizes.
+    """A folder of Karlo's own checkpoints with the weights of the golden files, and
+    their sizes.
     """
     path = tmp_path_factory.mktemp("own")
     prior, prior_weights, _ = golden("karlo_prior")
@@ -347,12 +366,15 @@ def own(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, KarloConfig]:
         path / KARLO_FILES["clip"],
     )
     sizes = KarloConfig(
-        PriorConfig(dim, dim, length, prior["xf_width"], prior["xf_layers"], prior["xf_heads"]),
+        PriorConfig(
+            dim, dim, length, prior["xf_width"], prior["xf_layers"], prior["xf_heads"]
+        ),
         DecoderConfig(
             dim, dim, unet=keys.unet_config(decoder, context_dim=decoder["xf_width"])
         ),
         UpsamplerConfig(
-            "cosine", keys.unet_config(upsampler, in_channels=2 * upsampler["in_channels"])
+            "cosine",
+            keys.unet_config(upsampler, in_channels=2 * upsampler["in_channels"]),
         ),
     )
     return path, sizes
@@ -362,7 +384,9 @@ def own(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, KarloConfig]:
 def test_own_checkpoints_answer_as_the_golden_files_do(own):
     karlo = load_karlo(own[0], config=own[1], progress=False)
     _, _, x = golden("karlo_prior")
-    inputs = [x[f"input.{name}"] for name in ("z_t", "t", "text_emb", "text_enc", "mask")]
+    inputs = [
+        x[f"input.{name}"] for name in ("z_t", "t", "text_emb", "text_enc", "mask")
+    ]
     assert (karlo.prior(*inputs) - x["output.model_out"]).abs().max() < 1e-4
     _, _, x = golden("karlo_upsampler")
     inputs = [x[f"input.{name}"] for name in ("x", "t", "low_res")]
@@ -375,7 +399,7 @@ def test_own_checkpoints_answer_as_the_golden_files_do(own):
     assert pictures.shape[:2] == (1, 3) and bool(pictures.isfinite().all())
 
 
-# --- bad files --------------------------------------------------------------------------------
+# --- bad files ------------------------------------------------------------------------
 
 
 def test_a_folder_that_is_not_there():
@@ -404,7 +428,11 @@ def test_a_file_that_was_cut_off_is_named(folder, tmp_path):
 
 
 def test_another_network_is_named_with_key_and_shapes(folder, tmp_path):
-    file = copied(folder, tmp_path) / "super_res_last" / "diffusion_pytorch_model.safetensors"
+    file = (
+        copied(folder, tmp_path)
+        / "super_res_last"
+        / "diffusion_pytorch_model.safetensors"
+    )
     tensors = load_file(file)
     tensors["conv_in.weight"] = torch.zeros(48, 6, 3, 3)
     save_file(tensors, file)

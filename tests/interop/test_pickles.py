@@ -1,4 +1,6 @@
-"""PyTorch's files, read without running them: the same tensors as torch.load, and no code."""
+"""PyTorch's files, read without running them: the same tensors as torch.load, and no
+code.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,9 @@ from dalle2_edu.interop.weights import open_network, open_weights
 
 
 class Net(nn.Module):
-    """Nested modules, a buffer, a half-precision weight, and two names for one tensor."""
+    """Nested modules, a buffer, a half-precision weight, and two names for one
+    tensor.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -41,7 +45,9 @@ class Net(nn.Module):
 def same(found: dict[str, Tensor], wanted: dict[str, Tensor]) -> None:
     assert found.keys() == wanted.keys()
     for name, tensor in wanted.items():
-        assert found[name].dtype == tensor.dtype and torch.equal(found[name], tensor), name
+        assert found[name].dtype == tensor.dtype and torch.equal(found[name], tensor), (
+            name
+        )
 
 
 @pytest.mark.parametrize("layout", ["zip", "legacy"])
@@ -74,7 +80,8 @@ def test_a_module_whose_code_is_not_installed(tmp_path: Path, monkeypatch) -> No
     done = CliRunner().invoke(app, ["convert", str(tmp_path / "net.pkl")])
     assert done.exit_code == 0, done.output
     same(load_file(tmp_path / "net.safetensors"), dict(Net().state_dict()))
-    assert (tmp_path / "net.safetensors").stat().st_mode & 0o044  # readable by others, as usual
+    # readable by others, as usual
+    assert (tmp_path / "net.safetensors").stat().st_mode & 0o044
 
 
 def test_torchscript_is_read_without_its_code(tmp_path: Path) -> None:
@@ -116,7 +123,9 @@ def hostile(trap: Path) -> dict[str, Any]:
 def test_nothing_in_a_file_is_run(tmp_path: Path, layout: str, kind: str) -> None:
     trap = tmp_path / "trap"
     path = tmp_path / "net.pt"
-    torch.save(hostile(trap)[kind], path, _use_new_zipfile_serialization=layout == "zip")
+    torch.save(
+        hostile(trap)[kind], path, _use_new_zipfile_serialization=layout == "zip"
+    )
     load_inert(path)  # stand-ins, and no complaint
     assert not trap.exists()
 
@@ -127,7 +136,8 @@ def test_a_file_cannot_change_the_reader(tmp_path: Path) -> None:
     state = pickle.dumps(
         (None, {"__defaults__": ("utf-16",), "__doc__": "changed"}), protocol=0
     )
-    attack = b"c_codecs\nencode\n" + state.removesuffix(b".") + b"b."  # b: set this state
+    # b: set this state
+    attack = b"c_codecs\nencode\n" + state.removesuffix(b".") + b"b."
     with contextlib.suppress(Exception):
         InertUnpickler(io.BytesIO(attack), lambda *_: torch.zeros(1)).load()
     assert (encode.__defaults__, encode.__doc__) == before
@@ -135,11 +145,16 @@ def test_a_file_cannot_change_the_reader(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("saved", "says"),
-    [([torch.zeros(2)], "a list and no tensors"), (torch.zeros(2), "a Tensor and no tensors")],
+    [
+        ([torch.zeros(2)], "a list and no tensors"),
+        (torch.zeros(2), "a Tensor and no tensors"),
+    ],
 )
 def test_what_has_no_names(tmp_path: Path, saved: Any, says: str) -> None:
     torch.save(saved, tmp_path / "net.pt")
-    with pytest.raises(Dalle2EduError, match=rf"net\.pt can't be read: it holds {says}"):
+    with pytest.raises(
+        Dalle2EduError, match=rf"net\.pt can't be read: it holds {says}"
+    ):
         open_weights(tmp_path / "net.pt")
 
 
@@ -153,7 +168,9 @@ def test_what_has_no_names(tmp_path: Path, saved: Any, says: str) -> None:
     ],
 )
 @pytest.mark.parametrize("name", ["net.pt", "net.safetensors"])
-def test_what_is_no_weights_file(tmp_path: Path, name: str, content: bytes, says: str) -> None:
+def test_what_is_no_weights_file(
+    tmp_path: Path, name: str, content: bytes, says: str
+) -> None:
     (tmp_path / name).write_bytes(content)
     if name.endswith(".safetensors") and not says.startswith(("it is", "git")):
         says = "can't be read"
@@ -164,19 +181,25 @@ def test_what_is_no_weights_file(tmp_path: Path, name: str, content: bytes, says
 def test_a_network_in_a_checkpoint(tmp_path: Path) -> None:
     net = Net().state_dict()
     wrapped = {f"module.{name}": tensor for name, tensor in net.items()}
-    torch.save({"epoch": 3, "optimizer": {"lr": 1.0}, "state_dict": wrapped}, tmp_path / "a.pt")
+    torch.save(
+        {"epoch": 3, "optimizer": {"lr": 1.0}, "state_dict": wrapped}, tmp_path / "a.pt"
+    )
     assert set(open_network(tmp_path / "a.pt")) == set(net)
     torch.save({**net, "step": 7}, tmp_path / "a.pt")
     assert set(open_network(tmp_path / "a.pt")) == set(net)
     for without in ({"epoch": 3, "notes": "x"}, {"state_dict": 5, "epoch": 3}):
         torch.save(without, tmp_path / "a.pt")
-        with pytest.raises(Dalle2EduError, match="a.pt holds no network; its entries.*epoch"):
+        with pytest.raises(
+            Dalle2EduError, match="a.pt holds no network; its entries.*epoch"
+        ):
             open_network(tmp_path / "a.pt")
 
 
 def test_a_key_without_a_place_is_told_with_the_file(tmp_path: Path) -> None:
     torch.save({"someone.elses.weight": torch.zeros(3)}, tmp_path / "base.pt")
-    with pytest.raises(Dalle2EduError, match="base.pt holds another network.*someone.elses"):
+    with pytest.raises(
+        Dalle2EduError, match="base.pt holds another network.*someone.elses"
+    ):
         load_glide_network(tmp_path)
 
 
@@ -192,12 +215,17 @@ def test_convert_says_what_is_wrong(tmp_path: Path) -> None:
     }
     for words, says in cases.items():
         paths = [
-            word if word.startswith(("-", "/")) else str(tmp_path / word) for word in words
+            word if word.startswith(("-", "/")) else str(tmp_path / word)
+            for word in words
         ]
         done = CliRunner().invoke(app, ["convert", *paths])
-        assert isinstance(done.exception, Dalle2EduError) and says in str(done.exception)
+        assert isinstance(done.exception, Dalle2EduError) and says in str(
+            done.exception
+        )
     deep = tmp_path / "new" / "good.safetensors"
-    done = CliRunner().invoke(app, ["convert", str(tmp_path / "good.pt"), "--out", str(deep)])
+    done = CliRunner().invoke(
+        app, ["convert", str(tmp_path / "good.pt"), "--out", str(deep)]
+    )
     assert done.exit_code == 0 and len(load_file(deep)) == len(Net().state_dict())
 
 

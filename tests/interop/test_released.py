@@ -1,5 +1,5 @@
-"""Loading released networks: tiny files in the official formats, and files that something is
-wrong with.
+"""Loading released networks: tiny files in the official formats, and files that
+something is wrong with.
 """
 
 import json
@@ -34,7 +34,11 @@ def golden(name: str) -> tuple[dict, dict[str, Tensor], dict[str, Tensor]]:
     tensors = load_file(GOLDEN / f"{name}.safetensors")
     return (
         config,
-        {key[8:]: value for key, value in tensors.items() if key.startswith("weights.")},
+        {
+            key[8:]: value
+            for key, value in tensors.items()
+            if key.startswith("weights.")
+        },
         tensors,
     )
 
@@ -42,7 +46,9 @@ def golden(name: str) -> tuple[dict, dict[str, Tensor], dict[str, Tensor]]:
 def glide_config(name: str) -> GlideConfig:
     config, official, _ = golden(name)
     channels = official["input_blocks.0.0.weight"].shape[1]
-    unet = keys.unet_config(config, in_channels=channels, context_dim=config["xf_width"])
+    unet = keys.unet_config(
+        config, in_channels=channels, context_dim=config["xf_width"]
+    )
     return GlideConfig(
         unet,
         config["n_vocab"],
@@ -64,13 +70,19 @@ def folder(tmp_path: Path) -> Path:
         ("base_inpaint", "glide_inpaint"),
     ):
         torch.save(golden(name)[1], tmp_path / f"{kind}.pt")
-    words = Tokenizer(models.WordLevel({"a": 0, "red": 1, "cube": 2, "?": 60}, unk_token="?"))
+    words = Tokenizer(
+        models.WordLevel({"a": 0, "red": 1, "cube": 2, "?": 60}, unk_token="?")
+    )
     words.pre_tokenizer = pre_tokenizers.Whitespace()
     words.save(str(tmp_path / "tokenizer.json"))
     return tmp_path
 
 
-CONFIGS = {"base": "glide_base", "upsample": "glide_upsampler", "base-inpaint": "glide_inpaint"}
+CONFIGS = {
+    "base": "glide_base",
+    "upsample": "glide_upsampler",
+    "base-inpaint": "glide_inpaint",
+}
 
 
 @torch.no_grad()
@@ -80,7 +92,10 @@ def test_a_file_answers_as_the_golden_vector_does(folder):
     out = net(x["input.x"], x["input.t"], x["input.tokens"], x["input.mask"])
     assert (out - x["output.model_out"]).abs().max() < 1e-4
     half = load_glide_network(
-        folder / "base.pt", "base", config=glide_config("glide_base"), dtype=torch.bfloat16
+        folder / "base.pt",
+        "base",
+        config=glide_config("glide_base"),
+        dtype=torch.bfloat16,
     )
     assert {p.dtype for p in half.parameters()} == {torch.bfloat16}
 
@@ -97,7 +112,10 @@ def test_glide_draws_and_inpaints(folder):
     assert pictures.shape == (2, 3, 16, 16) and pictures.abs().max() <= 1
     alone = pipeline.text_to_image(["a Cube"], **how)
     assert (alone - pictures[1:]).abs().max() < 1e-5
-    image, mask = torch.rand(1, 3, 16, 16) * 2 - 1, torch.zeros(16, 16, dtype=torch.bool)
+    image, mask = (
+        torch.rand(1, 3, 16, 16) * 2 - 1,
+        torch.zeros(16, 16, dtype=torch.bool),
+    )
     mask[4:9, 4:9] = True
     painted = pipeline.inpaint(image, mask, "a cube", steps=3, progress=False).float()
     assert torch.equal(painted[0][:, ~mask], image[0][:, ~mask])
@@ -111,7 +129,9 @@ def test_glide_draws_and_inpaints(folder):
 def test_glide_draws_in_half_precision(folder):
     configs = {kind: glide_config(CONFIGS[kind]) for kind in ("base", "upsample")}
     pipeline = load_glide(folder, config=configs, dtype=torch.bfloat16)
-    pictures = pipeline.text_to_image(["a cube"], steps=2, upsampler_steps=2, progress=False)
+    pictures = pipeline.text_to_image(
+        ["a cube"], steps=2, upsampler_steps=2, progress=False
+    )
     assert pictures.dtype == torch.bfloat16 and bool(pictures.isfinite().all())
 
 
@@ -125,16 +145,20 @@ def test_adm_and_dvae_files(tmp_path):
     load_adm_classifier(tmp_path, config=keys.unet_config(config))
     for part in ("encoder", "decoder"):
         save_file(golden(f"dvae_{part}")[1], tmp_path / f"{part}.safetensors")
-    encoder, decoder = load_dvae(tmp_path, tmp_path, config=DvaeConfig(64, 16, start=12))
+    encoder, decoder = load_dvae(
+        tmp_path, tmp_path, config=DvaeConfig(64, 16, start=12)
+    )
     words = encoder.words(torch.rand(1, 3, 32, 32))
     assert words.shape == (1, 4, 4) and decoder.draw(words).shape == (1, 3, 32, 32)
 
 
-# --- what can be wrong with a file ------------------------------------------------------------
+# --- what can be wrong with a file ----------------------------------------------------
 
 
 def test_a_missing_file_comes_with_the_command_that_gets_it(tmp_path):
-    with pytest.raises(Dalle2EduError, match=r"no base\.pt .*curl -LO https://.*/base\.pt"):
+    with pytest.raises(
+        Dalle2EduError, match=r"no base\.pt .*curl -LO https://.*/base\.pt"
+    ):
         load_glide_network(tmp_path)
 
 
@@ -177,7 +201,8 @@ def test_a_tensor_too_few_and_one_too_many(folder):
     ):
         load_glide_network(folder, config=glide_config("glide_base"))
     torch.save(
-        {**official, "transformer.resblocks.7.ln_1.weight": torch.ones(32)}, folder / "base.pt"
+        {**official, "transformer.resblocks.7.ln_1.weight": torch.ones(32)},
+        folder / "base.pt",
     )
     with pytest.raises(
         Dalle2EduError,

@@ -1,4 +1,6 @@
-"""Sentences that read an output are held to it by a claim, in every chapter and language."""
+"""Sentences that read an output are held to it by a claim, in every chapter and
+language.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,7 @@ def test_excuses_are_for_chapters_that_exist_and_few() -> None:
         assert len(UNCLAIMED.get(name[:2], {})) <= max(3, len(reads) // 2), name
 
 
-# --- the finder itself ------------------------------------------------------------------------
+# --- the finder itself ----------------------------------------------------------------
 
 FIGURE = code("measure", "ratio = 3\nch.claim('low-read', ratio > 2)", printed="3\n")
 
@@ -75,8 +77,16 @@ def test_an_exercises_verdict_is_no_measurement() -> None:
     ("cells", "excused", "what"),
     [
         ([FIGURE], {}, "no text cell has this id"),
-        ([FIGURE, text("low-read", "Low."), text("high-read", "High.")], {}, "no ch.claim"),
-        ([FIGURE, text("low-read", "Low.")], {"low-read": "it can't be counted"}, "no excuse"),
+        (
+            [FIGURE, text("low-read", "Low."), text("high-read", "High.")],
+            {},
+            "no ch.claim",
+        ),
+        (
+            [FIGURE, text("low-read", "Low.")],
+            {"low-read": "it can't be counted"},
+            "no excuse",
+        ),
         ([text("low-read", "Low.")], {"low-read": "hm"}, "without a reason"),
         ([code("c", "ch.claim(name, True)"), text("x", "x")], {}, "'?'"),
     ],

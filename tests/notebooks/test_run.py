@@ -1,5 +1,5 @@
-"""Notebooks really run: `make notebooks` stores what they show, nbval compares it, and both
-refuse what they must.
+"""Notebooks really run: `make notebooks` stores what they show, nbval compares it, and
+both refuse what they must.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ print(pathlib.Path.cwd().name, *[os.environ.get(name) for name in names])
 
 
 def only_chapter(folder: Folder, *cells: NotebookNode) -> list[str]:
-    """Put these cells into the English notebook; returns the arguments that run it at the smoke
-    tier.
+    """Put these cells into the English notebook; returns the arguments that run it at
+    the smoke tier.
     """
     folder.write("en", book(*cells))
     return ["--folder", str(folder.root), "--language", "en", "--tier", "smoke"]
@@ -43,7 +43,7 @@ def printed(cell: NotebookNode) -> str:
     return "".join(output.get("text", "") for output in cell.outputs)
 
 
-# --- make notebooks ---------------------------------------------------------------------------
+# --- make notebooks -------------------------------------------------------------------
 
 
 def test_a_good_notebook_is_stored_with_its_stamp(
@@ -62,7 +62,11 @@ def test_a_good_notebook_is_stored_with_its_stamp(
     noisy = folder.cell("en", "noise")
     assert printed(noisy) == "100%\n"
     assert noisy.outputs[-1].data["text/plain"] == "<object>"
-    assert [cell.get("execution_count") for cell in folder.read("en").cells] == [None, 1, 2]
+    assert [cell.get("execution_count") for cell in folder.read("en").cells] == [
+        None,
+        1,
+        2,
+    ]
     stamp = folder.read("en").metadata.dalle2_edu.run
     assert stamp.tier == "smoke"
     assert stamp.device.startswith("cpu")
@@ -96,7 +100,10 @@ def test_the_stamp_names_weights_claims_and_package(
     capsys.readouterr()
     assert run.main([*arguments, "--stale"]) == 0
     said = capsys.readouterr().out
-    assert "other weights: shapes/oracle" in said and "changed since: dalle2_edu.zoo" in said
+    assert (
+        "other weights: shapes/oracle" in said
+        and "changed since: dalle2_edu.zoo" in said
+    )
 
 
 @pytest.mark.parametrize(
@@ -157,7 +164,9 @@ def test_what_does_not_exist_is_said_in_one_line(
 )
 def test_absolute_paths_are_found(shown: str) -> None:
     assert run.absolute_paths(nbformat.v4.new_output("stream", text=shown))
-    assert run.absolute_paths(nbformat.v4.new_output("display_data", {"text/html": shown}))
+    assert run.absolute_paths(
+        nbformat.v4.new_output("display_data", {"text/html": shown})
+    )
 
 
 @pytest.mark.parametrize(
@@ -173,7 +182,8 @@ def test_absolute_paths_are_found(shown: str) -> None:
 )
 def test_what_is_no_absolute_path_passes(shown: str) -> None:
     assert (
-        run.absolute_paths(nbformat.v4.new_output("display_data", {"text/html": shown})) == []
+        run.absolute_paths(nbformat.v4.new_output("display_data", {"text/html": shown}))
+        == []
     )
 
 
@@ -196,9 +206,9 @@ def encoded(pixels: np.ndarray) -> str:
 
 
 def decoded(picture: str) -> np.ndarray:
-    return np.asarray(Image.open(io.BytesIO(base64.b64decode(picture))).convert("RGB")).astype(
-        int
-    )
+    return np.asarray(
+        Image.open(io.BytesIO(base64.b64decode(picture))).convert("RGB")
+    ).astype(int)
 
 
 def test_a_plot_takes_fewer_bytes_and_looks_the_same() -> None:
@@ -216,7 +226,12 @@ def test_a_plot_takes_fewer_bytes_and_looks_the_same() -> None:
 
 
 def test_a_picture_of_many_colours_becomes_a_good_jpeg() -> None:
-    noise = np.random.default_rng(0).normal(128, 20, (64, 64, 3)).clip(0, 255).astype(np.uint8)
+    noise = (
+        np.random.default_rng(0)
+        .normal(128, 20, (64, 64, 3))
+        .clip(0, 255)
+        .astype(np.uint8)
+    )
     data = {"image/png": encoded(noise)}
     run.shrink(data)
     assert set(data) == {"image/jpeg"}
@@ -228,13 +243,15 @@ def test_a_picture_of_many_colours_becomes_a_good_jpeg() -> None:
 @pytest.mark.parametrize(
     "pixels", [np.full((8, 8, 4), 100, np.uint8), np.full((1, 1, 3), 100, np.uint8)]
 )
-def test_a_picture_that_is_see_through_or_tiny_stays_as_it_is(pixels: np.ndarray) -> None:
+def test_a_picture_that_is_see_through_or_tiny_stays_as_it_is(
+    pixels: np.ndarray,
+) -> None:
     data = {"image/png": encoded(pixels)}
     run.shrink(data)
     assert data == {"image/png": encoded(pixels)}
 
 
-# --- nbval ------------------------------------------------------------------------------------
+# --- nbval ----------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -261,15 +278,19 @@ def nbval(folder: Folder) -> str:
     ).stdout
 
 
-def test_nbval_runs_each_notebook_in_its_folder_at_the_smoke_tier(nbval_folder: Folder) -> None:
-    # The tests draw with Agg, which shows nothing; a notebook's kernel must not inherit that.
+def test_nbval_runs_each_notebook_in_its_folder_at_the_smoke_tier(
+    nbval_folder: Folder,
+) -> None:
+    # The tests draw with Agg, which shows nothing; a notebook's kernel must not inherit
+    # that.
     source = SEEN + "\nimport matplotlib\nprint('inline' in matplotlib.get_backend())"
     for language in ("en", "zh"):
         seen = code(
             "seen", source, f"{language} smoke 1 1\nTrue\n", tags=["nbval-check-output"]
         )
         nbval_folder.write(
-            language, book(seen, code("free", "print('of this run')", "of the stored run\n"))
+            language,
+            book(seen, code("free", "print('of this run')", "of the stored run\n")),
         )
     assert "4 passed" in nbval(nbval_folder)
 

@@ -1,5 +1,5 @@
-"""Every notebook as it is stored: run top to bottom at the cpu tier, small, clean, and made
-like a chapter.
+"""Every notebook as it is stored: run top to bottom at the cpu tier, small, clean, and
+made like a chapter.
 """
 
 from __future__ import annotations
@@ -11,12 +11,16 @@ import run
 import twins
 from nbformat import NotebookNode
 
-CHAPTERS = [(language, name) for name in twins.chapter_names() for language in twins.LANGUAGES]
+CHAPTERS = [
+    (language, name) for name in twins.chapter_names() for language in twins.LANGUAGES
+]
 SLIDES = {"slide", "subslide", "fragment", "notes", "skip"}
 EXERCISES = 6
 RUN_IT = "run: make notebooks CHAPTER={}"
 
-each_notebook = pytest.mark.parametrize(("language", "name"), CHAPTERS, ids=lambda value: value)
+each_notebook = pytest.mark.parametrize(
+    ("language", "name"), CHAPTERS, ids=lambda value: value
+)
 
 
 def load(language: twins.Language, name: str) -> NotebookNode:
@@ -32,8 +36,12 @@ def tags(cell: NotebookNode) -> list[str]:
 
 
 def prose_lines(notebook: NotebookNode) -> list[str]:
-    """Lines of the text cells, without fenced code (where a line may begin with # too)."""
-    text = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
+    """Lines of the text cells, without fenced code (where a line may begin with #
+    too).
+    """
+    text = "\n".join(
+        cell.source for cell in notebook.cells if cell.cell_type == "markdown"
+    )
     return re.sub(r"^```.*?^```", "", text, flags=re.M | re.S).splitlines()
 
 
@@ -54,7 +62,15 @@ def test_the_outputs_are_of_a_whole_run_of_this_code(
     notebook = load(language, name)
     stamp = notebook.metadata.get("dalle2_edu", {}).get("run", {})
     assert stamp.get("tier") in ("cpu", "gpu"), RUN_IT.format(name)
-    assert {"device", "minutes", "versions", "commit", "date", "zoo", "package"} <= stamp.keys()
+    assert {
+        "device",
+        "minutes",
+        "versions",
+        "commit",
+        "date",
+        "zoo",
+        "package",
+    } <= stamp.keys()
     assert set(stamp["versions"]) == {"python", "torch", "dalle2_edu"}
     assert stamp["code"] == run.code_digest(notebook), (
         f"the code changed since the outputs were stored; {RUN_IT.format(name)}"
@@ -84,8 +100,8 @@ def test_at_the_cpu_tier_it_takes_under_five_minutes(
 def test_what_is_stored_is_the_same_after_every_run(
     language: twins.Language, name: str
 ) -> None:
-    """No timings, widgets or names of this machine's kernel in the metadata: they would change
-    with every run.
+    """No timings, widgets or names of this machine's kernel in the metadata: they would
+    change with every run.
     """
     notebook = load(language, name)
     assert notebook.metadata.keys() <= {"kernelspec", "language_info", "dalle2_edu"}
@@ -109,11 +125,15 @@ def test_one_title_and_no_skipped_level(language: twins.Language, name: str) -> 
     ]
     assert levels[:1] == [1]
     assert levels.count(1) == 1
-    assert all(later <= earlier + 1 for earlier, later in zip(levels, levels[1:], strict=False))
+    assert all(
+        later <= earlier + 1 for earlier, later in zip(levels, levels[1:], strict=False)
+    )
 
 
 @each_notebook
-def test_the_title_carries_the_chapters_number(language: twins.Language, name: str) -> None:
+def test_the_title_carries_the_chapters_number(
+    language: twins.Language, name: str
+) -> None:
     assert prose_lines(load(language, name))[0].startswith(f"# {int(name[:2])}. ")
 
 
@@ -129,8 +149,8 @@ def test_pictures_have_words_for_those_who_cannot_see_them(
 def test_exercises_have_a_stub_and_a_hidden_solution(
     language: twins.Language, name: str
 ) -> None:
-    """Each `check("ddpm.q_sample", ...)` stands twice: under the stub, and in a cell tagged
-    `solution`.
+    """Each `check("ddpm.q_sample", ...)` stands twice: under the stub, and in a cell
+    tagged `solution`.
     """
     open_, solved = set(), set()
     for cell in code_cells(load(language, name)):
@@ -150,10 +170,14 @@ def test_some_outputs_are_compared_and_some_cells_are_slides(
     language: twins.Language, name: str
 ) -> None:
     notebook = load(language, name)
-    compared = [cell for cell in code_cells(notebook) if "nbval-check-output" in tags(cell)]
+    compared = [
+        cell for cell in code_cells(notebook) if "nbval-check-output" in tags(cell)
+    ]
     assert compared
     assert all(cell.outputs for cell in compared), "a compared cell prints nothing"
-    types = [cell.metadata.get("slideshow", {}).get("slide_type") for cell in notebook.cells]
+    types = [
+        cell.metadata.get("slideshow", {}).get("slide_type") for cell in notebook.cells
+    ]
     assert set(filter(None, types)) <= SLIDES
     assert sum(kind in ("slide", "subslide", "fragment") for kind in types) >= 12
 

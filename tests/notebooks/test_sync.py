@@ -1,5 +1,5 @@
-"""`make sync`: the side that changed wins, prose is never overwritten, and what is left to a
-person is named.
+"""`make sync`: the side that changed wins, prose is never overwritten, and what is left
+to a person is named.
 """
 
 from __future__ import annotations
@@ -32,7 +32,9 @@ def test_twins_that_agree_stay_as_they_are(agreed: Folder) -> None:
 
 
 @pytest.mark.parametrize(("changed", "twin"), [("en", "zh"), ("zh", "en")])
-def test_code_goes_from_the_side_that_changed(agreed: Folder, changed: str, twin: str) -> None:
+def test_code_goes_from_the_side_that_changed(
+    agreed: Folder, changed: str, twin: str
+) -> None:
     agreed.edit(
         changed, "add", source="print(2 + 2)", metadata={"tags": ["nbval-check-output"]}
     )
@@ -47,7 +49,8 @@ def test_code_changed_on_both_sides_stops_and_touches_nothing(agreed: Folder) ->
     agreed.edit("zh", "add", source="print(4)")
     agreed.edit("en", "formula", source="$$y$$")
     with pytest.raises(
-        Dalle2EduError, match=r"01_noise:add: the cell changed in both languages; .* FROM=en"
+        Dalle2EduError,
+        match=r"01_noise:add: the cell changed in both languages; .* FROM=en",
     ):
         synced(agreed)
     assert agreed.cell("zh", "add").source == "print(4)"
@@ -81,7 +84,10 @@ def test_outputs_of_old_code_go(agreed: Folder) -> None:
         agreed.edit(
             language,
             "add",
-            **{key: code("add", "", "2\n")[key] for key in ("outputs", "execution_count")},
+            **{
+                key: code("add", "", "2\n")[key]
+                for key in ("outputs", "execution_count")
+            },
         )
     agreed.edit("en", "add", source="print(3)", outputs=[], execution_count=None)
     assert "runs add" in synced(agreed)
@@ -127,7 +133,9 @@ def test_prose_is_never_overwritten(agreed: Folder) -> None:
 
 def test_a_new_text_cell_waits_for_a_translator(agreed: Folder) -> None:
     agreed.insert("zh", 2, text("new", "噪声越加越多。"))
-    assert "01_noise:new: new in Chinese: to be translated into English" in synced(agreed)
+    assert "01_noise:new: new in Chinese: to be translated into English" in synced(
+        agreed
+    )
     assert agreed.ids("en") == ["title", "why", "new", "formula", "add"]
     assert agreed.problems() == [
         "01_noise:new: is not translated yet; translate it, then `make sync CONFIRM=…`"
@@ -181,7 +189,9 @@ def test_the_order_follows_the_side_that_changed_it(agreed: Folder) -> None:
     notebook = agreed.read("zh")
     notebook.cells.reverse()
     agreed.write("zh", notebook)
-    assert "the order of the cells is now that of the Chinese notebook" in synced(agreed)
+    assert "the order of the cells is now that of the Chinese notebook" in synced(
+        agreed
+    )
     assert agreed.ids("en") == ["add", "formula", "why", "title"]
 
 
@@ -191,14 +201,17 @@ def test_two_new_orders_stop(agreed: Folder) -> None:
         notebook.cells.insert(place, notebook.cells.pop())
         agreed.write(language, notebook)
     with pytest.raises(
-        Dalle2EduError, match="01_noise: the cells were put in another order in both languages"
+        Dalle2EduError,
+        match="01_noise: the cells were put in another order in both languages",
     ):
         synced(agreed)
 
 
 def test_a_chapter_in_one_language_gets_a_twin(folder: Folder) -> None:
     folder.path("zh").unlink()
-    assert "01_noise:why: new in English: to be translated into Chinese" in synced(folder)
+    assert "01_noise:why: new in English: to be translated into Chinese" in synced(
+        folder
+    )
     assert folder.ids("zh") == folder.ids("en")
     assert {problem.split(": ")[0] for problem in folder.problems()} == {
         "01_noise:title",
@@ -218,7 +231,10 @@ def test_confirm_takes_a_cell_or_a_chapter(agreed: Folder) -> None:
 
 
 def test_tags_of_translated_prose_are_carried_over(agreed: Folder) -> None:
-    metadata = {**agreed.cell("en", "title").metadata, "slideshow": {"slide_type": "slide"}}
+    metadata = {
+        **agreed.cell("en", "title").metadata,
+        "slideshow": {"slide_type": "slide"},
+    }
     agreed.edit("en", "title", metadata=metadata)
     synced(agreed)
     assert agreed.cell("zh", "title").metadata.slideshow == {"slide_type": "slide"}

@@ -1,5 +1,5 @@
-"""The English and the Chinese book say the same; and each check of that finds what it is there
-to find.
+"""The English and the Chinese book say the same; and each check of that finds what it
+is there to find.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from small_notebooks import Folder, code, text
 
 from dalle2_edu.errors import Dalle2EduError
 
-# --- the book itself --------------------------------------------------------------------------
+# --- the book itself ------------------------------------------------------------------
 
 
 def test_every_notebook_has_a_twin_that_says_the_same() -> None:
@@ -36,7 +36,7 @@ def test_every_page_has_a_twin() -> None:
     assert pages["en"] == pages["zh"]
 
 
-# --- what is found between twins --------------------------------------------------------------
+# --- what is found between twins ------------------------------------------------------
 
 
 def test_good_twins_have_no_problem(folder: Folder) -> None:
@@ -66,7 +66,9 @@ def test_different_tags(folder: Folder) -> None:
 
 def test_what_jupyterlab_leaves_in_a_cell_is_no_difference(folder: Folder) -> None:
     folder.edit(
-        "en", "add", metadata={"editable": True, "slideshow": {"slide_type": ""}, "tags": []}
+        "en",
+        "add",
+        metadata={"editable": True, "slideshow": {"slide_type": ""}, "tags": []},
     )
     assert folder.problems() == []
 
@@ -111,7 +113,9 @@ def test_another_kind_of_cell(folder: Folder) -> None:
         ),
     ],
 )
-def test_a_stale_translation(folder: Folder, language: str, source: str, what: str) -> None:
+def test_a_stale_translation(
+    folder: Folder, language: str, source: str, what: str
+) -> None:
     folder.edit(language, "why", source=source)
     [problem] = folder.problems()
     assert problem.startswith(f"01_noise:why: is stale: {what}")
@@ -126,7 +130,11 @@ def test_both_texts_changed(folder: Folder) -> None:
 @pytest.mark.parametrize("mark", ["kept", "none"])
 def test_a_missing_translation(folder: Folder, mark: str) -> None:
     cell = folder.cell("en", "why")
-    marks = {"counterpart": twins.digest(cell.source) if mark == "kept" else twins.UNTRANSLATED}
+    marks = {
+        "counterpart": twins.digest(cell.source)
+        if mark == "kept"
+        else twins.UNTRANSLATED
+    }
     folder.edit("zh", "why", source=cell.source, metadata=marks)
     assert "01_noise:why: is not translated yet" in folder.problems()[0]
 
@@ -144,7 +152,7 @@ def test_a_file_that_is_no_notebook_is_named(folder: Folder) -> None:
         folder.problems()
 
 
-# --- the right language -----------------------------------------------------------------------
+# --- the right language ---------------------------------------------------------------
 
 ENGLISH_LEFT_BEHIND = [
     "The reverse process starts from pure noise and removes a little of it in every step.",
@@ -228,15 +236,19 @@ def test_good_english_passes(markdown: str) -> None:
     assert prose.foreign_units(markdown, "en") == []
 
 
-def test_a_paragraph_in_the_wrong_language_is_named_with_its_cell(tmp_path: Path) -> None:
+def test_a_paragraph_in_the_wrong_language_is_named_with_its_cell(
+    tmp_path: Path,
+) -> None:
     folder = Folder(tmp_path)
-    folder.edit("zh", "why", source="We add the noise to a picture, and then we look at it.")
+    folder.edit(
+        "zh", "why", source="We add the noise to a picture, and then we look at it."
+    )
     assert [problem.where for problem in prose.language_problems(tmp_path)] == [
         "notebooks/zh/01_noise:why"
     ]
 
 
-# --- the glossary -----------------------------------------------------------------------------
+# --- the glossary ---------------------------------------------------------------------
 
 EN_GLOSSARY = """# Glossary
 
@@ -287,7 +299,9 @@ def test_good_glossaries(tmp_path: Path) -> None:
 
 
 def test_a_term_that_one_glossary_lacks(tmp_path: Path) -> None:
-    lacking = ZH_GLOSSARY.replace("字节对编码（byte-pair encoding，BPE）", "词元（token）")
+    lacking = ZH_GLOSSARY.replace(
+        "字节对编码（byte-pair encoding，BPE）", "词元（token）"
+    )
     assert write_book(tmp_path, zh=lacking) == [
         (
             "book/en/glossary.md: byte-pair encoding = 字节对编码 is in this language's"
@@ -301,7 +315,10 @@ def test_a_term_that_one_glossary_lacks(tmp_path: Path) -> None:
     ("page", "what"),
     [
         ("弥散模型很有用。", "says 弥散模型; the glossary's word is 扩散模型"),
-        ("| 名称 |\n|---|\n| 扩散式模型 |", "says 扩散式模型; the glossary's word is 扩散模型"),
+        (
+            "| 名称 |\n|---|\n| 扩散式模型 |",
+            "says 扩散式模型; the glossary's word is 扩散模型",
+        ),
         (
             "漫射模型（diffusion model）很有用。",
             "says 漫射模型（diffusion model）; the glossary's word is 扩散模型",
@@ -322,7 +339,8 @@ def test_another_rendering_is_found_in_a_figures_words(tmp_path: Path) -> None:
 
 def test_an_avoided_rendering_inside_one_of_our_words_is_none() -> None:
     terms = prose.Glossary(
-        frozenset({("noise schedule", "噪声调度表"), ("table", "表格")}), {"调度表": "表格"}
+        frozenset({("noise schedule", "噪声调度表"), ("table", "表格")}),
+        {"调度表": "表格"},
     )
     assert list(prose.rendering_problems("噪声调度表", terms)) == []
     assert list(prose.rendering_problems("调度表", terms)) == [

@@ -1,4 +1,6 @@
-"""The unconditional model's task: what it calls a loss, and that its memory survives a stop."""
+"""The unconditional model's task: what it calls a loss, and that its memory survives a
+stop.
+"""
 
 from pathlib import Path
 
@@ -13,7 +15,9 @@ from dalle2_edu.errors import Dalle2EduError
 from dalle2_edu.recipes.diffusion import DdpmTask
 from dalle2_edu.training import TrainConfig, load_checkpoint, train
 
-CONFIG = TrainConfig(steps=9, batch_size=16, warmup=2, log_every=3, save_every=3, ema=0.9)
+CONFIG = TrainConfig(
+    steps=9, batch_size=16, warmup=2, log_every=3, save_every=3, ema=0.9
+)
 
 
 def unet(out_channels: int = 3, num_classes: int | None = None) -> UNetConfig:
@@ -48,7 +52,9 @@ LEARNED = DdpmConfig("cosine", timesteps=4, variance="learned_range", unet=unet(
         (DdpmConfig("cosine", timesteps=20, unet=unet(num_classes=8)), {}, {"mse"}),
     ],
 )
-def test_losses_and_their_names(config: DdpmConfig, options: dict, names: set[str]) -> None:
+def test_losses_and_their_names(
+    config: DdpmConfig, options: dict, names: set[str]
+) -> None:
     task = make(config, **options)
     loss, numbers = task.loss(
         task.model, task.batch(torch.arange(16)), torch.Generator().manual_seed(0)
@@ -58,8 +64,8 @@ def test_losses_and_their_names(config: DdpmConfig, options: dict, names: set[st
 
 
 def test_the_bound_teaches_the_mean_too_and_the_hybrid_loss_does_not() -> None:
-    """The network's last layer answers (mean, variance); only L_simple's gradient may reach the
-    first half.
+    """The network's last layer answers (mean, variance); only L_simple's gradient may
+    reach the first half.
     """
     grads = {}
     for objective in ("published", "bound"):
@@ -73,7 +79,10 @@ def test_the_bound_teaches_the_mean_too_and_the_hybrid_loss_does_not() -> None:
         losses = kind(task.model, x0, index, torch.randn_like(x0))
         losses["loss" if objective == "bound" else "vb"].sum().backward()
         grads[objective] = task.model.unet.head.bias.grad
-    assert grads["published"][:3].abs().max() == 0 and grads["published"][3:].abs().max() > 0
+    assert (
+        grads["published"][:3].abs().max() == 0
+        and grads["published"][3:].abs().max() > 0
+    )
     assert grads["bound"][:3].abs().max() > 0 and grads["bound"][3:].abs().max() > 0
 
 
@@ -115,7 +124,10 @@ def test_classes_need_labels() -> None:
 
 def test_sample_grid(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("dalle2_edu.recipes.diffusion.GRID", 3)
-    for config in (SIMPLE, DdpmConfig("cosine", timesteps=20, unet=unet(num_classes=8))):
+    for config in (
+        SIMPLE,
+        DdpmConfig("cosine", timesteps=20, unet=unet(num_classes=8)),
+    ):
         task = make(config)
         pictures = task.sample(task.model)
         assert pictures is not None and pictures.shape == (3, 3, 8, 8)

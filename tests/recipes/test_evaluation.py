@@ -1,4 +1,6 @@
-"""The oracle's task: fresh scenes that depend on their indices alone, lightly disturbed."""
+"""The oracle's task: fresh scenes that depend on their indices alone, lightly
+disturbed.
+"""
 
 import torch
 
@@ -26,7 +28,9 @@ def test_batches_repeat_with_their_indices_and_differ_otherwise() -> None:
 
 
 def test_disturbs_a_little_and_repeatably() -> None:
-    images = OracleTask("oracle", None, TrainConfig(steps=1)).batch(torch.arange(16))["images"]
+    images = OracleTask("oracle", None, TrainConfig(steps=1)).batch(torch.arange(16))[
+        "images"
+    ]
     off = disturb(images, torch.Generator().manual_seed(0)) - images
     assert 0.02 < off.std() < 0.15
     assert torch.equal(off, disturb(images, torch.Generator().manual_seed(0)) - images)

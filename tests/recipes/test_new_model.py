@@ -1,5 +1,5 @@
-"""What a new model costs: one file with the model, one task with its recipe, one test. Here
-they come from outside of the package, and nothing inside of it is touched.
+"""What a new model costs: one file with the model, one task with its recipe, one test.
+Here they come from outside of the package, and nothing inside of it is touched.
 """
 
 from __future__ import annotations
@@ -88,7 +88,9 @@ def test_a_new_model_is_one_file_one_task_and_its_recipe(
     monkeypatch.setattr(runs, "PARTS", (text2image, mean_recipe))
     assert {"shapes-mean-colour", "emoji-mean-colour"} < set(runs.trainings())
     with zoo.at(tmp_path / "zoo"):
-        checkpoint = runs.run("emoji-mean-colour", "smoke", tmp_path / "run", progress=False)
+        checkpoint = runs.run(
+            "emoji-mean-colour", "smoke", tmp_path / "run", progress=False
+        )
         assert checkpoint.name == "step-00000003"
         runs.publish(tmp_path / "run")
         card = zoo.card("emoji", "mean_colour")
@@ -107,7 +109,11 @@ def test_a_domain_of_ones_own_needs_data_and_a_plain_name(name: str) -> None:
         runs.find(name)
     if name == "pets-decoder":
         training = runs.find(name, own=True)
-        assert (training.domain, training.part, training.name) == ("pets", "decoder", name)
+        assert (training.domain, training.part, training.name) == (
+            "pets",
+            "decoder",
+            name,
+        )
         return
     with pytest.raises(Dalle2EduError, match="Unknown recipe"):
         runs.find(name, own=True)

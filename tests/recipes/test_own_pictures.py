@@ -22,7 +22,9 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     pairs = shapes.pairs(20, 128)
     pictures = tmp_path / "my_pictures"
     pictures.mkdir()
-    for i, (image, captions) in enumerate(zip(pairs.images, pairs.captions, strict=True)):
+    for i, (image, captions) in enumerate(
+        zip(pairs.images, pairs.captions, strict=True)
+    ):
         Image.fromarray(image.permute(1, 2, 0).numpy()).save(pictures / f"{i}.png")
         (pictures / f"{i}.txt").write_text(captions[0], encoding="utf-8")
     return tmp_path
@@ -46,7 +48,9 @@ NETWORKS = {
 }
 
 
-def test_a_folder_becomes_a_drawing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_becomes_a_drawing(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     small = "--tier smoke --steps 1 --mixed-precision no"
     for name, start in NETWORKS.items():
         wanted = f"--data my_pictures --from {start} --out runs/{name} {small}"
@@ -64,6 +68,9 @@ def test_a_folder_becomes_a_drawing(folder: Path, monkeypatch: pytest.MonkeyPatc
             "shared": ("clip", "upsampler_128", "upsampler_64"),
         }
         mine = zoo.cards()
-    assert {card.data_licence for card in mine.values()} == {"the reader's own pictures"}
+    assert {card.data_licence for card in mine.values()} == {
+        "the reader's own pictures"
+    }
     assert mine["pets", "prior"].clip == mine["shared", "clip"].sha256
-    assert mine["shared", "clip"].sha256 != zoo.card("shared", "clip").sha256  # it has learned
+    # it has learned
+    assert mine["shared", "clip"].sha256 != zoo.card("shared", "clip").sha256

@@ -42,7 +42,9 @@ def own_zoo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def run(name: str, out: Path, **options: Any) -> Path:
-    return runs.run(name, "smoke", out=out, progress=False, mixed_precision="no", **options)
+    return runs.run(
+        name, "smoke", out=out, progress=False, mixed_precision="no", **options
+    )
 
 
 def folder_of_pictures(folder: Path, n: int, broken: int = 0) -> Path:
@@ -60,7 +62,9 @@ def folder_of_pictures(folder: Path, n: int, broken: int = 0) -> Path:
     ("name", "tier", "said"),
     [("cat", "smoke", "emoji-decoder"), ("clip", "huge", "smoke, cpu")],
 )
-def test_unknown_names_list_the_known(name: str, tier: str, said: str, tmp_path: Path) -> None:
+def test_unknown_names_list_the_known(
+    name: str, tier: str, said: str, tmp_path: Path
+) -> None:
     with pytest.raises(Dalle2EduError, match=said):
         runs.run(name, tier, out=tmp_path)
 
@@ -93,10 +97,13 @@ def test_trained_resumed_and_published(tmp_path: Path, own_zoo: Path) -> None:
     )
     assert card.metrics["score"] == 0.1235 and "training loss" in card.metrics
 
-    averaged, trained = (load_checkpoint(checkpoint).tensors[part] for part in ("ema", "model"))
+    averaged, trained = (
+        load_checkpoint(checkpoint).tensors[part] for part in ("ema", "model")
+    )
     loaded = zoo.load("shared", "upsampler_64").state_dict()
     assert all(
-        torch.equal(loaded[name], weights.half().float()) for name, weights in averaged.items()
+        torch.equal(loaded[name], weights.half().float())
+        for name, weights in averaged.items()
     )
     assert any(
         not torch.equal(loaded[name], weights.half().float())
@@ -107,11 +114,16 @@ def test_trained_resumed_and_published(tmp_path: Path, own_zoo: Path) -> None:
 @pytest.mark.parametrize(
     "name", ["shapes-prior", "shapes-decoder", "shapes-ar-prior", "emoji-regression"]
 )
-def test_what_learns_from_clip_reads_the_zoos(name: str, tmp_path: Path, own_zoo: Path) -> None:
+def test_what_learns_from_clip_reads_the_zoos(
+    name: str, tmp_path: Path, own_zoo: Path
+) -> None:
     with pytest.raises(Dalle2EduError, match="shared clip"):
         run(name, tmp_path / "run")
     zoo.save(
-        "shared", "clip", Clip(tiny_models.CLIP), zoo.Card("clip", "smoke", "a test's own")
+        "shared",
+        "clip",
+        Clip(tiny_models.CLIP),
+        zoo.Card("clip", "smoke", "a test's own"),
     )
     run(name, tmp_path / "run")
     training = runs.find(name)
@@ -123,23 +135,34 @@ def test_the_ar_priors_rank_is_what_the_embeddings_need(
     tmp_path: Path, own_zoo: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     zoo.save(
-        "shared", "clip", Clip(tiny_models.CLIP), zoo.Card("clip", "smoke", "a test's own")
+        "shared",
+        "clip",
+        Clip(tiny_models.CLIP),
+        zoo.Card("clip", "smoke", "a test's own"),
     )
     training = runs.find("emoji-ar-prior", "smoke")
     task = training.task(training.config)
     config = task.metadata()["model"]
     assert f"PCA: {config['rank']} of {tiny_models.DIM}" in capsys.readouterr().out
-    assert 1 <= config["rank"] < tiny_models.DIM and task.metadata()["pca"]["error"] < 0.01
+    assert (
+        1 <= config["rank"] < tiny_models.DIM and task.metadata()["pca"]["error"] < 0.01
+    )
 
 
 def test_inpainting_starts_from_the_zoos_decoder(tmp_path: Path, own_zoo: Path) -> None:
     zoo.save(
-        "shared", "clip", Clip(tiny_models.CLIP), zoo.Card("clip", "smoke", "a test's own")
+        "shared",
+        "clip",
+        Clip(tiny_models.CLIP),
+        zoo.Card("clip", "smoke", "a test's own"),
     )
     with pytest.raises(Dalle2EduError, match="emoji decoder"):
         run("emoji-inpaint", tmp_path / "run")
     card = zoo.Card(
-        "emoji-decoder", "smoke", "a test's own", clip=zoo.cards()["shared", "clip"].sha256
+        "emoji-decoder",
+        "smoke",
+        "a test's own",
+        clip=zoo.cards()["shared", "clip"].sha256,
     )
     zoo.save("emoji", "decoder", Decoder(tiny_models.DECODER), card)
     run("emoji-inpaint", tmp_path / "run")
@@ -163,7 +186,8 @@ def test_inpainting_at_the_large_size_starts_from_the_zoos_upsampler(
     run("inpaint-upsampler-128", tmp_path / "run", data=str(own))
     runs.publish(tmp_path / "run")
     assert zoo.load("shared", "inpaint_upsampler_128").config.unet.in_channels == 10
-    assert zoo.cards()["shared", "inpaint_upsampler_128"].clip == ""  # it has never seen one
+    # it has never seen one
+    assert zoo.cards()["shared", "inpaint_upsampler_128"].clip == ""
 
 
 @pytest.mark.parametrize("name", ["ddpm", "iddpm"])
@@ -210,7 +234,9 @@ def test_publish_needs_a_run(tmp_path: Path) -> None:
 def test_a_run_stopped_before_its_first_log_can_be_published(
     tmp_path: Path, own_zoo: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    rarely = replace(text2image.RECIPES[0], cpu=replace(text2image.CLIP_TRAINING, log_every=50))
+    rarely = replace(
+        text2image.RECIPES[0], cpu=replace(text2image.CLIP_TRAINING, log_every=50)
+    )
     monkeypatch.setattr(text2image, "RECIPES", (rarely,))
     monkeypatch.setattr(recipe, "SMOKE", {"batch_size": 4})
     out = tmp_path / "run"
@@ -220,8 +246,15 @@ def test_a_run_stopped_before_its_first_log_can_be_published(
 
 
 def test_run_says_how_it_was_trained(tmp_path: Path) -> None:
-    run("clip", tmp_path / "run", data=str(folder_of_pictures(tmp_path / "mine", 4)), steps=1)
-    about = load_checkpoint(tmp_path / "run" / "checkpoint" / "step-00000001").state["metadata"]
+    run(
+        "clip",
+        tmp_path / "run",
+        data=str(folder_of_pictures(tmp_path / "mine", 4)),
+        steps=1,
+    )
+    about = load_checkpoint(tmp_path / "run" / "checkpoint" / "step-00000001").state[
+        "metadata"
+    ]
     assert (about["recipe"], about["tier"], about["data"]) == (
         "clip",
         "smoke",
@@ -234,7 +267,12 @@ def test_run_says_how_it_was_trained(tmp_path: Path) -> None:
 
 
 def test_a_run_does_not_go_on_with_other_pictures(tmp_path: Path) -> None:
-    run("clip", tmp_path / "run", data=str(folder_of_pictures(tmp_path / "mine", 4)), steps=1)
+    run(
+        "clip",
+        tmp_path / "run",
+        data=str(folder_of_pictures(tmp_path / "mine", 4)),
+        steps=1,
+    )
     with pytest.raises(Dalle2EduError, match="metadata.data"):
         run(
             "clip",
@@ -252,7 +290,8 @@ def test_a_resumed_run_keeps_its_data_and_its_steps(tmp_path: Path) -> None:
     checkpoint = run("clip", out, resume=True)
     assert checkpoint.name == "step-00000005"
     assert load_checkpoint(checkpoint).state["metadata"]["data"] == mine
-    longer = load_checkpoint(run("clip", out, resume=True, steps=7))  # its cosine was at 0
+    # its cosine was at 0
+    longer = load_checkpoint(run("clip", out, resume=True, steps=7))
     assert (longer.step, longer.state["config"]["restarts"]) == (7, [5])
 
 
@@ -261,7 +300,8 @@ def test_a_run_starts_from_given_weights(tmp_path: Path, own_zoo: Path) -> None:
     first = run("clip", tmp_path / "first", data=mine, steps=1)
     weights = load_checkpoint(first).weights
     save_file(
-        {name: tensor.clone() for name, tensor in weights.items()}, tmp_path / "w.safetensors"
+        {name: tensor.clone() for name, tensor in weights.items()},
+        tmp_path / "w.safetensors",
     )
     runs.publish(tmp_path / "first")
 
@@ -269,7 +309,9 @@ def test_a_run_starts_from_given_weights(tmp_path: Path, own_zoo: Path) -> None:
     for start in (tmp_path / "first", tmp_path / "w.safetensors", "shared/clip"):
         put_in = runs.given_weights(str(start))
         assert all(
-            torch.allclose(put_in[name].float(), weights[name].float(), rtol=1e-3, atol=1e-4)
+            torch.allclose(
+                put_in[name].float(), weights[name].float(), rtol=1e-3, atol=1e-4
+            )
             for name in weights
         )
         started[start] = runs.hash_of(put_in)
@@ -279,9 +321,12 @@ def test_a_run_starts_from_given_weights(tmp_path: Path, own_zoo: Path) -> None:
     out = tmp_path / "second"
     whole = load_checkpoint(run("clip", tmp_path / "whole", **begun))
     run("clip", out, **begun, max_minutes=0)
-    resumed = load_checkpoint(run("clip", out, resume=True))  # it need not say --from again
+    # it need not say --from again
+    resumed = load_checkpoint(run("clip", out, resume=True))
     for part, tensors in whole.tensors.items():
-        assert all(torch.equal(resumed.tensors[part][n], t) for n, t in tensors.items()), part
+        assert all(
+            torch.equal(resumed.tensors[part][n], t) for n, t in tensors.items()
+        ), part
     with pytest.raises(Dalle2EduError, match="metadata.start"):
         run("clip", out, resume=True, start="shared/clip")
 
@@ -293,7 +338,11 @@ def test_one_step_does_not_lead_far_from_given_weights(tmp_path: Path) -> None:
     weights[name] += 5  # no training of its own would come there
     save_file(weights, tmp_path / "far.safetensors")
     path = run(
-        "clip", tmp_path / "run", data=mine, steps=1, start=str(tmp_path / "far.safetensors")
+        "clip",
+        tmp_path / "run",
+        data=mine,
+        steps=1,
+        start=str(tmp_path / "far.safetensors"),
     )
     trained = load_checkpoint(path).tensors["model"][name]
     assert 0 < (trained - weights[name]).abs().max() < 0.1
@@ -327,7 +376,12 @@ def test_a_prior_that_starts_elsewhere_measures_its_own_data(tmp_path: Path) -> 
 
 @pytest.mark.parametrize(
     "change",
-    [{"metadata": None}, {"metadata": {"recipe": "clip"}}, {"minutes": "long"}, {"numbers": 5}],
+    [
+        {"metadata": None},
+        {"metadata": {"recipe": "clip"}},
+        {"minutes": "long"},
+        {"numbers": 5},
+    ],
 )
 def test_a_run_with_a_tampered_state_is_not_published(
     change: dict[str, Any], tmp_path: Path, own_zoo: Path
@@ -350,7 +404,14 @@ def test_two_processes_train_one_run(tmp_path: Path) -> None:
         "--master-addr=127.0.0.1",
         f"--master-port={port}",
     ]
-    settings = ["--tier", "smoke", "--mixed-precision", "no", "--out", str(tmp_path / "run")]
+    settings = [
+        "--tier",
+        "smoke",
+        "--mixed-precision",
+        "no",
+        "--out",
+        str(tmp_path / "run"),
+    ]
     data = ["--data", str(folder_of_pictures(tmp_path / "mine", 6))]
     command = [
         sys.executable,
@@ -372,7 +433,9 @@ def test_two_processes_train_one_run(tmp_path: Path) -> None:
         "CUDA_VISIBLE_DEVICES": "",
         "PYTHONPATH": paths,
     }
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(
+        command, env=environment, capture_output=True, text=True, timeout=300
+    )
     assert done.returncode == 0, done.stderr
     state = load_checkpoint(tmp_path / "run" / "checkpoint" / "step-00000003").state
     assert state["processes"] == 2

@@ -1,5 +1,5 @@
-"""What each network learns from: one step of every task, the drop rates, and the data they
-share.
+"""What each network learns from: one step of every task, the drop rates, and the data
+they share.
 """
 
 from __future__ import annotations
@@ -84,17 +84,23 @@ def inpaint_upsampler_task(damage: str) -> InpaintUpsamplerTask:
 
 
 def ar_prior_task(data: Encoded) -> ARPriorTask:
-    return ARPriorTask("ar", data, CONFIG, tiny_models.AR_PRIOR, fit_pca(data.image_emb))
+    return ARPriorTask(
+        "ar", data, CONFIG, tiny_models.AR_PRIOR, fit_pca(data.image_emb)
+    )
 
 
 def inpaint_task(data: Encoded) -> InpaintTask:
-    return InpaintTask("inpaint", data, CONFIG, tiny_models.awake(Decoder(tiny_models.DECODER)))
+    return InpaintTask(
+        "inpaint", data, CONFIG, tiny_models.awake(Decoder(tiny_models.DECODER))
+    )
 
 
 TASKS: dict[str, Callable[[Pairs, Encoded], Any]] = {
     "clip": lambda pairs, data: ClipTask("clip", pairs, CONFIG, tiny_models.CLIP),
     "prior": lambda pairs, data: PriorTask("prior", data, CONFIG, tiny_models.PRIOR),
-    "decoder": lambda pairs, data: DecoderTask("decoder", data, CONFIG, tiny_models.DECODER),
+    "decoder": lambda pairs, data: DecoderTask(
+        "decoder", data, CONFIG, tiny_models.DECODER
+    ),
     "ar_prior": lambda pairs, data: ar_prior_task(data),
     "regression": lambda pairs, data: RegressionTask(
         "regression", data, CONFIG, tiny_models.PRIOR
@@ -108,7 +114,9 @@ TASKS: dict[str, Callable[[Pairs, Encoded], Any]] = {
 
 
 @pytest.mark.parametrize("kind", TASKS)
-def test_one_step_reaches_every_parameter(kind: str, pairs: Pairs, data: Encoded) -> None:
+def test_one_step_reaches_every_parameter(
+    kind: str, pairs: Pairs, data: Encoded
+) -> None:
     task = TASKS[kind](pairs, data)
     loss, numbers = task.loss(
         task.model, task.batch(torch.arange(4)), torch.Generator().manual_seed(0)
@@ -117,7 +125,9 @@ def test_one_step_reaches_every_parameter(kind: str, pairs: Pairs, data: Encoded
     assert all(number.isfinite() for number in numbers.values())
     loss.backward()  # several processes wait for each parameter's gradient at each step
     assert [
-        name for name, parameter in task.model.named_parameters() if parameter.grad is None
+        name
+        for name, parameter in task.model.named_parameters()
+        if parameter.grad is None
     ] == []
 
 
@@ -131,8 +141,12 @@ def test_sample_grids_are_pictures(kind: str, pairs: Pairs, data: Encoded) -> No
     assert grid.abs().max() <= 1
 
 
-@pytest.mark.parametrize("kind", ["prior", "decoder", "inpaint", "blur", "inpaint-blur"])
-def test_the_loss_is_its_generators_doing(kind: str, pairs: Pairs, data: Encoded) -> None:
+@pytest.mark.parametrize(
+    "kind", ["prior", "decoder", "inpaint", "blur", "inpaint-blur"]
+)
+def test_the_loss_is_its_generators_doing(
+    kind: str, pairs: Pairs, data: Encoded
+) -> None:
     task = TASKS[kind](pairs, data)
     tiny_models.awake(task.model)
     batch = task.batch(torch.arange(4))
@@ -189,7 +203,9 @@ def test_encoded_is_what_clip_says(pairs: Pairs, data: Encoded, clip: Clip) -> N
     assert data.images.dtype == torch.uint8 and data.images.shape == (6, 3, 32, 32)
 
 
-def test_every_caption_of_a_picture_is_drawn_and_no_other(pairs: Pairs, data: Encoded) -> None:
+def test_every_caption_of_a_picture_is_drawn_and_no_other(
+    pairs: Pairs, data: Encoded
+) -> None:
     for index in (0, 5):
         drawn = set(data.captions.draw(torch.full((200,), index)).tolist())
         start = sum(len(captions) for captions in pairs.captions[:index])
@@ -210,7 +226,9 @@ def test_prior_targets_are_standardised(data: Encoded) -> None:
     task = RegressionTask("regression", data, CONFIG, tiny_models.PRIOR)
     everything = task.batch(torch.arange(len(data)))
     loss, _ = task.loss(
-        lambda **_: torch.zeros(len(data), tiny_models.DIM), everything, torch.Generator()
+        lambda **_: torch.zeros(len(data), tiny_models.DIM),
+        everything,
+        torch.Generator(),
     )  # type: ignore[arg-type]
     n = len(
         data
@@ -256,7 +274,9 @@ def test_inpainting_is_learned_from_the_decoder_on(data: Encoded) -> None:
     task = InpaintTask("inpaint", data, CONFIG, decoder)
     own, theirs = task.model.decoder.state_dict(), decoder.state_dict()  # type: ignore[operator, union-attr]
     assert all(
-        torch.equal(own[name], theirs[name]) for name in theirs if name != "unet.stem.weight"
+        torch.equal(own[name], theirs[name])
+        for name in theirs
+        if name != "unet.stem.weight"
     )
     assert task.batch(torch.arange(3))["hole"].shape == (3, 1, 32, 32)
 
@@ -279,7 +299,9 @@ def test_inpainting_is_learned_from_the_pixels_of_the_holes(data: Encoded) -> No
     assert hole_loss(diffusion, lambda x_t, t, hole: x_t, x0, index, noise, none) == 0  # type: ignore[arg-type]
 
 
-def test_who_learns_to_inpaint_must_often_do_without_the_embedding(data: Encoded) -> None:
+def test_who_learns_to_inpaint_must_often_do_without_the_embedding(
+    data: Encoded,
+) -> None:
     keep = inpaint_task(data).batch(torch.arange(DRAWS) % len(data))["image_keep"]
     assert keep.float().mean() == pytest.approx(1 - IMAGE_DROP, abs=0.04)
 
@@ -336,7 +358,10 @@ def test_an_inpaint_upsamplers_small_picture_is_damaged_in_the_hole_only(
     torch.manual_seed(1)  # crops with some of a hole and some of what is around it
     batch = task.batch(torch.arange(4))
     task.loss(task.model, batch, torch.Generator().manual_seed(0))
-    images, hole = to_float(batch["images"]), cover(batch["hole"], 16).expand(4, 3, 16, 16)
+    images, hole = (
+        to_float(batch["images"]),
+        cover(batch["hole"], 16).expand(4, 3, 16, 16),
+    )
     assert torch.equal(seen["known"], images)
     torch.testing.assert_close(
         from_detail(seen["x0"], seen["low_res"]), images, rtol=0, atol=1e-5

@@ -1,4 +1,6 @@
-"""Training a whole zoo: everything after what it needs, side by side, and how long it takes."""
+"""Training a whole zoo: everything after what it needs, side by side, and how long it
+takes.
+"""
 
 from __future__ import annotations
 
@@ -42,7 +44,9 @@ def test_side_by_side_each_waits_for_what_it_needs(
 
     def begin(training: Any, plan: Any) -> Done:
         nonlocal most
-        there = {(t.domain, t.part) for t in runs.trainings().values() if t.name in published}
+        there = {
+            (t.domain, t.part) for t in runs.trainings().values() if t.name in published
+        }
         assert there.issuperset(training.needs), training.name
         open_now.add(training.name)
         most = max(most, len(open_now))
@@ -67,11 +71,15 @@ def test_a_training_that_fails_says_its_last_line(
     (tmp_path / "clip").mkdir()
     (tmp_path / "clip" / "said.txt").write_text("a bar\ndalle2-edu: the disk is full\n")
     plan = whole_zoo.Plan("smoke", tmp_path, tmp_path / "zoo")
-    with pytest.raises(Dalle2EduError, match="clip stopped: dalle2-edu: the disk is full"):
+    with pytest.raises(
+        Dalle2EduError, match="clip stopped: dalle2-edu: the disk is full"
+    ):
         whole_zoo.finish(runs.find("clip"), Done(1), plan)  # type: ignore[arg-type]
 
 
-def test_one_in_a_process_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_in_a_process_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(runs, "PARTS", (evaluation,))
     monkeypatch.setattr(evaluation, "RECIPES", evaluation.RECIPES[1:])  # the oracle
     plan = whole_zoo.Plan("smoke", tmp_path, tmp_path / "zoo", "no")

@@ -1,4 +1,6 @@
-"""A chapter's first line, and its lines for readers whose machine is not as it should be."""
+"""A chapter's first line, and its lines for readers whose machine is not as it should
+be.
+"""
 
 import json
 
@@ -16,14 +18,19 @@ from dalle2_edu.teaching.chapter import PACKAGE, chapter
 def at_home(monkeypatch):
     monkeypatch.chdir(PACKAGE.parent)
     monkeypatch.delenv("DALLE2_EDU_LANG", raising=False)
-    with mpl.rc_context():  # `chapter` sets the plot style: not for the tests after this one
+    # `chapter` sets the plot style: not for the tests after this one
+    with mpl.rc_context():
         yield
 
 
 def test_says_where_it_runs_in_one_line(capsys):
     here = chapter("07")
     assert capsys.readouterr().out == "Chapter 07 · tier smoke · cpu\n"
-    assert (here.tier, here.language, here.device) == ("smoke", "en", torch.device("cpu"))
+    assert (here.tier, here.language, here.device) == (
+        "smoke",
+        "en",
+        torch.device("cpu"),
+    )
 
 
 def test_says_it_in_chinese(capsys, monkeypatch):
@@ -57,7 +64,8 @@ def test_an_unknown_tier(lang, line, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("lang", "line"), [("en", "set DALLE2_EDU_TIER=cpu"), ("zh", "请设 DALLE2_EDU_TIER=cpu")]
+    ("lang", "line"),
+    [("en", "set DALLE2_EDU_TIER=cpu"), ("zh", "请设 DALLE2_EDU_TIER=cpu")],
 )
 def test_the_gpu_tier_without_a_gpu(lang, line, monkeypatch):
     monkeypatch.setenv("DALLE2_EDU_TIER", "gpu")
@@ -82,7 +90,7 @@ def test_a_missing_font_is_told_in_one_line(tmp_path, monkeypatch, capsys):
     assert len(said) == 2 and "gone.otf is missing" in said[0] and "install" in said[0]
 
 
-# --- Claims -----------------------------------------------------------------------------------
+# --- Claims ---------------------------------------------------------------------------
 
 
 def at_tier(tier, monkeypatch):
@@ -125,7 +133,15 @@ def test_at_the_smoke_tier_a_claim_is_counted_only(monkeypatch):
 
 @pytest.mark.parametrize(
     "what",
-    [1, 0.5, None, "yes", torch.tensor(0.5), torch.tensor([True]), np.array([True, False])],
+    [
+        1,
+        0.5,
+        None,
+        "yes",
+        torch.tensor(0.5),
+        torch.tensor([True]),
+        np.array([True, False]),
+    ],
 )
 def test_a_claim_takes_truth_values_only(what, monkeypatch):
     here = at_tier("smoke", monkeypatch)

@@ -19,7 +19,9 @@ def half(x):
 HALF = Exercise(
     reference=half,
     cases=lambda: [(torch.tensor([1.0, 2.0, 4.0]),), (torch.tensor([[8.0, -6.0]]),)],
-    mistakes=[Mistake(lambda x: x**2, Words(en="You squared it.", zh="你把它平方了。"))],
+    mistakes=[
+        Mistake(lambda x: x**2, Words(en="You squared it.", zh="你把它平方了。"))
+    ],
     hint=Words(en="divide by 2.", zh="除以 2。"),
 )
 
@@ -82,7 +84,11 @@ def test_an_exception_is_told(lang):
             "The shape is (1, 3), not (3,).",
             "形状是 (1, 3)，应为 (3,)。",
         ),
-        (lambda x: (x / 2).long(), "whole numbers (torch.int64)", "整数（torch.int64）"),
+        (
+            lambda x: (x / 2).long(),
+            "whole numbers (torch.int64)",
+            "整数（torch.int64）",
+        ),
         (lambda x: -x / 2, "The sign is the wrong way round.", "正负号反了。"),
         (lambda x: x, "All values are 2 times too large.", "所有值都是正确值的 2 倍。"),
         (lambda x: x / 2 + 3, "All values are off by +3.", "所有值都差了 +3。"),
@@ -190,7 +196,9 @@ def test_a_value_can_be_asked_for():
 
 
 def test_functions_that_draw_noise_are_compared_with_the_same_noise():
-    noisy = Exercise(reference=lambda x: x + torch.randn(3), cases=lambda: [(torch.zeros(3),)])
+    noisy = Exercise(
+        reference=lambda x: x + torch.randn(3), cases=lambda: [(torch.zeros(3),)]
+    )
     state = torch.get_rng_state()
     assert said(lambda x: torch.randn(3) + x, noisy).startswith("✓")
     assert torch.equal(torch.get_rng_state(), state), (
@@ -202,8 +210,14 @@ def test_modules_and_generators_may_be_arguments():
     def draws(layer, x, generator):
         return layer(x) + torch.rand(2, generator=generator)
 
-    arguments = (torch.nn.Linear(2, 2), torch.ones(1, 2), torch.Generator().manual_seed(1))
-    assert said(draws, Exercise(reference=draws, cases=lambda: [arguments])).startswith("✓")
+    arguments = (
+        torch.nn.Linear(2, 2),
+        torch.ones(1, 2),
+        torch.Generator().manual_seed(1),
+    )
+    assert said(draws, Exercise(reference=draws, cases=lambda: [arguments])).startswith(
+        "✓"
+    )
 
 
 def test_lists_dicts_and_texts():

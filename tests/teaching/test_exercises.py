@@ -1,5 +1,5 @@
-"""Every exercise of the book: its reference passes, each mistake gets its own words, an empty
-answer is told so.
+"""Every exercise of the book: its reference passes, each mistake gets its own words, an
+empty answer is told so.
 """
 
 import pkgutil
@@ -14,7 +14,9 @@ from dalle2_edu.teaching.checks import Exercise, verdict
 
 def all_exercises():
     for module in pkgutil.iter_modules(package.__path__):
-        for name, value in vars(import_module(f"{package.__name__}.{module.name}")).items():
+        for name, value in vars(
+            import_module(f"{package.__name__}.{module.name}")
+        ).items():
             if isinstance(value, Exercise):
                 yield pytest.param(value, id=f"{module.name}.{name}")
 

@@ -33,7 +33,10 @@ def test_missing_weights_an_unknown_tier_and_a_double_figure(tmp_path, monkeypat
     assert [list(output.data) for output in figure] == [["image/png", "text/plain"]], (
         "shown once"
     )
-    for outputs, words in ((weights, "dalle2-edu train"), (tier, "unknown tier 'huge'")):
+    for outputs, words in (
+        (weights, "dalle2-edu train"),
+        (tier, "unknown tier 'huge'"),
+    ):
         (error,) = outputs
         assert error.output_type == "error" and len(error.traceback) == 1
         assert words in error.traceback[0] and "\n" not in error.traceback[0]

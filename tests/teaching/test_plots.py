@@ -32,7 +32,9 @@ def characters(path) -> set[str]:
 
 
 def test_labels_use_the_packages_font():
-    assert font_manager.findfont(plots.FAMILY, fallback_to_default=False) == str(plots.FONT)
+    assert font_manager.findfont(plots.FAMILY, fallback_to_default=False) == str(
+        plots.FONT
+    )
     assert plots.FONT.stat().st_size < 2.5e6
 
 
@@ -49,15 +51,23 @@ def test_the_font_has_gb2312_greek_and_the_words_of_prompts():
         | set("，。：；！？（）“”《》、αβγδεημσθλφπΣΔ×−±≤≥≈≠→∈∞·")
         | set(prompts + str(vars(grammar)))
     )
-    assert {char for char in wanted if char.isprintable()} - characters(plots.FONT) == set()
+    assert {char for char in wanted if char.isprintable()} - characters(
+        plots.FONT
+    ) == set()
 
 
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: f"{path.parent.name}/{path.stem}")
+@pytest.mark.parametrize(
+    "path", NOTEBOOKS, ids=lambda path: f"{path.parent.name}/{path.stem}"
+)
 def test_the_font_has_the_words_of_every_notebook(path):
     cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
-    code = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
+    code = "\n".join(
+        "".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"
+    )
     strings = [
-        node.value for node in ast.walk(ast.parse(code)) if isinstance(node, ast.Constant)
+        node.value
+        for node in ast.walk(ast.parse(code))
+        if isinstance(node, ast.Constant)
     ]
     chinese = {
         char
@@ -123,11 +133,13 @@ def test_curves_take_tensors_lists_and_a_moving_mean():
 
 def test_wrapping_counts_a_chinese_character_as_two_columns():
     assert plots.wrapped("红色圆形在左边", 6) == "红色圆\n形在左\n边"
-    assert plots.wrapped("红色圆，形", 6) == "红色圆，\n形"  # no line begins with a comma
+    assert (
+        plots.wrapped("红色圆，形", 6) == "红色圆，\n形"
+    )  # no line begins with a comma
     assert plots.wrapped("a red circle", 6) == "a red\ncircle"
 
 
-# --- Every pixel, and words for those who can't see -------------------------------------------
+# --- Every pixel, and words for those who can't see -----------------------------------
 
 
 @pytest.mark.parametrize(
@@ -158,7 +170,10 @@ def test_a_figure_says_what_its_labels_say(lang, said, monkeypatch):
     monkeypatch.setenv("DALLE2_EDU_LANG", lang)
     names = {"en": ("linear", "cosine", "step t"), "zh": ("线性", "余弦", "步 t")}[lang]
     drawn = plots.curves(
-        {names[0]: [1, 2], names[1]: [2, 1]}, xlabel=names[2], ylabel="$ᾱ_t$", title="SNR(t)"
+        {names[0]: [1, 2], names[1]: [2, 1]},
+        xlabel=names[2],
+        ylabel="$ᾱ_t$",
+        title="SNR(t)",
     )
     assert plots.description(drawn) == said
 
@@ -171,7 +186,10 @@ def test_a_grid_says_what_its_rows_are(monkeypatch):
         columns=2,
         row_titles=["right", "hers"],
     )
-    assert plots.description(drawn) == "4 pictures; rows: right, hers; titles: s = 1, s = 2."
+    assert (
+        plots.description(drawn)
+        == "4 pictures; rows: right, hers; titles: s = 1, s = 2."
+    )
     assert plots.description(plots.figure()[0]) == "A drawing."
 
 
@@ -181,4 +199,7 @@ def test_tex_is_spoken():
 
 def test_words_given_by_hand_come_first():
     assert plots.figure(alt="Two bumps.")[0].alt == "Two bumps."
-    assert plots.grid(torch.zeros(1, 3, 8, 8), alt="A black square.").alt == "A black square."
+    assert (
+        plots.grid(torch.zeros(1, 3, 8, 8), alt="A black square.").alt
+        == "A black square."
+    )

@@ -10,7 +10,13 @@ from dalle2_edu.diffusion.process import GaussianDiffusion
 from dalle2_edu.errors import Dalle2EduError
 from dalle2_edu.teaching import sources
 from dalle2_edu.teaching.chapter import PACKAGE
-from dalle2_edu.teaching.sources import as_html, constant, passage, show, without_docstrings
+from dalle2_edu.teaching.sources import (
+    as_html,
+    constant,
+    passage,
+    show,
+    without_docstrings,
+)
 
 
 @pytest.mark.parametrize(
@@ -26,7 +32,9 @@ from dalle2_edu.teaching.sources import as_html, constant, passage, show, withou
 def test_the_link_leads_to_the_definition(thing):
     found = passage(thing)
     line = (
-        (PACKAGE.parent / found.path).read_text(encoding="utf-8").splitlines()[found.line - 1]
+        (PACKAGE.parent / found.path)
+        .read_text(encoding="utf-8")
+        .splitlines()[found.line - 1]
     )
     assert line.strip() and line in found.text.splitlines()[0]
 
@@ -59,11 +67,13 @@ def test_without_docstrings_the_code_means_the_same():
 
 def test_a_constant_with_the_comment_above_it():
     found = constant(text, "CHINESE_WORDS")
-    assert found.text.startswith("# Chinese words that stay whole") and found.text.endswith(
-        ")\n"
-    )
+    assert found.text.startswith(
+        "# Chinese words that stay whole"
+    ) and found.text.endswith(")\n")
     elsewhere = constant(shapes, "SHAPES")  # which has it from `scenes`
-    assert elsewhere.text.startswith("SHAPES = (") and elsewhere.path.endswith("scenes.py")
+    assert elsewhere.text.startswith("SHAPES = (") and elsewhere.path.endswith(
+        "scenes.py"
+    )
 
 
 def test_html_has_the_link_and_every_line_of_the_source(monkeypatch):
@@ -71,7 +81,8 @@ def test_html_has_the_link_and_every_line_of_the_source(monkeypatch):
     found = passage(shapes.circle)
     page = as_html(found)
     assert (
-        f'<a class="source-link" href="../../dalle2_edu/data/render.py#L{found.line}">' in page
+        f'<a class="source-link" href="../../dalle2_edu/data/render.py#L{found.line}">'
+        in page
     )
     assert "torch.hypot" in re.sub(r"<[^>]+>", "", page)
     assert "http" not in page

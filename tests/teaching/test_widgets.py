@@ -43,7 +43,11 @@ def plot_and_return_nothing(level):
 def test_the_strip_has_one_titled_picture_for_each_value(draw):
     drawn = widgets.strip(draw, {"level": [0, 0.5, 1]}, {"level": "亮度"})
     assert isinstance(drawn, Figure)
-    assert [axes.get_title() for axes in drawn.axes] == ["亮度 = 0", "亮度 = 0.5", "亮度 = 1"]
+    assert [axes.get_title() for axes in drawn.axes] == [
+        "亮度 = 0",
+        "亮度 = 0.5",
+        "亮度 = 1",
+    ]
     assert all(axes.images for axes in drawn.axes)
 
 
@@ -52,7 +56,11 @@ def test_a_batch_becomes_a_column():
         lambda level: torch.zeros(3, 3, 8, 8), {"level": [0, 1]}, {"level": "level"}
     )
     assert len(drawn.axes) == 6
-    assert [axes.get_title() for axes in drawn.axes[:3]] == ["level = 0", "level = 1", ""]
+    assert [axes.get_title() for axes in drawn.axes[:3]] == [
+        "level = 0",
+        "level = 1",
+        "",
+    ]
 
 
 def test_the_other_controls_stay_at_their_first_value():
@@ -95,7 +103,9 @@ def test_sliders_move_only_in_a_live_notebook_with_widgets(monkeypatch):
 def test_a_slider_draws_again_when_it_is_moved(monkeypatch):
     ipywidgets = pytest.importorskip("ipywidgets")
     seen, boxes = [], []
-    monkeypatch.setattr("IPython.display.display", lambda thing, **_: boxes.append(thing))
+    monkeypatch.setattr(
+        "IPython.display.display", lambda thing, **_: boxes.append(thing)
+    )
     monkeypatch.setattr(widgets, "show_figure", lambda drawn: plt.close(drawn))
 
     def draw(level, seed):

@@ -1,4 +1,6 @@
-"""Our CLIP against open_clip's own calls, at a tiny size and through a checkpoint file."""
+"""Our CLIP against open_clip's own calls, at a tiny size and through a checkpoint
+file.
+"""
 
 from __future__ import annotations
 
@@ -39,8 +41,8 @@ ARCHITECTURE = {
 
 @pytest.fixture
 def checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An architecture that open_clip knows by name for this test, and a file of weights for
-    it.
+    """An architecture that open_clip knows by name for this test, and a file of weights
+    for it.
     """
     for registry in ("_MODEL_CONFIG_PATHS", "_MODEL_CONFIGS"):
         monkeypatch.setattr(
@@ -74,12 +76,15 @@ def test_a_real_model_by_name_answers_as_open_clip_does(checkpoint: Path) -> Non
     expected = theirs.encode_text(
         open_clip.get_tokenizer(NAME)(["a rocket", "two cats on a mat"]), normalize=True
     )
-    torch.testing.assert_close(clip.encode_text(tokens).text_emb, expected, rtol=0, atol=1e-5)
+    torch.testing.assert_close(
+        clip.encode_text(tokens).text_emb, expected, rtol=0, atol=1e-5
+    )
 
 
 def test_what_cannot_be_loaded_is_said_in_one_line(checkpoint: Path) -> None:
     pickled, cut, other = (
-        checkpoint.with_name(name) for name in ("a.pt", "cut.safetensors", "other.safetensors")
+        checkpoint.with_name(name)
+        for name in ("a.pt", "cut.safetensors", "other.safetensors")
     )
     pickled.write_bytes(b"never opened")
     cut.write_bytes(checkpoint.read_bytes()[:-100])
@@ -97,9 +102,13 @@ def test_what_cannot_be_loaded_is_said_in_one_line(checkpoint: Path) -> None:
         assert "\n" not in str(caught.value)
 
 
-def test_a_tag_whose_weights_are_pickled_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_tag_whose_weights_are_pickled_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(
-        open_clip, "download_pretrained", lambda _: "fetched/open_clip_pytorch_model.bin"
+        open_clip,
+        "download_pretrained",
+        lambda _: "fetched/open_clip_pytorch_model.bin",
     )
     with pytest.raises(Dalle2EduError, match="pickle"):
         load_open_clip("ViT-B-32", "laion2b_s34b_b79k")
@@ -125,7 +134,9 @@ def test_text_encoding_is_the_tokens_that_the_embedding_is_read_from() -> None:
         text.text_emb, clip.model.encode_text(tokens, normalize=True), rtol=0, atol=1e-6
     )
     at_end = text.text_enc[torch.arange(3), tokens.argmax(dim=1)]  # (3, W)
-    projected = torch.nn.functional.normalize(at_end @ clip.model.text_projection, dim=-1)
+    projected = torch.nn.functional.normalize(
+        at_end @ clip.model.text_projection, dim=-1
+    )
     torch.testing.assert_close(text.text_emb, projected, rtol=0, atol=1e-6)
 
 

@@ -1,5 +1,5 @@
-"""Inpainting by replacement: the walk, what is kept, what resampling is good for, and the
-seam.
+"""Inpainting by replacement: the walk, what is kept, what resampling is good for, and
+the seam.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ def process(steps: int) -> GaussianDiffusion:
 
 
 class TwinPixels:
-    """Pictures of two pixels, N(0, [[1, rho], [rho, 1]]): the best guess E[x_0 | x_t] is linear
-    in x_t.
+    """Pictures of two pixels, N(0, [[1, rho], [rho, 1]]): the best guess E[x_0 | x_t]
+    is linear in x_t.
     """
 
     covariance = torch.tensor([[1.0, CORRELATION], [CORRELATION, 1.0]])
@@ -60,9 +60,12 @@ def slope(x: Tensor, y: Tensor) -> float:
 
 
 def test_resampling_brings_the_hole_to_what_fits() -> None:
-    """The truth is known: the second pixel given the first is N(rho first, 1 - rho^2)."""
+    """The truth is known: the second pixel given the first is N(rho first, 1 -
+    rho^2).
+    """
     first, once = paint_the_second_pixel(4000, resamples=1)
-    assert slope(first, once) < CORRELATION - 0.1  # the hole heard of its surroundings too late
+    # the hole heard of its surroundings too late
+    assert slope(first, once) < CORRELATION - 0.1
     first, often = paint_the_second_pixel(4000, resamples=12)
     assert slope(first, often) == pytest.approx(CORRELATION, abs=0.05)
     assert (often - CORRELATION * first).var().item() == pytest.approx(
@@ -96,13 +99,23 @@ def test_walks_by_hand() -> None:
 def test_known_pixels_come_back_exactly_and_nothing_leaks_from_under_the_mask(
     eta: float,
 ) -> None:
-    known, mask = torch.rand(2, 3, 8, 8) * 2 - 1, torch.zeros(1, 1, 8, 8, dtype=torch.bool)
+    known, mask = (
+        torch.rand(2, 3, 8, 8) * 2 - 1,
+        torch.zeros(1, 1, 8, 8, dtype=torch.bool),
+    )
     mask[..., 2:6, 3:7] = True
 
     def paint(picture: Tensor) -> Tensor:
         blur = torch.nn.AvgPool2d(3, stride=1, padding=1)
         return repaint(
-            lambda x, t: blur(x), process(6), picture, mask, SeededNoise([1, 2]), 2, 2, eta=eta
+            lambda x, t: blur(x),
+            process(6),
+            picture,
+            mask,
+            SeededNoise([1, 2]),
+            2,
+            2,
+            eta=eta,
         )
 
     painted = paint(known)
@@ -116,10 +129,14 @@ def test_known_pixels_come_back_exactly_and_nothing_leaks_from_under_the_mask(
 
 def test_the_empty_and_the_full_mask() -> None:
     known = torch.rand(1, 3, 4, 4)
-    nowhere = repaint(lambda x, t: x, process(4), known, torch.tensor(False), SeededNoise([0]))
+    nowhere = repaint(
+        lambda x, t: x, process(4), known, torch.tensor(False), SeededNoise([0])
+    )
     assert torch.equal(nowhere, known)
     everywhere = [
-        repaint(lambda x, t: x, process(4), picture, torch.tensor(True), SeededNoise([0]))
+        repaint(
+            lambda x, t: x, process(4), picture, torch.tensor(True), SeededNoise([0])
+        )
         for picture in (known, -known)
     ]
     assert torch.equal(*everywhere)
@@ -130,7 +147,9 @@ def test_the_empty_and_the_full_mask() -> None:
 )
 def test_a_mask_of_another_size_or_type_is_refused(mask: Tensor) -> None:
     with pytest.raises(Dalle2EduError, match="mask must be bool"):
-        repaint(lambda x, t: x, process(4), torch.rand(1, 3, 4, 4), mask, SeededNoise([0]))
+        repaint(
+            lambda x, t: x, process(4), torch.rand(1, 3, 4, 4), mask, SeededNoise([0])
+        )
 
 
 def test_the_seam_by_hand() -> None:
@@ -140,8 +159,8 @@ def test_the_seam_by_hand() -> None:
     mask = torch.tensor([False, False, True, True, True, False]).expand(1, 1, 2, 6)
     found = seam(row, mask)
     torch.testing.assert_close(found.across, torch.tensor([(0.5 + 0.7) / 2]))
-    # Inside: two neighbours to the right in each of two rows, and three pairs one above the
-    # other, which are equal.
+    # Inside: two neighbours to the right in each of two rows, and three pairs one above
+    # the other, which are equal.
     torch.testing.assert_close(found.inside, torch.tensor([(4 * 0.1) / (4 + 3)]))
     torch.testing.assert_close(found.ratio, found.across / found.inside)
     assert seam(row, torch.ones_like(mask)).across.isnan().all()

@@ -1,8 +1,9 @@
-"""A task that learns from shards and writes down what it saw, and a script that runs it in
-several processes.
+"""A task that learns from shards and writes down what it saw, and a script that runs it
+in several processes.
 
-torchrun --nproc-per-node 2 stream_task.py '[{"shards": "set-{0..2}.tar", "out": "run", "steps":
-5, "fsdp": true}]'"""
+torchrun --nproc-per-node 2 stream_task.py '[{"shards": "set-{0..2}.tar", "out": "run",
+"steps": 5, "fsdp": true}]'
+"""
 
 from __future__ import annotations
 
@@ -35,8 +36,8 @@ CONFIG = TrainConfig(
 
 
 class Painter(nn.Module):
-    """Both kinds of blocks that FSDP gathers by themselves, and an attention whose weights are
-    used from outside.
+    """Both kinds of blocks that FSDP gathers by themselves, and an attention whose
+    weights are used from outside.
     """
 
     def __init__(self) -> None:
@@ -87,7 +88,9 @@ class StreamTask(Task):
 
 
 def run(shards: str, out: str, steps: int, fsdp: bool = False) -> None:
-    """Train to `steps`, going on from what is there; each process keeps its own diary."""
+    """Train to `steps`, going on from what is there; each process keeps its own
+    diary.
+    """
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
     stream = Stream(shards, SIDE, progress=False)

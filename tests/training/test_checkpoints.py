@@ -30,7 +30,10 @@ def save(folder: Path, step: int) -> Path:
 def test_round_trip_keeps_the_two_newest(tmp_path: Path) -> None:
     for step in (10, 20, 30):
         path = save(tmp_path, step)
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["step-00000020", "step-00000030"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
+        "step-00000020",
+        "step-00000030",
+    ]
     checkpoint = load_checkpoint(path)
     assert checkpoint.step == 30
     assert torch.equal(checkpoint.weights["w"], torch.full((1000,), 30.0))
@@ -53,7 +56,9 @@ def test_damage_is_named_and_the_checkpoint_before_is_used(
 ) -> None:
     save(tmp_path, 10)
     damaged = save(tmp_path, 20) / file
-    damaged.write_bytes(damaged.read_bytes()[:-20]) if harm == "cut" else damaged.unlink()
+    damaged.write_bytes(
+        damaged.read_bytes()[:-20]
+    ) if harm == "cut" else damaged.unlink()
     with pytest.raises(Dalle2EduError, match=file):
         load_checkpoint(damaged.parent)
     with pytest.warns(UserWarning, match=file):
@@ -148,10 +153,14 @@ def test_state_is_json_with_a_hash_for_each_file(tmp_path: Path) -> None:
 
 def test_optimizer_state_comes_back_in_its_memory_layout() -> None:
     model = torch.nn.Conv2d(2, 3, 3).to(memory_format=torch.channels_last)
-    first, second = (torch.optim.AdamW(model.parameters(), fused=True) for _ in range(2))
+    first, second = (
+        torch.optim.AdamW(model.parameters(), fused=True) for _ in range(2)
+    )
     model(torch.randn(1, 2, 5, 5)).sum().backward()
     first.step()
-    tensors = {name: t.contiguous() for name, t in optimizer_tensors(model, first).items()}
+    tensors = {
+        name: t.contiguous() for name, t in optimizer_tensors(model, first).items()
+    }
     restore_optimizer(model, second, tensors)
     for parameter in model.parameters():
         for key, value in first.state[parameter].items():

@@ -24,9 +24,9 @@ def test_average_is_the_weighted_sum_of_all_weights() -> None:
         ema.update(model, step)
     decays = torch.tensor([ema_decay(s, 0.6) for s in range(12)], dtype=torch.float64)
     # The weights of step s enter with (1 - d_s) and are damped by every later d.
-    shares = torch.cat([torch.ones(1), 1 - decays]) * torch.cat([decays, torch.ones(1)]).flip(
-        0
-    ).cumprod(0).flip(0)
+    shares = torch.cat([torch.ones(1), 1 - decays]) * torch.cat(
+        [decays, torch.ones(1)]
+    ).flip(0).cumprod(0).flip(0)
     for k, average in enumerate(ema.module.parameters()):
         expected = sum(
             share * weights[k] for share, weights in zip(shares, history, strict=True)

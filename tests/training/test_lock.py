@@ -1,4 +1,6 @@
-"""One writer per folder: a second process is refused by name, and a dead one leaves no lock."""
+"""One writer per folder: a second process is refused by name, and a dead one leaves no
+lock.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +34,9 @@ def writer(tmp_path: Path) -> subprocess.Popen[str]:
     paths = [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
     command = [sys.executable, "-c", HOLD, str(tmp_path)]
-    process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, text=True
+    )
     assert process.stdout is not None
     assert process.stdout.readline() == "locked\n"
     yield process
@@ -43,7 +47,9 @@ def writer(tmp_path: Path) -> subprocess.Popen[str]:
 def test_a_second_writer_is_refused_by_name(
     writer: subprocess.Popen[str], tmp_path: Path
 ) -> None:
-    refused = rf"{tmp_path} is being written by process {writer.pid} on .*another folder"
+    refused = (
+        rf"{tmp_path} is being written by process {writer.pid} on .*another folder"
+    )
     config = TrainConfig(steps=1, batch_size=4)
     for resume in (False, True):
         with pytest.raises(Dalle2EduError, match=refused):
@@ -55,7 +61,9 @@ def test_a_second_writer_is_refused_by_name(
     assert [path.name for path in tmp_path.iterdir()] == [".writer"]
 
 
-def test_a_killed_writer_leaves_no_lock(writer: subprocess.Popen[str], tmp_path: Path) -> None:
+def test_a_killed_writer_leaves_no_lock(
+    writer: subprocess.Popen[str], tmp_path: Path
+) -> None:
     writer.send_signal(signal.SIGKILL)
     writer.wait(timeout=30)
     config = TrainConfig(steps=1, batch_size=4)

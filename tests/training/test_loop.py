@@ -1,4 +1,6 @@
-"""The loop: killed runs, several processes, bad numbers, and the promises about resuming."""
+"""The loop: killed runs, several processes, bad numbers, and the promises about
+resuming.
+"""
 
 from __future__ import annotations
 
@@ -30,19 +32,24 @@ def run(task: TinyTask, out: Path, **options: Any) -> Path:
     return train(task, out, progress=False, device="cpu", **options)
 
 
-def run_jobs(jobs: list[dict[str, Any]], *launcher: str) -> subprocess.CompletedProcess[str]:
+def run_jobs(
+    jobs: list[dict[str, Any]], *launcher: str
+) -> subprocess.CompletedProcess[str]:
     """Run `tiny_task.py` in a process of its own, one CPU thread each."""
     command = [sys.executable, *launcher, str(HERE / "tiny_task.py"), json.dumps(jobs)]
     path = os.pathsep.join([str(HERE.parents[1]), os.environ.get("PYTHONPATH", "")])
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path}
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    return subprocess.run(
+        command, env=environment, capture_output=True, text=True, timeout=300
+    )
 
 
 def rows(out: Path) -> list[dict[str, str]]:
     """The log without the column that a clock fills."""
     with (out / "log.csv").open() as stream:
         return [
-            {k: v for k, v in row.items() if k != "minutes"} for row in csv.DictReader(stream)
+            {k: v for k, v in row.items() if k != "minutes"}
+            for row in csv.DictReader(stream)
         ]
 
 
@@ -56,8 +63,8 @@ def same_tensors(one: Path, other: Path) -> bool:
     )
 
 
-# This run writes 9 tensor files, calls fsync 22 times and renames 4 times: moments before,
-# between and after.
+# This run writes 9 tensor files, calls fsync 22 times and renames 4 times: moments
+# before, between and after.
 MOMENTS = [f"fsync:{n}" for n in range(1, 23, 2)]
 MOMENTS += [
     "save_file:1",
@@ -98,7 +105,11 @@ def test_two_processes_agree_with_each_other_and_with_one(tmp_path: Path) -> Non
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    job = {"out": str(tmp_path / "two"), "config": dataclasses.asdict(CONFIG), "noise": 0.0}
+    job = {
+        "out": str(tmp_path / "two"),
+        "config": dataclasses.asdict(CONFIG),
+        "noise": 0.0,
+    }
     launcher = [
         "-m",
         "torch.distributed.run",
@@ -108,7 +119,10 @@ def test_two_processes_agree_with_each_other_and_with_one(tmp_path: Path) -> Non
     ]
     done = run_jobs([job], *launcher)
     assert done.returncode == 0, done.stderr
-    ranks = [load_file(tmp_path / f"two/rank{rank}.safetensors")["weights"] for rank in (0, 1)]
+    ranks = [
+        load_file(tmp_path / f"two/rank{rank}.safetensors")["weights"]
+        for rank in (0, 1)
+    ]
     assert torch.equal(*ranks)
     assert latest_checkpoint(tmp_path / "two/checkpoint").state["processes"] == 2
     task = TinyTask(CONFIG, noise=0.0)
@@ -152,7 +166,9 @@ def test_stopped_by_the_clock_then_resumed_is_the_unbroken_run(tmp_path: Path) -
     assert (
         run(TinyTask(CONFIG), out, max_minutes=0).name == "step-00000001"
     )  # always one step, so it gets on
-    assert run(TinyTask(CONFIG), out, max_minutes=0, resume=True).name == "step-00000002"
+    assert (
+        run(TinyTask(CONFIG), out, max_minutes=0, resume=True).name == "step-00000002"
+    )
     assert same_tensors(run(TinyTask(CONFIG), out, resume=True), unbroken)
     assert rows(out) == rows(tmp_path / "unbroken")
 
@@ -162,7 +178,9 @@ def test_a_nan_stops_the_run_and_keeps_the_last_good_checkpoint(tmp_path: Path) 
         run(TinyTask(CONFIG, bad_step=7), tmp_path)
     checkpoint = latest_checkpoint(tmp_path / "checkpoint")
     assert checkpoint.step == 4
-    assert all(tensor.isfinite().all() for tensor in checkpoint.tensors["model"].values())
+    assert all(
+        tensor.isfinite().all() for tensor in checkpoint.tensors["model"].values()
+    )
 
 
 def test_a_run_is_not_overwritten_nor_mixed_with_another(tmp_path: Path) -> None:
@@ -195,9 +213,12 @@ def test_a_finished_run_may_go_on_for_longer(tmp_path: Path) -> None:
     assert same_tensors(path, run(TinyTask(longer), tmp_path / "at_once"))
     cosine = dataclasses.replace(CONFIG, decay="cosine")
     run(TinyTask(cosine), tmp_path / "cosine")
-    # its learning rate had come down to 0: it warms up again, and has a cosine of its own
+    # its learning rate had come down to 0: it warms up again, and has a cosine of its
+    # own
     path = run(
-        TinyTask(dataclasses.replace(cosine, steps=16)), tmp_path / "cosine", resume=True
+        TinyTask(dataclasses.replace(cosine, steps=16)),
+        tmp_path / "cosine",
+        resume=True,
     )
     planned = dataclasses.replace(cosine, steps=16, restarts=(12,))
     assert same_tensors(path, run(TinyTask(planned), tmp_path / "cosine_at_once"))
@@ -210,14 +231,17 @@ def test_a_run_may_be_made_longer_until_it_cools_down(tmp_path: Path) -> None:
     run(TinyTask(short), tmp_path / "run", max_minutes=0)  # the first step only
     path = run(TinyTask(longer), tmp_path / "run", resume=True)
     assert same_tensors(path, run(TinyTask(longer), tmp_path / "at_once"))
-    with pytest.raises(Dalle2EduError, match="has done 25 of 25 steps and can't end at 20"):
+    with pytest.raises(
+        Dalle2EduError, match="has done 25 of 25 steps and can't end at 20"
+    ):
         run(TinyTask(short), tmp_path / "run", resume=True)
 
 
 def test_a_lengthened_run_that_was_killed_goes_on_the_same(tmp_path: Path) -> None:
     cosine = dataclasses.replace(CONFIG, decay="cosine")
     longer = dataclasses.replace(cosine, steps=16)
-    run(TinyTask(cosine), tmp_path / "run", max_minutes=0)  # killed at step 1, not yet cool
+    # killed at step 1, not yet cool
+    run(TinyTask(cosine), tmp_path / "run", max_minutes=0)
     run(TinyTask(longer), tmp_path / "run", max_minutes=0, resume=True)
     path = run(TinyTask(longer), tmp_path / "run", resume=True)
     planned = dataclasses.replace(longer, restarts=(12,))
@@ -229,7 +253,9 @@ def test_a_run_is_ended_early_by_cooling_down_now(tmp_path: Path) -> None:
     out = tmp_path / "run"
     for _ in range(4):
         run(TinyTask(long), out, max_minutes=0, resume=True)
-    with pytest.raises(Dalle2EduError, match="has done 4 of 40 .*--steps 5 is the shortest"):
+    with pytest.raises(
+        Dalle2EduError, match="has done 4 of 40 .*--steps 5 is the shortest"
+    ):
         run(TinyTask(dataclasses.replace(long, steps=4)), out, resume=True)
     path = run(TinyTask(dataclasses.replace(long, steps=5)), out, resume=True)
     assert same_tensors(
@@ -242,7 +268,13 @@ def test_log_and_samples(tmp_path: Path) -> None:
     config = dataclasses.replace(CONFIG, sample_every=6)
     run(TinyTask(config), tmp_path, logger="tensorboard")
     assert [row["step"] for row in rows(tmp_path)] == ["3", "6", "9", "12"]
-    assert list(rows(tmp_path)[0]) == ["step", "learning_rate", "loss", "gradient_norm", "size"]
+    assert list(rows(tmp_path)[0]) == [
+        "step",
+        "learning_rate",
+        "loss",
+        "gradient_norm",
+        "size",
+    ]
     assert sorted(p.name for p in (tmp_path / "samples").iterdir()) == [
         "step-00000006.png",
         "step-00000012.png",
@@ -252,11 +284,15 @@ def test_log_and_samples(tmp_path: Path) -> None:
 
 def test_bf16_trains_float32_weights_and_gives_the_model_back(tmp_path: Path) -> None:
     task = TinyTask(
-        dataclasses.replace(CONFIG, steps=60, learning_rate=1e-2, mixed_precision="bf16"),
+        dataclasses.replace(
+            CONFIG, steps=60, learning_rate=1e-2, mixed_precision="bf16"
+        ),
         noise=0.0,
     )
     seen: list[torch.dtype] = []
-    hook = task.model[0].register_forward_hook(lambda _, __, output: seen.append(output.dtype))
+    hook = task.model[0].register_forward_hook(
+        lambda _, __, output: seen.append(output.dtype)
+    )
     run(task, tmp_path)
     hook.remove()
     losses = [float(row["loss"]) for row in rows(tmp_path)]
@@ -270,7 +306,8 @@ def test_bf16_trains_float32_weights_and_gives_the_model_back(tmp_path: Path) ->
 
 def test_without_average_or_clipping(tmp_path: Path) -> None:
     path = run(
-        TinyTask(dataclasses.replace(CONFIG, ema=0.0, clip_norm=0.0, sample_every=12)), tmp_path
+        TinyTask(dataclasses.replace(CONFIG, ema=0.0, clip_norm=0.0, sample_every=12)),
+        tmp_path,
     )
     checkpoint = load_checkpoint(path)
     assert set(checkpoint.tensors) == {"model", "optimizer"}
@@ -284,19 +321,25 @@ def test_every_epoch_sees_every_example_once() -> None:
     assert all(torch.equal(epoch.sort().values, torch.arange(10)) for epoch in epochs)
     assert not torch.equal(epochs[0], epochs[1])
     assert torch.equal(Order(10, 4, seed=1)(7), order(7))  # whatever was asked before
-    assert len(Order(size=3, batch_size=8, seed=0)(0)) == 8  # a batch larger than the data
+    # a batch larger than the data
+    assert len(Order(size=3, batch_size=8, seed=0)(0)) == 8
 
 
 def test_learning_rate() -> None:
     config = TrainConfig(steps=100, warmup=10, learning_rate=1.0)
-    assert [learning_rate(step, config) for step in (0, 4, 9, 99)] == [0.1, 0.5, 1.0, 1.0]
+    assert [learning_rate(step, config) for step in (0, 4, 9, 99)] == [
+        0.1,
+        0.5,
+        1.0,
+        1.0,
+    ]
     cosine = dataclasses.replace(config, decay="cosine")
     assert learning_rate(50, cosine) == pytest.approx(0.5)
     assert learning_rate(99, cosine) < 0.001
     cooldown = dataclasses.replace(config, decay="cooldown")
-    assert [learning_rate(step, cooldown) for step in (50, 80, 90, 95)] == pytest.approx(
-        [1.0, 1.0, 0.5, 0.25]
-    )
+    assert [
+        learning_rate(step, cooldown) for step in (50, 80, 90, 95)
+    ] == pytest.approx([1.0, 1.0, 0.5, 0.25])
 
 
 @pytest.mark.parametrize(

@@ -61,5 +61,6 @@ def test_a_run_goes_on_where_the_other_precision_is_faster(
     state = run(tmp_path, AUTO, resume=True)
     assert state["precision"] == "no"
     assert "bf16 becomes no" in capsys.readouterr().out
-    plain = dataclasses.replace(AUTO, mixed_precision="no")  # asked for by hand: allowed too
+    # asked for by hand: allowed too
+    plain = dataclasses.replace(AUTO, mixed_precision="no")
     assert run(tmp_path, plain, resume=True, steps=6)["step"] == 6

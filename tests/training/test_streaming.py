@@ -1,5 +1,5 @@
-"""Data that do not fit in memory: killed and resumed, in one process and in two, sharded or
-not; embeddings on disk.
+"""Data that do not fit in memory: killed and resumed, in one process and in two,
+sharded or not; embeddings on disk.
 """
 
 from __future__ import annotations
@@ -40,7 +40,9 @@ def numbered(tmp_path_factory: pytest.TempPathFactory) -> str:
             256, (count, 3, 8, 8), generator=torch.Generator().manual_seed(which)
         ).to(torch.uint8)
         shards.write(
-            folder / f"set-{which}.tar", images, [[str(number + i)] for i in range(count)]
+            folder / f"set-{which}.tar",
+            images,
+            [[str(number + i)] for i in range(count)],
         )
         number += count
     return f"{folder}/set-{{0..2}}.tar"
@@ -48,7 +50,9 @@ def numbered(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 def seen(out: Path, ranks: int) -> list[int]:
     """What all processes saw, step by step."""
-    diaries = [(out / f"seen-{rank}.txt").read_text().splitlines() for rank in range(ranks)]
+    diaries = [
+        (out / f"seen-{rank}.txt").read_text().splitlines() for rank in range(ranks)
+    ]
     return [
         int(name)
         for step in zip(*diaries, strict=True)
@@ -107,7 +111,7 @@ def test_one_process_is_not_sharded(numbered: str, tmp_path: Path) -> None:
         run(numbered, str(tmp_path), 1, fsdp=True)
 
 
-# --- what the priors and decoders learn from --------------------------------------------------
+# --- what the priors and decoders learn from ------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -160,7 +164,9 @@ def test_streamed_and_embedded_are_what_memory_holds(
         )  # seven are all
 
 
-def test_embedding_goes_on_where_it_stopped(captioned: str, clip: Clip, tmp_path: Path) -> None:
+def test_embedding_goes_on_where_it_stopped(
+    captioned: str, clip: Clip, tmp_path: Path
+) -> None:
     how = (clip, "hash", default_tokenizer(), 64, 32)
     first, second = embed(captioned, tmp_path, *how)
     second.unlink()

@@ -1,10 +1,12 @@
-"""A task so small that a run takes a blink, and a script that runs it in processes that may be
-killed.
+"""A task so small that a run takes a blink, and a script that runs it in processes that
+may be killed.
 
     python tiny_task.py '[{"out": "run", "config": {"steps": 20}, "resume": false, "die_at": "fsync:3"}]'
 
-runs each job in a fork of its own, so that the slow imports are paid once, and prints the list
-of exit codes (-9 for SIGKILL). Under torchrun it runs the first job in the process itself."""
+runs each job in a fork of its own, so that the slow imports are paid once, and prints
+the list of exit codes (-9 for SIGKILL). Under torchrun it runs the first job in the
+process itself.
+"""
 
 from __future__ import annotations
 
@@ -26,8 +28,8 @@ from dalle2_edu.training import Task, TrainConfig, checkpoints, train
 
 
 class TinyTask(Task):
-    """Remove noise from 2 x 2 pictures. With `noise` 0 nothing is random but the order of the
-    examples.
+    """Remove noise from 2 x 2 pictures. With `noise` 0 nothing is random but the order
+    of the examples.
     """
 
     def __init__(
@@ -35,7 +37,11 @@ class TinyTask(Task):
     ) -> None:
         self.noise, self.width, self.bad_step = noise, width, bad_step
         torch.manual_seed(0)
-        middle = nn.Sequential(nn.BatchNorm1d(width), nn.Dropout(0.2)) if noise else nn.ReLU()
+        middle = (
+            nn.Sequential(nn.BatchNorm1d(width), nn.Dropout(0.2))
+            if noise
+            else nn.ReLU()
+        )
         model = nn.Sequential(nn.Linear(12, width), middle, nn.Linear(width, 12))
         size = 10  # not a multiple of the batch: batches reach across epochs
         super().__init__("tiny", config, model, size)
@@ -81,26 +87,35 @@ def die_at(place: str) -> None:
 
 
 def run(job: dict[str, Any]) -> None:
-    """Train, then write the trained weights beside the checkpoints; one clear line for a
-    reader's mistake.
+    """Train, then write the trained weights beside the checkpoints; one clear line for
+    a reader's mistake.
     """
     if "die_at" in job and os.environ.get("RANK", "0") == job.get("who", "0"):
         die_at(job["die_at"])
     task = TinyTask(TrainConfig(**job["config"]), job.get("noise", 1.0))
     try:
-        train(task, Path(job["out"]), job.get("resume", False), progress=False, device="cpu")
+        train(
+            task,
+            Path(job["out"]),
+            job.get("resume", False),
+            progress=False,
+            device="cpu",
+        )
     except Dalle2EduError as error:
         sys.exit(str(error))
     weights = torch.cat(
         [p.detach().flatten() for p in task.model.parameters()]
     )  # (number of weights,)
     save_file(
-        {"weights": weights}, Path(job["out"]) / f"rank{os.environ.get('RANK', 0)}.safetensors"
+        {"weights": weights},
+        Path(job["out"]) / f"rank{os.environ.get('RANK', 0)}.safetensors",
     )
 
 
 def in_a_fork(job: dict[str, Any]) -> int:
-    """Run the job in a child; return its exit code, negative for the signal that killed it."""
+    """Run the job in a child; return its exit code, negative for the signal that killed
+    it.
+    """
     child = os.fork()
     if child:
         return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])

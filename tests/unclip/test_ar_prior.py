@@ -1,5 +1,5 @@
-"""The autoregressive prior: embeddings as codes, what may be looked at, and drawing one code
-after the other.
+"""The autoregressive prior: embeddings as codes, what may be looked at, and drawing one
+code after the other.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def texts(n: int, real: int = 5) -> TextEncoding:
     return TextEncoding(**tiny_models.conditioning(n, real))
 
 
-# --- codes ------------------------------------------------------------------------------------
+# --- codes ----------------------------------------------------------------------------
 
 
 def test_quantile_buckets_hold_equally_many_and_decode_to_their_mean() -> None:
@@ -50,9 +50,9 @@ def test_quantile_buckets_hold_equally_many_and_decode_to_their_mean() -> None:
     )  # (12, 2)
     edges = quantile_edges(values, 4)
     assert edges.tolist() == [[3, 6, 9], [27, 216, 729]]
-    assert [torch.bincount(column).tolist() for column in to_buckets(values, edges).T] == [
-        [3, 3, 3, 3]
-    ] * 2
+    assert [
+        torch.bincount(column).tolist() for column in to_buckets(values, edges).T
+    ] == [[3, 3, 3, 3]] * 2
     assert bucket_means(values, edges)[0].tolist() == [1, 4, 7, 10]
     assert to_buckets(torch.tensor([[-99.0, 1e9]]), edges).tolist() == [
         [0, 3]
@@ -65,7 +65,9 @@ def test_empty_buckets_are_no_nan() -> None:
     assert means.isfinite().all() and means.min() >= 1 and means.max() <= 2
 
 
-def test_an_embedding_comes_back_from_its_codes_up_to_what_pca_and_buckets_lose() -> None:
+def test_an_embedding_comes_back_from_its_codes_up_to_what_pca_and_buckets_lose() -> (
+    None
+):
     z = falling(4000)
     pca = fit_pca(z)
     prior = ARPrior(ARPriorConfig(tiny_models.DIM, rank=pca.rank_for(0.01)))
@@ -109,17 +111,20 @@ def test_the_papers_prior_keeps_319_of_1024_dimensions() -> None:
 
 
 @pytest.mark.parametrize(
-    "config", [{"rank": 0}, {"rank": 17, "clip_dim": 16}, {"buckets": 1}, {"dot_buckets": 1}]
+    "config",
+    [{"rank": 0}, {"rank": 17, "clip_dim": 16}, {"buckets": 1}, {"dot_buckets": 1}],
 )
 def test_sizes_that_cannot_be_are_refused(config: dict[str, int]) -> None:
     with pytest.raises(Dalle2EduError):
         ARPriorConfig(**config)
 
 
-# --- the language model -----------------------------------------------------------------------
+# --- the language model ---------------------------------------------------------------
 
 
-def test_a_code_is_told_from_the_text_and_the_codes_before_it_alone(prior: ARPrior) -> None:
+def test_a_code_is_told_from_the_text_and_the_codes_before_it_alone(
+    prior: ARPrior,
+) -> None:
     codes, dot, given = (
         torch.randint(BUCKETS, (2, RANK - 1)),
         torch.tensor([1, 3]),
@@ -134,7 +139,10 @@ def test_a_code_is_told_from_the_text_and_the_codes_before_it_alone(prior: ARPri
     moved = (prior(changed, dot, **given) - logits).abs().amax(dim=(0, 2))
     assert not moved[:3].any() and (moved[3:] > 0).all()
     assert (prior(codes, dot + 1, **given) != logits).any(dim=2).all()
-    padding = {**given, "text_enc": given["text_enc"] + 9 * ~given["text_mask"][..., None]}
+    padding = {
+        **given,
+        "text_enc": given["text_enc"] + 9 * ~given["text_mask"][..., None],
+    }
     assert torch.equal(prior(codes, dot, **padding), logits)
 
 
@@ -154,7 +162,7 @@ def test_the_cache_changes_nothing(prior: ARPrior) -> None:
     )
 
 
-# --- sampling ---------------------------------------------------------------------------------
+# --- sampling -------------------------------------------------------------------------
 
 
 def test_codes_are_drawn_as_often_as_they_are_likely() -> None:
@@ -162,7 +170,9 @@ def test_codes_are_drawn_as_often_as_they_are_likely() -> None:
     luck = normal_to_uniform(
         torch.distributions.Normal(0, 1).icdf((torch.arange(1000) + 0.5) / 1000)
     )
-    torch.testing.assert_close(luck, (torch.arange(1000) + 0.5) / 1000, rtol=0, atol=1e-5)
+    torch.testing.assert_close(
+        luck, (torch.arange(1000) + 0.5) / 1000, rtol=0, atol=1e-5
+    )
     assert torch.bincount(draw_code(logits, luck)).tolist() == [500, 250, 125, 125]
     colder = torch.bincount(draw_code(logits, luck, temperature=0.5), minlength=4)
     assert colder[0] > 700 and colder[2] > 0
@@ -182,7 +192,9 @@ def sample(
 def test_a_sample_depends_on_its_own_text_and_seed_alone(prior: ARPrior) -> None:
     text = texts(3)
     together = sample(prior, text, [5, 6, 7])
-    assert together.shape == (3, RANK) and together.max() < BUCKETS and together.min() >= 0
+    assert (
+        together.shape == (3, RANK) and together.max() < BUCKETS and together.min() >= 0
+    )
     second = TextEncoding(text.text_emb[1:2], text.text_enc[1:2], text.text_mask[1:2])
     assert torch.equal(sample(prior, second, [6]), together[1:2])
     assert not torch.equal(sample(prior, second, [5]), together[1:2])
@@ -210,7 +222,9 @@ def test_the_greedy_sample_is_the_uncached_networks_own_choice(prior: ARPrior) -
     text = texts(2)
     codes = sample(prior, text, [1, 2], temperature=0)
     dot = prior.top_dot(normal_to_uniform(SeededNoise([1, 2])((2, RANK + 1)))[:, 0])
-    assert torch.equal(prior(codes[:, :-1], dot, **text.as_conditioning()).argmax(dim=2), codes)
+    assert torch.equal(
+        prior(codes[:, :-1], dot, **text.as_conditioning()).argmax(dim=2), codes
+    )
 
 
 def test_axes_and_buckets_travel_with_the_weights(

@@ -1,5 +1,5 @@
-"""The decoder: the two ways in for the image embedding, dropped conditions, guidance in one
-pass.
+"""The decoder: the two ways in for the image embedding, dropped conditions, guidance in
+one pass.
 """
 
 from __future__ import annotations
@@ -54,7 +54,9 @@ def test_a_dropped_image_is_the_learned_null_embedding() -> None:
         decoder(X_T, T, **known),
         decoder(X_T, T, **{**known, "image_emb": decoder.null_image_emb.expand(2, -1)}),
     )
-    torch.testing.assert_close(dropped, torch.stack([full[0], null[1]]), rtol=0, atol=1e-5)
+    torch.testing.assert_close(
+        dropped, torch.stack([full[0], null[1]]), rtol=0, atol=1e-5
+    )
     assert (full[1] - null[1]).abs().max() > 1e-3
 
 
@@ -64,7 +66,9 @@ def test_every_way_in_is_used() -> None:
         X_T, T, **given(), image_keep=torch.tensor([True, False])
     ).square().mean().backward()
     assert [
-        name for name, parameter in decoder.named_parameters() if not parameter.grad.any()
+        name
+        for name, parameter in decoder.named_parameters()
+        if not parameter.grad.any()
     ] == []
 
 

@@ -1,5 +1,5 @@
-"""What unCLIP does with a picture of one's own, with tiny random networks: what stays, what
-moves, what is refused.
+"""What unCLIP does with a picture of one's own, with tiny random networks: what stays,
+what moves, what is refused.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ SAME = 1e-3  # as in test_pipeline
 
 @pytest.fixture(scope="module")
 def unclip() -> UnCLIP:
-    """Its decoder says a tenth of what a random network says: as gentle as a trained one, so
-    DDIM can turn back.
+    """Its decoder says a tenth of what a random network says: as gentle as a trained
+    one, so DDIM can turn back.
     """
     torch.manual_seed(0)
     pipeline = tiny_models.pipeline()
@@ -56,7 +56,7 @@ def psnr(a: Tensor, b: Tensor) -> float:
     return -10 * torch.log10(((a - b) / 2).square().mean()).item()
 
 
-# --- invert and decode ------------------------------------------------------------------------
+# --- invert and decode ----------------------------------------------------------------
 
 
 def test_the_inverted_latent_gives_the_picture_back_the_better_the_more_steps(
@@ -103,12 +103,16 @@ def test_a_latent_that_cannot_be_painted_is_refused(
 
 def test_decode_wants_a_seed_for_each_latent(unclip: UnCLIP) -> None:
     latent = Latent(torch.randn(2, tiny_models.DIM), unclip.draw_noise([0, 1]))
-    for seed, said in (([1, 2, 3], "2 latents"), (None, "A seed is"), (1.5, "A seed is")):
+    for seed, said in (
+        ([1, 2, 3], "2 latents"),
+        (None, "A seed is"),
+        (1.5, "A seed is"),
+    ):
         with pytest.raises(Dalle2EduError, match=said):
             unclip.decode(latent, seed=seed, **FEW)
 
 
-# --- variations, blends, text diffs -----------------------------------------------------------
+# --- variations, blends, text diffs ---------------------------------------------------
 
 
 def inverted(unclip: UnCLIP, picture: Tensor) -> Latent:
@@ -126,7 +130,9 @@ def test_variations_differ_by_eta_and_seed_and_share_the_meaning(
     alone = unclip.decode(latent, eta=1.0, seed=6, **FEW)
     assert furthest(alone, varied[1:2]) < SAME  # picture i has the seed 5 + i
     still = unclip.decode_stages(latents, eta=0.0, **FEW)[0]
-    assert furthest(still, unclip.decode_stages(latent, **FEW)[0].expand_as(still)) < SAME
+    assert (
+        furthest(still, unclip.decode_stages(latent, **FEW)[0].expand_as(still)) < SAME
+    )
 
 
 def test_a_blend_ends_at_both_pictures_and_goes_along_the_arc(
@@ -143,7 +149,9 @@ def test_a_blend_ends_at_both_pictures_and_goes_along_the_arc(
     assert furthest(pictures[2], unclip.decode(ends[1], **FEW)) < SAME
 
 
-def test_fixed_noise_is_one_noise_for_the_whole_blend(unclip: UnCLIP, picture: Tensor) -> None:
+def test_fixed_noise_is_one_noise_for_the_whole_blend(
+    unclip: UnCLIP, picture: Tensor
+) -> None:
     ends = [inverted(unclip, end) for end in (picture, -picture)]
     x_T = unclip.draw_noise([7])
     blend = interpolate(ends[0], ends[1], steps=3, x_T=x_T)
@@ -186,7 +194,10 @@ DIRECTION = torch.randn(1, tiny_models.DIM)
     [
         (lambda: variations(ONE, n=0), "n must be 1"),
         (lambda: variations(TWO), "one picture"),
-        (lambda: interpolate(ONE, Latent(ONE.z_i, -ONE.x_T), steps=1), "steps must be 2"),
+        (
+            lambda: interpolate(ONE, Latent(ONE.z_i, -ONE.x_T), steps=1),
+            "steps must be 2",
+        ),
         (lambda: interpolate(ONE, TWO), "one picture"),
         (lambda: text_diff(ONE, DIRECTION, max_theta=1.1), "max_theta"),
         (lambda: text_diff(ONE, DIRECTION, max_theta=0), "max_theta"),
@@ -194,7 +205,9 @@ DIRECTION = torch.randn(1, tiny_models.DIM)
         (lambda: text_diff(TWO, DIRECTION), "one picture"),
     ],
 )
-def test_an_edit_that_makes_no_sense_is_refused_in_one_line(call: Any, said: str) -> None:
+def test_an_edit_that_makes_no_sense_is_refused_in_one_line(
+    call: Any, said: str
+) -> None:
     with pytest.raises(Dalle2EduError, match=said) as caught:
         call()
     assert "\n" not in str(caught.value)
@@ -214,17 +227,28 @@ def test_an_edit_that_makes_no_sense_is_refused_in_one_line(call: Any, said: str
             lambda u, x: inpaint(u, x, torch.zeros(128, 128), "a cat", progress=False),
             "black everywhere",
         ),
-        (lambda u, x: inpaint(u, x, torch.ones(64, 128), "a cat", progress=False), "128 x 64"),
-        (lambda u, x: inpaint(u, x, torch.ones(128, 128), " ", progress=False), "empty"),
         (
-            lambda u, x: inpaint(u, x, torch.ones(128, 128), "a cat", n=0, progress=False),
+            lambda u, x: inpaint(u, x, torch.ones(64, 128), "a cat", progress=False),
+            "128 x 64",
+        ),
+        (
+            lambda u, x: inpaint(u, x, torch.ones(128, 128), " ", progress=False),
+            "empty",
+        ),
+        (
+            lambda u, x: inpaint(
+                u, x, torch.ones(128, 128), "a cat", n=0, progress=False
+            ),
             "n must be 1",
         ),
         (
             lambda u, x: u.text_to_image(["a cat"], best_of=0, progress=False),
             "best_of must be 1",
         ),
-        (lambda u, x: u.analytic_prior(torch.zeros(2, tiny_models.DIM), ["a cat"]), "2 and 1"),
+        (
+            lambda u, x: u.analytic_prior(torch.zeros(2, tiny_models.DIM), ["a cat"]),
+            "2 and 1",
+        ),
     ],
 )
 def test_what_makes_no_sense_is_refused_in_one_line(
@@ -235,7 +259,7 @@ def test_what_makes_no_sense_is_refused_in_one_line(
     assert "\n" not in str(caught.value)
 
 
-# --- inpainting -------------------------------------------------------------------------------
+# --- inpainting -----------------------------------------------------------------------
 
 
 def paint(unclip: UnCLIP, image: Any, mask: Any, **settings: Any) -> Tensor:
@@ -280,7 +304,7 @@ def test_bytes_of_a_file_survive_inpainting(unclip: UnCLIP, tmp_path: Path) -> N
     assert keep.float().mean() == pytest.approx(1 - 40 * 30 / 128**2)
 
 
-# --- reranking and the prior's variance -------------------------------------------------------
+# --- reranking and the prior's variance -----------------------------------------------
 
 
 def test_best_of_keeps_the_picture_that_clip_finds_nearest(unclip: UnCLIP) -> None:
@@ -300,7 +324,9 @@ def test_best_places_by_hand() -> None:
     assert best_places(torch.tensor([0.1, 0.9, 0.2, 0.5, 0.4, 0.3]), 3) == [1, 3]
 
 
-def test_the_analytic_variance_is_an_option_of_the_priors_sampler(unclip: UnCLIP) -> None:
+def test_the_analytic_variance_is_an_option_of_the_priors_sampler(
+    unclip: UnCLIP,
+) -> None:
     embeddings = torch.randn(6, tiny_models.DIM) * 0.1 + 0.2
     stage = unclip.analytic_prior(embeddings, ["a cat", "火箭"] * 3, prior_steps=3)
     process = stage.process

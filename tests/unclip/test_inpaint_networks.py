@@ -1,5 +1,5 @@
-"""The networks that were taught to inpaint: where they start, what they see, and how unCLIP
-uses them.
+"""The networks that were taught to inpaint: where they start, what they see, and how
+unCLIP uses them.
 """
 
 from __future__ import annotations
@@ -32,7 +32,12 @@ def inputs(n: int = 2) -> dict[str, Tensor]:
     hole = torch.zeros(n, 1, 32, 32, dtype=torch.bool)
     hole[..., 8:20, 10:30] = True
     known, image_emb = torch.rand(n, 3, 32, 32) * 2 - 1, torch.randn(n, tiny_models.DIM)
-    return {"known": known, "hole": hole, "image_emb": image_emb, **tiny_models.conditioning(n)}
+    return {
+        "known": known,
+        "hole": hole,
+        "image_emb": image_emb,
+        **tiny_models.conditioning(n),
+    }
 
 
 @torch.no_grad()
@@ -40,9 +45,11 @@ def test_it_starts_as_the_decoder_that_it_was_made_of() -> None:
     decoder = tiny_models.awake(Decoder(tiny_models.DECODER))
     twin, given = InpaintDecoder.from_decoder(decoder).eval(), inputs()
     x_t, t = torch.randn(2, 3, 32, 32), torch.tensor([3, 900])
-    plain = {name: each for name, each in given.items() if name not in ("known", "hole")}
-    # With zero weights the new channels add zeros: the same numbers, up to the order in which a
-    # sum is taken.
+    plain = {
+        name: each for name, each in given.items() if name not in ("known", "hole")
+    }
+    # With zero weights the new channels add zeros: the same numbers, up to the order in
+    # which a sum is taken.
     torch.testing.assert_close(
         twin(x_t, t, **given), decoder(x_t, t, **plain), rtol=0, atol=1e-6
     )
@@ -78,22 +85,38 @@ def test_an_upsampler_starts_as_the_one_that_it_was_made_of() -> None:
         InpaintUpsampler.from_upsampler(upsampler).eval(),
         torch.rand(2, 3, 32, 32) * 2 - 1,
     )
-    x_t, t, known = torch.randn(2, 3, 64, 64), torch.tensor([3, 900]), torch.rand(2, 3, 64, 64)
+    x_t, t, known = (
+        torch.randn(2, 3, 64, 64),
+        torch.tensor([3, 900]),
+        torch.rand(2, 3, 64, 64),
+    )
     hole = torch.rand(2, 1, 64, 64) < 0.5
     torch.testing.assert_close(
-        twin(x_t, t, low_res, known, hole), upsampler(x_t, t, low_res), rtol=0, atol=1e-6
+        twin(x_t, t, low_res, known, hole),
+        upsampler(x_t, t, low_res),
+        rtol=0,
+        atol=1e-6,
     )
     assert twin.config.unet.in_channels == 10 and upsampler.config.unet.in_channels == 6
 
 
 @torch.no_grad()
 def test_an_upsampler_sees_the_known_detail_and_nothing_under_the_hole() -> None:
-    model, low_res = tiny_models.inpaint_upsamplers()[0], torch.rand(2, 3, 32, 32) * 2 - 1
-    x_t, t, known = torch.randn(2, 3, 64, 64), torch.tensor([3, 900]), torch.rand(2, 3, 64, 64)
+    model, low_res = (
+        tiny_models.inpaint_upsamplers()[0],
+        torch.rand(2, 3, 32, 32) * 2 - 1,
+    )
+    x_t, t, known = (
+        torch.randn(2, 3, 64, 64),
+        torch.tensor([3, 900]),
+        torch.rand(2, 3, 64, 64),
+    )
     hole = torch.zeros(2, 1, 64, 64, dtype=torch.bool)
     hole[..., 8:20, 10:30] = True
     answer = model(x_t, t, low_res, known, hole)
-    assert torch.equal(model(x_t, t, low_res, torch.where(hole, 9.0, known), hole), answer)
+    assert torch.equal(
+        model(x_t, t, low_res, torch.where(hole, 9.0, known), hole), answer
+    )
     assert not torch.equal(model(x_t, t, low_res, known + 0.1, hole), answer)
     assert not torch.equal(model(x_t, t, low_res, known, ~hole), answer)
 
@@ -107,8 +130,13 @@ def unclip() -> UnCLIP:
     return pipeline
 
 
-def test_upsamplers_that_were_taught_are_used_where_there_are_some(unclip: UnCLIP) -> None:
-    picture, mask = torch.rand(1, 3, 128, 128) * 2 - 1, torch.zeros(128, 128, dtype=torch.bool)
+def test_upsamplers_that_were_taught_are_used_where_there_are_some(
+    unclip: UnCLIP,
+) -> None:
+    picture, mask = (
+        torch.rand(1, 3, 128, 128) * 2 - 1,
+        torch.zeros(128, 128, dtype=torch.bool),
+    )
     mask[30:77, 41:90] = True
     all_taught, replaced = (
         inpaint(unclip, picture, mask, "a cat", method=method, **FEW)
@@ -126,7 +154,10 @@ def test_upsamplers_that_were_taught_are_used_where_there_are_some(unclip: UnCLI
 
 
 def test_unclip_inpaints_with_it_where_there_is_one(unclip: UnCLIP) -> None:
-    picture, mask = torch.rand(1, 3, 128, 128) * 2 - 1, torch.zeros(128, 128, dtype=torch.bool)
+    picture, mask = (
+        torch.rand(1, 3, 128, 128) * 2 - 1,
+        torch.zeros(128, 128, dtype=torch.bool),
+    )
     mask[30:77, 41:90] = True
     painted, taught, replaced = (
         inpaint(unclip, picture, mask, "a cat", n=2, method=method, **FEW)
@@ -142,7 +173,12 @@ def test_unclip_inpaints_with_it_where_there_is_one(unclip: UnCLIP) -> None:
 
 def test_what_is_not_there_is_said_in_one_line() -> None:
     pipeline, white = tiny_models.pipeline(), torch.ones(128, 128)
-    for method, said in (("finetuned", "emoji-inpaint"), ("guessed", "replace or finetuned")):
+    for method, said in (
+        ("finetuned", "emoji-inpaint"),
+        ("guessed", "replace or finetuned"),
+    ):
         with pytest.raises(Dalle2EduError, match=said) as caught:
-            inpaint(pipeline, torch.zeros(3, 128, 128), white, "a cat", method=method, **FEW)
+            inpaint(
+                pipeline, torch.zeros(3, 128, 128), white, "a cat", method=method, **FEW
+            )
         assert "\n" not in str(caught.value)

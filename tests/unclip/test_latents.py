@@ -1,4 +1,6 @@
-"""The sphere, the direction of words and the principal axes, against what geometry says."""
+"""The sphere, the direction of words and the principal axes, against what geometry
+says.
+"""
 
 from __future__ import annotations
 
@@ -27,9 +29,9 @@ def test_slerp_is_the_papers_formula_where_that_works() -> None:
         torch.rand(50, dtype=torch.float64),
     )
     omega, share = angle(a, b)[:, None], theta[:, None]
-    formula = (torch.sin((1 - share) * omega) * a + torch.sin(share * omega) * b) / torch.sin(
-        omega
-    )
+    formula = (
+        torch.sin((1 - share) * omega) * a + torch.sin(share * omega) * b
+    ) / torch.sin(omega)
     torch.testing.assert_close(slerp(a, b, theta), formula)
 
 
@@ -51,7 +53,9 @@ def test_slerp_of_the_nearly_parallel_and_the_nearly_opposite_stays_on_the_spher
 ) -> None:
     a = units(6, 9)
     aside = units(6, 9)
-    aside = torch.nn.functional.normalize(aside - (a * aside).sum(1, keepdim=True) * a, dim=1)
+    aside = torch.nn.functional.normalize(
+        aside - (a * aside).sum(1, keepdim=True) * a, dim=1
+    )
     b = math.cos(apart) * a + math.sin(apart) * aside
     middle = slerp(a, b, 0.5)
     torch.testing.assert_close(middle.norm(dim=1), torch.ones(6))
@@ -70,8 +74,8 @@ def test_slerp_of_a_zero_vector_keeps_the_others_direction() -> None:
 
 
 def test_slerp_takes_pictures_of_noise_and_single_vectors() -> None:
-    """The middle of two noises keeps their size, and so do neither the line's middle nor one
-    angle for each pixel.
+    """The middle of two noises keeps their size, and so do neither the line's middle
+    nor one angle for each pixel.
     """
     a, b = torch.randn(2, 4, 3, 16, 16)
     middle = slerp(a, b, 0.5)
@@ -79,7 +83,9 @@ def test_slerp_takes_pictures_of_noise_and_single_vectors() -> None:
     expected = (a.flatten(1).norm(dim=1) + b.flatten(1).norm(dim=1)) / 2
     torch.testing.assert_close(middle.flatten(1).norm(dim=1), expected)
     assert ((a + b) / 2).std() < 0.75 < middle.std()
-    torch.testing.assert_close(slerp(a[0].flatten(), b[0].flatten(), 0.5), middle[0].flatten())
+    torch.testing.assert_close(
+        slerp(a[0].flatten(), b[0].flatten(), 0.5), middle[0].flatten()
+    )
 
 
 @pytest.mark.parametrize("theta", [-0.01, 1.01, math.nan])
@@ -117,11 +123,17 @@ def test_pca_finds_the_axes_that_the_data_were_made_with() -> None:
 
 
 def test_pca_loses_as_much_as_it_says_at_each_rank() -> None:
-    data = torch.randn(300, 6).double() * torch.tensor([5.0, 3.0, 2.0, 1.0, 0.5, 0.2]).double()
+    data = (
+        torch.randn(300, 6).double()
+        * torch.tensor([5.0, 3.0, 2.0, 1.0, 0.5, 0.2]).double()
+    )
     pca = fit_pca(data)
     whole = (data - data.mean(0)).square().sum()
     lost = torch.stack(
-        [(data - pca.reconstruct(data, rank)).square().sum() / whole for rank in range(7)]
+        [
+            (data - pca.reconstruct(data, rank)).square().sum() / whole
+            for rank in range(7)
+        ]
     )
     torch.testing.assert_close(lost, pca.error())
     assert (lost.diff() < 0).all()

@@ -1,5 +1,5 @@
-"""The whole way from prompts to pictures, with tiny random networks: what depends on what, and
-what is refused.
+"""The whole way from prompts to pictures, with tiny random networks: what depends on
+what, and what is refused.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from dalle2_edu.unclip.pipeline import Stages, UnCLIP
 from dalle2_edu.unclip.prior import DiffusionPrior, nearest_to_text
 
 STEPS = {"prior_steps": 3, "decoder_steps": 3, "upsampler_steps": 2}
-# A matrix product sums in another order when the batch is larger: 1e-7 an operation, some ten
-# times more after all stages (measured: 3e-5). Another noise, or another picture's text, moves
-# pixels by 0.1 and more.
+# A matrix product sums in another order when the batch is larger: 1e-7 an operation,
+# some ten times more after all stages (measured: 3e-5). Another noise, or another
+# picture's text, moves pixels by 0.1 and more.
 SAME = 1e-3
 
 
@@ -59,7 +59,9 @@ def test_a_picture_depends_on_its_own_prompt_and_seed_alone(unclip: UnCLIP) -> N
 def test_one_seed_is_for_all_pictures(unclip: UnCLIP) -> None:
     first, second = draw(unclip, ["rocket", "rocket"], seed=3)
     assert furthest(first, second) < SAME
-    assert torch.equal(draw(unclip, ["rocket"], seed=3), draw(unclip, ["rocket"], seed=3))
+    assert torch.equal(
+        draw(unclip, ["rocket"], seed=3), draw(unclip, ["rocket"], seed=3)
+    )
 
 
 def test_more_steps_in_one_stage_leave_the_noise_of_the_others(unclip: UnCLIP) -> None:
@@ -76,7 +78,9 @@ def test_stages_hold_everything_between(unclip: UnCLIP) -> None:
     assert ["".join(pieces) for pieces in stages.pieces] == stages.prompts
     assert stages.candidates.shape == (2, 2, tiny_models.DIM)
     assert not torch.equal(stages.candidates[:, 0], stages.candidates[:, 1])
-    assert torch.equal(stages.image_emb, nearest_to_text(stages.candidates, stages.text_emb))
+    assert torch.equal(
+        stages.image_emb, nearest_to_text(stages.candidates, stages.text_emb)
+    )
     assert [tuple(picture.shape) for picture in stages.pictures] == [
         (2, 3, side, side) for side in (32, 64, 128)
     ]
@@ -96,7 +100,9 @@ def test_callback_sees_every_step_of_every_stage(unclip: UnCLIP) -> None:
     draw(
         unclip,
         ["rocket"],
-        callback=lambda stage, step, guess: seen.append((stage, step, tuple(guess.shape))),
+        callback=lambda stage, step, guess: seen.append(
+            (stage, step, tuple(guess.shape))
+        ),
     )
     embedding = [("prior", step, (1, tiny_models.DIM)) for step in range(3)]
     decoded = [("decoder", step, (1, 3, 32, 32)) for step in range(3)]
@@ -125,12 +131,16 @@ def test_the_last_guess_of_each_stage_is_its_result(unclip: UnCLIP) -> None:
         torch.testing.assert_close(last[stage], picture, rtol=0, atol=1e-4)
 
 
-def test_progress_can_be_turned_off(unclip: UnCLIP, capfd: pytest.CaptureFixture[str]) -> None:
+def test_progress_can_be_turned_off(
+    unclip: UnCLIP, capfd: pytest.CaptureFixture[str]
+) -> None:
     draw(unclip, ["rocket"])
     assert capfd.readouterr() == ("", "")
     draw(unclip, ["rocket"], progress=True)
     bars = capfd.readouterr().err
-    assert all(stage in bars for stage in ("prior", "decoder", "upsampler_64", "upsampler_128"))
+    assert all(
+        stage in bars for stage in ("prior", "decoder", "upsampler_64", "upsampler_128")
+    )
 
 
 @pytest.mark.parametrize(
@@ -182,7 +192,12 @@ def test_a_prior_that_learned_from_another_clip_is_refused(
     monkeypatch.setenv("DALLE2_EDU_ZOO", str(tmp_path))
     card = zoo.Card(recipe="test", tier="smoke", data_licence="none")
     zoo.save("shared", "clip", Clip(tiny_models.CLIP), card)
-    zoo.save("emoji", "prior", DiffusionPrior(tiny_models.PRIOR), replace(card, clip="0" * 64))
+    zoo.save(
+        "emoji",
+        "prior",
+        DiffusionPrior(tiny_models.PRIOR),
+        replace(card, clip="0" * 64),
+    )
     with pytest.raises(Dalle2EduError, match="another CLIP"):
         UnCLIP.from_zoo("emoji")
 
@@ -216,7 +231,10 @@ def test_pick_domain(prompt: str, domain: str) -> None:
 
 def test_padding_need_not_be_computed() -> None:
     pipeline = tiny_models.pipeline()
-    text, null = pipeline.encode_text(["a red star", "a sign"]), pipeline.encode_text(["", ""])
+    text, null = (
+        pipeline.encode_text(["a red star", "a sign"]),
+        pipeline.encode_text(["", ""]),
+    )
     short, short_null = without_padding(text, null)
     length = int(text.text_mask.sum(dim=1).max())
     assert (
@@ -229,5 +247,7 @@ def test_padding_need_not_be_computed() -> None:
         torch.tensor([3, 900]),
     )
     for network, first in ((pipeline.prior, (z, t)), (pipeline.decoder, (x, t, z))):
-        whole, cut = (network(*first, **each.as_conditioning()) for each in (text, short))
+        whole, cut = (
+            network(*first, **each.as_conditioning()) for each in (text, short)
+        )
         torch.testing.assert_close(cut, whole, rtol=0, atol=1e-5)

@@ -1,4 +1,6 @@
-"""The prior: what it may look at, the space it works in, and its size against Karlo's."""
+"""The prior: what it may look at, the space it works in, and its size against
+Karlo's.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,12 @@ def test_karlos_prior_has_the_released_networks_parameters() -> None:
     with torch.device("meta"):
         prior = DiffusionPrior(
             PriorConfig(
-                clip_dim=768, text_width=768, context_length=77, width=2048, layers=20, heads=32
+                clip_dim=768,
+                text_width=768,
+                context_length=77,
+                width=2048,
+                layers=20,
+                heads=32,
             )
         )
     assert sum(parameter.numel() for parameter in prior.parameters()) == 1_022_028_544
@@ -57,10 +64,15 @@ def test_padding_changes_nothing_and_all_else_does() -> None:
 
 
 def test_standardised_embeddings_have_mean_0_and_variance_1_and_come_back() -> None:
-    prior, z = DiffusionPrior(PRIOR), torch.randn(500, DIM) * torch.linspace(0.01, 3, DIM) + 2
+    prior, z = (
+        DiffusionPrior(PRIOR),
+        torch.randn(500, DIM) * torch.linspace(0.01, 3, DIM) + 2,
+    )
     prior.set_stats(z)
     standard = prior.standardise(z)
-    torch.testing.assert_close(standard.mean(dim=0), torch.zeros(DIM), rtol=0, atol=1e-4)
+    torch.testing.assert_close(
+        standard.mean(dim=0), torch.zeros(DIM), rtol=0, atol=1e-4
+    )
     torch.testing.assert_close(standard.std(dim=0), torch.ones(DIM))
     torch.testing.assert_close(prior.unstandardise(standard), z)
 

@@ -1,4 +1,6 @@
-"""The regression in place of a prior, and the rivals of the diffusion prior inside unCLIP."""
+"""The regression in place of a prior, and the rivals of the diffusion prior inside
+unCLIP.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +34,9 @@ def regression() -> RegressionPrior:
 def test_the_answer_is_the_texts_alone_and_standardised() -> None:
     model, given = regression(), tiny_models.conditioning(2)
     answer = model(**given)
-    assert answer.shape == (2, tiny_models.DIM) and not torch.equal(answer[0], answer[1])
+    assert answer.shape == (2, tiny_models.DIM) and not torch.equal(
+        answer[0], answer[1]
+    )
     given["text_emb"] = given["text_emb"] + 1
     assert not torch.equal(model(**given), answer)
 

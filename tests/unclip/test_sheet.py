@@ -30,7 +30,14 @@ def stages(*prompts: str) -> Stages:
 
 def test_pixels_are_rounded_and_bounded() -> None:
     row = torch.tensor([-2.0, -1.0, 0.0, 0.999, 1.0, 3.0]).expand(3, 1, 6)
-    assert [to_pil(row).getpixel((x, 0))[0] for x in range(6)] == [0, 0, 128, 255, 255, 255]
+    assert [to_pil(row).getpixel((x, 0))[0] for x in range(6)] == [
+        0,
+        0,
+        128,
+        255,
+        255,
+        255,
+    ]
 
 
 def test_a_row_for_each_prompt(tmp_path: Path) -> None:

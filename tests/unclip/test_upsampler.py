@@ -1,5 +1,5 @@
-"""The upsamplers: crops and whole pictures through one network, and the damage done to the
-condition.
+"""The upsamplers: crops and whole pictures through one network, and the damage done to
+the condition.
 """
 
 from __future__ import annotations
@@ -118,7 +118,9 @@ def test_blur_is_the_papers_gaussian_on_about_half_of_the_pictures() -> None:
         [not torch.equal(*pair) for pair in zip(damaged, images, strict=True)]
     )
     assert 16 < was_blurred.sum() < 48
-    torch.testing.assert_close(damaged[was_blurred], blurred[was_blurred], rtol=0, atol=1e-6)
+    torch.testing.assert_close(
+        damaged[was_blurred], blurred[was_blurred], rtol=0, atol=1e-6
+    )
 
 
 def test_bsr_is_the_generators_doing_and_stays_in_range() -> None:

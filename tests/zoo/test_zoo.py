@@ -28,7 +28,8 @@ class Tiny(nn.Module):
         super().__init__()
         self.config = config
         self.layer = nn.Linear(*config.widths)
-        self.tied = self.layer  # two names, one storage: safetensors by itself would refuse
+        # two names, one storage: safetensors by itself would refuse
+        self.tied = self.layer
         self.register_buffer("seen", torch.tensor(7))
 
 
@@ -37,7 +38,9 @@ CARD = zoo.Card(recipe="tiny", tier="smoke", data_licence="CC0", steps=12, notes
 
 @pytest.fixture
 def tiny(tmp_path, monkeypatch) -> Tiny:
-    """A zoo in a temporary folder with one inhabitant, `shapes` `prior`, which is a Tiny."""
+    """A zoo in a temporary folder with one inhabitant, `shapes` `prior`, which is a
+    Tiny.
+    """
     monkeypatch.setenv("DALLE2_EDU_ZOO", str(tmp_path))
     here = ModuleType("dalle2_edu.tiny")  # as if it were a file of the package
     here.Tiny = Tiny
@@ -64,7 +67,9 @@ def test_loads_what_was_saved(tiny):
     assert loaded.seen.dtype == torch.int64
     assert loaded.seen == 7
     half = 2**-11  # what rounding to half precision may change
-    torch.testing.assert_close(loaded.layer.weight, tiny.layer.weight, rtol=half, atol=1e-7)
+    torch.testing.assert_close(
+        loaded.layer.weight, tiny.layer.weight, rtol=half, atol=1e-7
+    )
 
 
 def test_card_says_what_it_is(tiny):
@@ -141,7 +146,7 @@ def test_full_disk_leaves_what_was_there(tiny, tmp_path, monkeypatch):
     assert zoo.cards()["shapes", "prior"].config == {"widths": [3, 5]}
 
 
-# --- tampered cards and weights ---------------------------------------------------------------
+# --- tampered cards and weights -------------------------------------------------------
 
 
 def change_card(tmp_path, **changes) -> None:
@@ -178,7 +183,16 @@ def test_a_network_of_another_package_is_not_saved(tiny, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(
     "text",
-    ["", "[]", "5", "null", '{"recipe": 5}', '{"tier": "smoke"}', "[" * 100_000, "\ufeff{}"],
+    [
+        "",
+        "[]",
+        "5",
+        "null",
+        '{"recipe": 5}',
+        '{"tier": "smoke"}',
+        "[" * 100_000,
+        "\ufeff{}",
+    ],
 )
 def test_tampered_cards_take_one_line_that_names_the_file(tiny, tmp_path, text):
     file = tmp_path / "shapes" / "prior.json"
@@ -189,7 +203,8 @@ def test_tampered_cards_take_one_line_that_names_the_file(tiny, tmp_path, text):
 
 
 @pytest.mark.parametrize(
-    "config", [{"widths": "wide"}, {"widths": [3, None]}, {"widths": [3, -5]}, {"widths": []}]
+    "config",
+    [{"widths": "wide"}, {"widths": [3, None]}, {"widths": [3, -5]}, {"widths": []}],
 )
 def test_a_config_that_no_network_has(tiny, tmp_path, config):
     change_card(tmp_path, config=config)
@@ -232,7 +247,9 @@ def test_files_can_be_read_by_others(tiny, tmp_path):
     ordinary = tmp_path / "ordinary"
     ordinary.touch()
     for file in (tmp_path / "shapes").iterdir():
-        assert stat.S_IMODE(file.stat().st_mode) == stat.S_IMODE(ordinary.stat().st_mode)
+        assert stat.S_IMODE(file.stat().st_mode) == stat.S_IMODE(
+            ordinary.stat().st_mode
+        )
 
 
 def test_a_zoo_in_another_folder(tiny, tmp_path):
@@ -240,7 +257,8 @@ def test_a_zoo_in_another_folder(tiny, tmp_path):
         assert zoo.cards() == {}
         zoo.save("pets", "prior", tiny, CARD)
         assert zoo.known() == {"pets": ("prior",)}
-        assert zoo.load_or_shipped("shapes", "oracle").config.image_size == 64  # the book's own
+        # the book's own
+        assert zoo.load_or_shipped("shapes", "oracle").config.image_size == 64
     assert zoo.known() == {"shapes": ("prior",)}
 
 

@@ -6,7 +6,8 @@
 - `chapters`: the line under a chapter's title, the words on hidden cells, formulas as
   JupyterLab shows them;
 - `pages`: the switch to the other language, and the theme's words that have no Chinese
-  translation yet."""
+  translation yet.
+"""
 
 from __future__ import annotations
 

@@ -1,10 +1,12 @@
-"""The page "The code": every file of the package, the chapters that use it, and what is in it.
+"""The page "The code": every file of the package, the chapters that use it, and what is
+in it.
 
-The page `code` of each language holds a line `MARK`; here it is replaced by the list, just before
-Sphinx reads the page. Everything comes from the files themselves, read as text (`ast`): nothing
-is imported, and nothing is written down twice. A file says in its docstring which chapters
-use it ("Chapters 08 and 13 use this file."); the map in the README is held to the same words by
-`tests/book/test_lessons.py`."""
+The page `code` of each language holds a line `MARK`; here it is replaced by the list,
+just before Sphinx reads the page. Everything comes from the files themselves, read as
+text (`ast`): nothing is imported, and nothing is written down twice. A file says in its
+docstring which chapters use it ("Chapters 08 and 13 use this file."); the map in the
+README is held to the same words by `tests/book/test_lessons.py`.
+"""
 
 from __future__ import annotations
 
@@ -50,7 +52,9 @@ SPECIAL = re.compile(r"([\\*_$<>\[\]{}|#~])")
 
 @dataclass(frozen=True)
 class Member:
-    """A public class or function: its name, the line where it begins, what it says of itself."""
+    """A public class or function: its name, the line where it begins, what it says of
+    itself.
+    """
 
     name: str
     line: int
@@ -73,7 +77,7 @@ class Lesson:
         return folders[1] if len(folders) > 2 else ""
 
 
-# --- reading the files ------------------------------------------------------------------------
+# --- reading the files ----------------------------------------------------------------
 
 
 @cache
@@ -97,9 +101,13 @@ def lesson(path: Path, root: Path) -> Lesson:
 
 
 def members(tree: ast.Module) -> Iterator[Member]:
-    """The public classes and functions of a file that have a docstring, in its order."""
+    """The public classes and functions of a file that have a docstring, in its
+    order.
+    """
     for node in tree.body:
-        if not isinstance(node, ast.ClassDef | ast.FunctionDef) or node.name.startswith("_"):
+        if not isinstance(node, ast.ClassDef | ast.FunctionDef) or node.name.startswith(
+            "_"
+        ):
             continue
         if docstring := ast.get_docstring(node):
             yield Member(node.name, node.lineno, first_sentence(docstring))
@@ -118,8 +126,8 @@ def first_sentence(docstring: str) -> str:
 def chapters_in(docstring: str) -> tuple[int, ...]:
     """The chapters that a docstring names.
 
-    >>> chapters_in("Chapters 08 (trains one), 09 and 13 use this file; chapter 2 tours it.")
-    (2, 8, 9, 13)
+    >>> chapters_in("Chapters 08 (trains one), 09 and 13 use this file; chapter 2 tours
+    it.") (2, 8, 9, 13)
     """
     found: set[int] = set()
     for passage in NUMBERS.findall(docstring):
@@ -132,15 +140,23 @@ def chapters_in(docstring: str) -> tuple[int, ...]:
 def chapters_of_part(root: Path, part: str) -> tuple[int, ...]:
     """The chapters that use some file of a part."""
     named = {
-        chapter for each in lessons(root) if each.part == part for chapter in each.chapters
+        chapter
+        for each in lessons(root)
+        if each.part == part
+        for chapter in each.chapters
     }
     return tuple(sorted(named))
 
 
 def readme_map(root: Path, language: str) -> str:
-    """The README's table: each folder, what it is about, and the chapters that use its files."""
+    """The README's table: each folder, what it is about, and the chapters that use its
+    files.
+    """
     place = ("en", "zh").index(language)
-    heads = ("| folder | part of the book | chapters |", "| 文件夹 | 书的哪一部分 | 章 |")
+    heads = (
+        "| folder | part of the book | chapters |",
+        "| 文件夹 | 书的哪一部分 | 章 |",
+    )
     rows = [heads[place], "|---|---|---|"]
     for part, title in PARTS.items():
         if (root / PACKAGE / part).is_dir():
@@ -149,7 +165,7 @@ def readme_map(root: Path, language: str) -> str:
     return "\n".join(rows) + "\n"
 
 
-# --- the page ---------------------------------------------------------------------------------
+# --- the page -------------------------------------------------------------------------
 
 
 def listing(root: Path, language: str) -> str:
@@ -171,7 +187,9 @@ def entry(root: Path, lesson: Lesson, language: str) -> Iterator[str]:
     """A file with its classes and functions: a paragraph and a list."""
     name = lesson.path.removeprefix(f"{PACKAGE}/")
     link = f"**[{escaped(name)}](../../{lesson.path})**"
-    used = ", ".join(chapter_link(root, chapter, language) for chapter in lesson.chapters)
+    used = ", ".join(
+        chapter_link(root, chapter, language) for chapter in lesson.chapters
+    )
     words = {
         "en": f" Chapters: {used}.",
         "zh": f"用于第 {used.replace(', ', '、')} 章。",
@@ -189,14 +207,19 @@ def chapter_link(root: Path, chapter: int, language: str) -> str:
     """The number of a chapter, with a link to it if it is written."""
     folder = root / "notebooks" / language
     file = next(folder.glob(f"{chapter:02d}_*.ipynb"), None)
-    return f"[{chapter}](../../notebooks/{language}/{file.name})" if file else str(chapter)
+    return (
+        f"[{chapter}](../../notebooks/{language}/{file.name})" if file else str(chapter)
+    )
 
 
 def escaped(text: str) -> str:
-    """A docstring's text as Markdown: what stands between backticks is code, the rest is plain."""
+    """A docstring's text as Markdown: what stands between backticks is code, the rest
+    is plain.
+    """
     pieces = re.split(r"(`[^`]+`)", text)
     return "".join(
-        piece if piece.startswith("`") else SPECIAL.sub(r"\\\1", piece) for piece in pieces
+        piece if piece.startswith("`") else SPECIAL.sub(r"\\\1", piece)
+        for piece in pieces
     )
 
 

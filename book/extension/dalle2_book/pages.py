@@ -1,5 +1,5 @@
-"""Every page: the switch to the other language, the theme's words in this one, and the fonts
-of its first screen.
+"""Every page: the switch to the other language, the theme's words in this one, and the
+fonts of its first screen.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from sphinx.config import Config
 from .words import THEME_ZH, language_of, words
 
 OTHER = {"en": "zh", "zh": "en"}
-FIRST_FONTS = {"en": ("sans",), "zh": ("sans", "hans-regular-01")}  # what any page begins with
+# what any page begins with
+FIRST_FONTS = {"en": ("sans",), "zh": ("sans", "hans-regular-01")}
 
 
 def add_switch(
@@ -37,7 +38,9 @@ def add_switch(
 
 
 def twin_address(pagename: str, language: str) -> str:
-    """From `en/notebooks/en/07_ddpm.html` to `../../../zh/notebooks/zh/07_ddpm.html`."""
+    """From `en/notebooks/en/07_ddpm.html` to
+    `../../../zh/notebooks/zh/07_ddpm.html`.
+    """
     other = OTHER[language]
     twin = re.sub(rf"^(book|notebooks)/{language}/", rf"\1/{other}/", pagename)
     return "../" * (pagename.count("/") + 1) + f"{other}/{twin}.html"
@@ -50,27 +53,30 @@ def preload_fonts(
     context: dict[str, Any],
     _doctree: nodes.document,
 ) -> None:
-    """The browser asks for these fonts before it has read the style sheets, so that the text
-    seldom stands in another font first.
+    """The browser asks for these fonts before it has read the style sheets, so that the
+    text seldom stands in another font first.
     """
     head = context.get("metatags", "")  # the search page has none
     for name in FIRST_FONTS[language_of(app.config)]:
         address = context["pathto"](f"_static/fonts/{name}.woff2", 1)
-        head += (
-            f'<link rel="preload" as="font" type="font/woff2" href="{address}" crossorigin>\n'
-        )
+        head += f'<link rel="preload" as="font" type="font/woff2" href="{address}" crossorigin>\n'
     context["metatags"] = head
 
 
 def show_switch(_app: Sphinx, config: Config) -> None:
     options = config.html_theme_options
-    options["article_header_end"] = ["language-switch.html", "article-header-buttons.html"]
+    options["article_header_end"] = [
+        "language-switch.html",
+        "article-header-buttons.html",
+    ]
 
 
 class Filled(gettext.NullTranslations):
     """A catalogue, with our words for what it lacks or says badly."""
 
-    def __init__(self, catalogue: gettext.NullTranslations, ours: dict[str, str]) -> None:
+    def __init__(
+        self, catalogue: gettext.NullTranslations, ours: dict[str, str]
+    ) -> None:
         super().__init__()
         self.catalogue, self.ours = catalogue, ours
 
@@ -88,7 +94,9 @@ def fill_translations(app: Sphinx, config: Config) -> None:
     """Before the templates are made ready: they keep the catalogue they are given."""
     if language_of(config) == "zh":
         for name in ("sphinx", "booktheme"):
-            locale.translators["general", name] = Filled(locale.get_translator(name), THEME_ZH)
+            locale.translators["general", name] = Filled(
+                locale.get_translator(name), THEME_ZH
+            )
         app.translator = locale.get_translator("sphinx")
 
 

@@ -1,12 +1,13 @@
 """Search that finds 扩散模型 in a sentence.
 
-Chinese is written without spaces, so there are no words to put into an index. A dictionary
-(jieba) would cut the text into words, but the query, typed into the page, would not be cut the
-same way, and words the dictionary lacks would be lost. So both sides do something simpler:
-every run of Chinese characters becomes its overlapping pairs, 扩散模型 -> 扩散, 散模, 模型, and a page is
-found if it holds all of the query's pairs. The index also holds single characters, for a query
-of one. English words are cut at spaces and stemmed, as in any Sphinx book, on pages of both
-languages."""
+Chinese is written without spaces, so there are no words to put into an index. A
+dictionary (jieba) would cut the text into words, but the query, typed into the page,
+would not be cut the same way, and words the dictionary lacks would be lost. So both
+sides do something simpler: every run of Chinese characters becomes its overlapping
+pairs, 扩散模型 -> 扩散, 散模, 模型, and a page is found if it holds all of the query's pairs. The
+index also holds single characters, for a query of one. English words are cut at spaces
+and stemmed, as in any Sphinx book, on pages of both languages.
+"""
 
 from __future__ import annotations
 

@@ -1,8 +1,9 @@
 """Every file of the package is a page of the book, and links to its lines lead there.
 
-A notebook links to `../../dalle2_edu/diffusion/process.py#L85`: the file itself, which is right
-in JupyterLab and on a code host. In the book the same link becomes
-`../../dalle2_edu/diffusion/process.py.html#L85`."""
+A notebook links to `../../dalle2_edu/diffusion/process.py#L85`: the file itself, which
+is right in JupyterLab and on a code host. In the book the same link becomes
+`../../dalle2_edu/diffusion/process.py.html#L85`.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +23,9 @@ from sphinx.util import logging
 from .words import words
 
 PACKAGE = "dalle2_edu"
-HREF = re.compile(r'href="(?:\.\./)+(?P<path>dalle2_edu/[\w/]+\.py)(?:#L(?P<line>\d+))?"')
+HREF = re.compile(
+    r'href="(?:\.\./)+(?P<path>dalle2_edu/[\w/]+\.py)(?:#L(?P<line>\d+))?"'
+)
 TARGET = re.compile(r"(?:^|/)(?P<path>dalle2_edu/[\w/]+\.py)(?:#L(?P<line>\d+))?$")
 log = logging.getLogger(__name__)
 
@@ -38,8 +41,11 @@ def source_pages(app: Sphinx) -> Iterator[tuple[str, dict[str, Any], str]]:
 
 def listing(code: str) -> str:
     """Highlighted code whose line 12 is `#L12`."""
-    # Pygments closes its <span>s at the end of each line, so lines can be wrapped one by one.
-    lines = highlight(code, PythonLexer(stripnl=False), HtmlFormatter(nowrap=True)).splitlines()
+    # Pygments closes its <span>s at the end of each line, so lines can be wrapped one
+    # by one.
+    lines = highlight(
+        code, PythonLexer(stripnl=False), HtmlFormatter(nowrap=True)
+    ).splitlines()
     number = '<a class="number" href="#L{i}" aria-hidden="true" tabindex="-1">{i}</a>'
     numbered = (
         f'<span class="line" id="L{i}">{number.format(i=i)}{line}\n</span>'
@@ -52,7 +58,9 @@ def listing(code: str) -> str:
 
 
 def link_sources(app: Sphinx, doctree: nodes.document, docname: str) -> None:
-    """Lead links to the package's files, in prose and in outputs, to the files' pages."""
+    """Lead links to the package's files, in prose and in outputs, to the files'
+    pages.
+    """
     for raw in list(doctree.findall(nodes.raw)):
         if "html" in raw["format"] and PACKAGE in raw.rawsource + raw.astext():
             linked = HREF.sub(
@@ -63,7 +71,9 @@ def link_sources(app: Sphinx, doctree: nodes.document, docname: str) -> None:
         match = TARGET.search(link.get("reftarget") or link.get("refuri", ""))
         if match:
             link.replace_self(
-                nodes.reference("", "", *_text_of(link), refuri=_address(app, docname, match))
+                nodes.reference(
+                    "", "", *_text_of(link), refuri=_address(app, docname, match)
+                )
             )
 
 
@@ -81,7 +91,9 @@ def _address(app: Sphinx, docname: str, match: re.Match[str]) -> str:
     path, line = match["path"], match["line"]
     file = Path(app.srcdir) / path
     if not file.is_file():
-        log.warning("a link to %s, which is no file of the package", path, location=docname)
+        log.warning(
+            "a link to %s, which is no file of the package", path, location=docname
+        )
     elif line and int(line) > len(file.read_text(encoding="utf8").splitlines()):
         log.warning(
             "a link to line %s of %s, which is shorter: make notebooks",

@@ -36,8 +36,8 @@ WORDS = {
     },
 }
 
-# Texts of Sphinx and the themes that have no Chinese, or a poor one, in the catalogues they
-# ship.
+# Texts of Sphinx and the themes that have no Chinese, or a poor one, in the catalogues
+# they ship.
 THEME_ZH = {
     "Back to top": "回到顶部",
     "Breadcrumb": "所在位置",

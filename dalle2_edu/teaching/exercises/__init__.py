@@ -1,3 +1,3 @@
-"""The exercises, one module a chapter; `check("ddpm.q_sample", answer)` finds `q_sample` in
-`ddpm.py`.
+"""The exercises, one module a chapter; `check("ddpm.q_sample", answer)` finds
+`q_sample` in `ddpm.py`.
 """

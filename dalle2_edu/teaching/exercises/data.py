@@ -14,7 +14,7 @@ def plane(size: int = 9) -> tuple[Tensor, Tensor]:
     return x, y
 
 
-# --- A moon: one disc cut out of another ------------------------------------------------------
+# --- A moon: one disc cut out of another ----------------------------------------------
 
 
 def _discs(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
@@ -95,7 +95,7 @@ moon = Exercise(
     ),
 )
 
-# --- A box, exactly ---------------------------------------------------------------------------
+# --- A box, exactly -------------------------------------------------------------------
 
 
 def _box(x: Tensor, y: Tensor, a: float, b: float) -> Tensor:
@@ -161,7 +161,7 @@ box = Exercise(
     ),
 )
 
-# --- Samples of a shard -----------------------------------------------------------------------
+# --- Samples of a shard ---------------------------------------------------------------
 
 
 def _group(names: list[str]) -> dict[str, list[str]]:
@@ -242,7 +242,7 @@ group = Exercise(
     ),
 )
 
-# --- A flip that keeps the caption true -------------------------------------------------------
+# --- A flip that keeps the caption true -----------------------------------------------
 
 
 def _flip(image: Tensor, caption: str) -> tuple[Tensor, str]:
@@ -265,7 +265,9 @@ def _flip_upside_down(image: Tensor, caption: str) -> tuple[Tensor, str]:
 
 
 def _flip_english_only(image: Tensor, caption: str) -> tuple[Tensor, str]:
-    caption = caption.replace("left", "\0").replace("right", "left").replace("\0", "right")
+    caption = (
+        caption.replace("left", "\0").replace("right", "left").replace("\0", "right")
+    )
     return image.flip(-1), caption
 
 
@@ -273,7 +275,10 @@ flip = Exercise(
     reference=_flip,
     cases=lambda: [
         (torch.arange(12.0).view(3, 2, 2), "a circle"),
-        (torch.arange(12.0).view(3, 2, 2), "a star on the left and a ring on the right"),
+        (
+            torch.arange(12.0).view(3, 2, 2),
+            "a star on the left and a ring on the right",
+        ),
         (torch.arange(12.0).view(3, 2, 2), "左边是圆形，右边是五角星"),
     ],
     mistakes=[
@@ -327,7 +332,7 @@ flip = Exercise(
     ),
 )
 
-# --- A row of ids that keeps its end ----------------------------------------------------------
+# --- A row of ids that keeps its end --------------------------------------------------
 
 START, END = 98, 99
 
@@ -399,13 +404,16 @@ row = Exercise(
     ),
 )
 
-# --- Held-out compositions that leaked --------------------------------------------------------
+# --- Held-out compositions that leaked ------------------------------------------------
 
 Scene = list[tuple[str, str]]
 
 
 def _leaks(scenes: list[Scene], held_out: dict[str, str]) -> list[bool]:
-    return [any(held_out.get(shape) == colour for shape, colour in scene) for scene in scenes]
+    return [
+        any(held_out.get(shape) == colour for shape, colour in scene)
+        for scene in scenes
+    ]
 
 
 def _leaks_first_only(scenes: list[Scene], held_out: dict[str, str]) -> list[bool]:
@@ -413,15 +421,24 @@ def _leaks_first_only(scenes: list[Scene], held_out: dict[str, str]) -> list[boo
 
 
 def _leaks_all(scenes: list[Scene], held_out: dict[str, str]) -> list[bool]:
-    return [all(held_out.get(shape) == colour for shape, colour in scene) for scene in scenes]
+    return [
+        all(held_out.get(shape) == colour for shape, colour in scene)
+        for scene in scenes
+    ]
 
 
 def _leaks_apart(scenes: list[Scene], held_out: dict[str, str]) -> list[bool]:
-    return [any(s in held_out and c in held_out.values() for s, c in scene) for scene in scenes]
+    return [
+        any(s in held_out and c in held_out.values() for s, c in scene)
+        for scene in scenes
+    ]
 
 
 def _leaks_across(scenes: list[Scene], held_out: dict[str, str]) -> list[bool]:
-    return [any(held_out.get(s) == c for s, _ in scene for _, c in scene) for scene in scenes]
+    return [
+        any(held_out.get(s) == c for s, _ in scene for _, c in scene)
+        for scene in scenes
+    ]
 
 
 leaks = Exercise(
@@ -438,7 +455,10 @@ leaks = Exercise(
             ],
             {"star": "blue", "heart": "green"},
         ),
-        ([[("heart", "blue")], [("cross", "green")]], {"star": "blue", "heart": "green"}),
+        (
+            [[("heart", "blue")], [("cross", "green")]],
+            {"star": "blue", "heart": "green"},
+        ),
     ],
     mistakes=[
         Mistake(
@@ -485,7 +505,7 @@ leaks = Exercise(
     ),
 )
 
-# --- UTF-8 by hand ----------------------------------------------------------------------------
+# --- UTF-8 by hand --------------------------------------------------------------------
 
 
 def _utf8(code: int) -> list[int]:
@@ -577,7 +597,7 @@ utf8 = Exercise(
     ),
 )
 
-# --- Encoding with learnt merges --------------------------------------------------------------
+# --- Encoding with learnt merges ------------------------------------------------------
 
 Merge = tuple[str, str]
 
@@ -603,7 +623,9 @@ def _encode_longest(text: str, merges: list[Merge]) -> list[str]:
     vocabulary = {a + b for a, b in merges} | set(text)
     out, place = [], 0
     while place < len(text):
-        end = next(end for end in range(len(text), place, -1) if text[place:end] in vocabulary)
+        end = next(
+            end for end in range(len(text), place, -1) if text[place:end] in vocabulary
+        )
         out.append(text[place:end])
         place = end
     return out
@@ -613,7 +635,12 @@ def _encode_from_the_left(text: str, merges: list[Merge]) -> list[str]:
     symbols = list(text)
     while True:
         place = next(
-            (i for i in range(len(symbols) - 1) if (symbols[i], symbols[i + 1]) in merges), None
+            (
+                i
+                for i in range(len(symbols) - 1)
+                if (symbols[i], symbols[i + 1]) in merges
+            ),
+            None,
         )
         if place is None:
             return symbols

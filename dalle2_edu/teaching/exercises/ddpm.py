@@ -1,7 +1,10 @@
-"""Exercises of chapter 07 (the mathematics of DDPM), and the diagnoses of their usual mistakes.
+"""Exercises of chapter 07 (the mathematics of DDPM), and the diagnoses of their usual
+mistakes.
 
-Steps count from 1, as in the paper: beta_t is `betas[t - 1]`. Everything is float64, so that a
-right formula is right to ten digits and a wrong one can't hide behind rounding."""
+Steps count from 1, as in the paper: beta_t is `betas[t - 1]`. Everything is float64, so
+that a right formula is right to ten digits and a wrong one can't hide behind
+rounding.
+"""
 
 from __future__ import annotations
 
@@ -41,7 +44,7 @@ def _abars(betas: Tensor) -> tuple[Tensor, Tensor]:
     return abar, torch.cat([abar.new_ones(1), abar[:-1]])  # (1,) + (T - 1,) => (T,)
 
 
-# --- 1. the jump ------------------------------------------------------------------------------
+# --- 1. the jump ----------------------------------------------------------------------
 
 
 q_sample = Exercise(
@@ -94,7 +97,7 @@ q_sample = Exercise(
 )
 
 
-# --- 2. the signal-to-noise ratio -------------------------------------------------------------
+# --- 2. the signal-to-noise ratio -----------------------------------------------------
 
 
 def _snr(betas: Tensor) -> Tensor:
@@ -129,7 +132,8 @@ snr = Exercise(
         Mistake(
             lambda betas: 1 / _snr(betas),
             Words(
-                en="This is noise to signal: turn it over.", zh="这是噪声比信号，倒过来才对。"
+                en="This is noise to signal: turn it over.",
+                zh="这是噪声比信号，倒过来才对。",
             ),
         ),
         Mistake(
@@ -151,7 +155,7 @@ snr = Exercise(
 )
 
 
-# --- 3. the picture from the noise ------------------------------------------------------------
+# --- 3. the picture from the noise ----------------------------------------------------
 
 
 x0_from_eps = Exercise(
@@ -188,7 +192,8 @@ x0_from_eps = Exercise(
         Mistake(
             lambda x_t, abar, eps: (x_t + (1 - abar).sqrt() * eps) / abar.sqrt(),
             Words(
-                en="The noise has to be taken away, not added.", zh="噪声应当减去，不是加上。"
+                en="The noise has to be taken away, not added.",
+                zh="噪声应当减去，不是加上。",
             ),
         ),
     ],
@@ -197,7 +202,7 @@ x0_from_eps = Exercise(
 )
 
 
-# --- 4. the noise from v ----------------------------------------------------------------------
+# --- 4. the noise from v --------------------------------------------------------------
 
 
 eps_from_v = Exercise(
@@ -240,7 +245,7 @@ eps_from_v = Exercise(
 )
 
 
-# --- 5. KL of two Gaussians -------------------------------------------------------------------
+# --- 5. KL of two Gaussians -----------------------------------------------------------
 
 
 def _kl(mean1: Tensor, var1: Tensor, mean2: Tensor, var2: Tensor) -> Tensor:
@@ -312,7 +317,7 @@ kl = Exercise(
 )
 
 
-# --- 6. the posterior's variance --------------------------------------------------------------
+# --- 6. the posterior's variance ------------------------------------------------------
 
 
 def _posterior_variance(betas: Tensor) -> Tensor:
@@ -342,7 +347,9 @@ posterior_variance = Exercise(
             ),
         ),
         Mistake(
-            lambda betas: 1 / (1 / betas + 1 / (1 - _abars(betas)[1]).clamp(min=1e-300)),
+            lambda betas: (
+                1 / (1 / betas + 1 / (1 - _abars(betas)[1]).clamp(min=1e-300))
+            ),
             Words(
                 en=(
                     "Nearly: as a function of x_(t-1), the step's bell has variance beta_t /"
@@ -381,7 +388,7 @@ posterior_variance = Exercise(
 )
 
 
-# --- 7. the posterior's mean ------------------------------------------------------------------
+# --- 7. the posterior's mean ----------------------------------------------------------
 
 
 def _mean_at(x0: Tensor, x_t: Tensor, betas: Tensor, i: int) -> Tensor:
@@ -455,7 +462,7 @@ posterior_mean = Exercise(
 )
 
 
-# --- 8. one step of ancestral sampling --------------------------------------------------------
+# --- 8. one step of ancestral sampling ------------------------------------------------
 
 
 def _step_with(
@@ -465,36 +472,48 @@ def _step_with(
     return (x_t - beta / (1 - abar).sqrt() * eps) / (1 - beta).sqrt() + spread * z
 
 
-def _ancestral_step(x_t: Tensor, eps: Tensor, betas: Tensor, t: int, z: Tensor) -> Tensor:
+def _ancestral_step(
+    x_t: Tensor, eps: Tensor, betas: Tensor, t: int, z: Tensor
+) -> Tensor:
     return _step_with(
         betas[t - 1].sqrt() if t > 1 else betas.new_zeros(()), x_t, eps, betas, t, z
     )
 
 
-def _noise_at_the_end(x_t: Tensor, eps: Tensor, betas: Tensor, t: int, z: Tensor) -> Tensor:
+def _noise_at_the_end(
+    x_t: Tensor, eps: Tensor, betas: Tensor, t: int, z: Tensor
+) -> Tensor:
     return _step_with(betas[t - 1].sqrt(), x_t, eps, betas, t, z)
 
 
 def _variance_for_deviation(
     x_t: Tensor, eps: Tensor, betas: Tensor, t: int, z: Tensor
 ) -> Tensor:
-    return _step_with(betas[t - 1] if t > 1 else betas.new_zeros(()), x_t, eps, betas, t, z)
+    return _step_with(
+        betas[t - 1] if t > 1 else betas.new_zeros(()), x_t, eps, betas, t, z
+    )
 
 
-def _small_variance(x_t: Tensor, eps: Tensor, betas: Tensor, t: int, z: Tensor) -> Tensor:
+def _small_variance(
+    x_t: Tensor, eps: Tensor, betas: Tensor, t: int, z: Tensor
+) -> Tensor:
     abar, abar_before = _abars(betas)[0], _abars(betas)[1]
     tilde = betas * (1 - abar_before) / (1 - abar)
     return _step_with(tilde[t - 1].sqrt(), x_t, eps, betas, t, z)
 
 
-def _all_noise_away(x_t: Tensor, eps: Tensor, betas: Tensor, t: int, z: Tensor) -> Tensor:
+def _all_noise_away(
+    x_t: Tensor, eps: Tensor, betas: Tensor, t: int, z: Tensor
+) -> Tensor:
     abar, beta = _abars(betas)[0][t - 1], betas[t - 1]
     return (x_t - (1 - abar).sqrt() * eps) / (1 - beta).sqrt() + (
         beta.sqrt() if t > 1 else 0
     ) * z
 
 
-def _not_scaled_up(x_t: Tensor, eps: Tensor, betas: Tensor, t: int, z: Tensor) -> Tensor:
+def _not_scaled_up(
+    x_t: Tensor, eps: Tensor, betas: Tensor, t: int, z: Tensor
+) -> Tensor:
     abar, beta = _abars(betas)[0][t - 1], betas[t - 1]
     return x_t - beta / (1 - abar).sqrt() * eps + (beta.sqrt() if t > 1 else 0) * z
 
@@ -557,12 +576,14 @@ ancestral_step = Exercise(
             ),
         ),
     ],
-    hint=Words(en="(7.18) with sigma_t^2 = beta_t.", zh="用 (7.18)，其中 sigma_t^2 = beta_t。"),
+    hint=Words(
+        en="(7.18) with sigma_t^2 = beta_t.", zh="用 (7.18)，其中 sigma_t^2 = beta_t。"
+    ),
     tolerance=TIGHT,
 )
 
 
-# --- 9. the bound's weight, told for x_0 ------------------------------------------------------
+# --- 9. the bound's weight, told for x_0 ----------------------------------------------
 
 
 def _x0_weight(betas: Tensor) -> Tensor:
@@ -634,7 +655,7 @@ x0_weight = Exercise(
 )
 
 
-# --- 10. the perfect denoiser of a data set ---------------------------------------------------
+# --- 10. the perfect denoiser of a data set -------------------------------------------
 
 
 def _weighted(x_t: Tensor, abar: Tensor, data: Tensor, exponent: Tensor) -> Tensor:
@@ -646,7 +667,9 @@ def _distance2(x_t: Tensor, centres: Tensor) -> Tensor:
 
 
 def _optimal_x0(x_t: Tensor, abar: Tensor, data: Tensor) -> Tensor:
-    return _weighted(x_t, abar, data, -_distance2(x_t, abar.sqrt() * data) / (2 * (1 - abar)))
+    return _weighted(
+        x_t, abar, data, -_distance2(x_t, abar.sqrt() * data) / (2 * (1 - abar))
+    )
 
 
 def _unfaded(x_t: Tensor, abar: Tensor, data: Tensor) -> Tensor:

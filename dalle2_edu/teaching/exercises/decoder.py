@@ -1,7 +1,8 @@
 """Exercises of chapter 16 (the decoder), and the diagnoses of their usual mistakes.
 
-Some of the mistakes are from published code, such as the image tokens that are cut along the
-wrong axis."""
+Some of the mistakes are from published code, such as the image tokens that are cut
+along the wrong axis.
+"""
 
 from __future__ import annotations
 
@@ -22,12 +23,12 @@ def _numbers(*shape: int, seed: int) -> Tensor:
     )
 
 
-# --- 1. what a picture is shown in training ---------------------------------------------------
+# --- 1. what a picture is shown in training -------------------------------------------
 
 
 def _shares(image_drop: float, text_drop: float) -> tuple[float, float, float, float]:
-    """How often training shows both conditions, the image embedding alone, the text alone, and
-    nothing.
+    """How often training shows both conditions, the image embedding alone, the text
+    alone, and nothing.
     """
     image, text = 1 - image_drop, 1 - text_drop
     return image * text, image * text_drop, image_drop * text, image_drop * text_drop
@@ -40,7 +41,9 @@ def _text_alone_is_all_dropped_images(
     return both, image, image_drop, nothing
 
 
-def _alone_swapped(image_drop: float, text_drop: float) -> tuple[float, float, float, float]:
+def _alone_swapped(
+    image_drop: float, text_drop: float
+) -> tuple[float, float, float, float]:
     both, image, text, nothing = _shares(image_drop, text_drop)
     return both, text, image, nothing
 
@@ -90,12 +93,12 @@ shares = Exercise(
 )
 
 
-# --- 2. how many keys attention sees ----------------------------------------------------------
+# --- 2. how many keys attention sees --------------------------------------------------
 
 
 def _keys(text_tokens: int, side: int) -> int:
-    """Keys that one place of a feature map of side x side may look at, with so many real tokens
-    of text.
+    """Keys that one place of a feature map of side x side may look at, with so many
+    real tokens of text.
     """
     return text_tokens + 4 + side**2
 
@@ -135,7 +138,7 @@ keys = Exercise(
 )
 
 
-# --- 3. the null embedding --------------------------------------------------------------------
+# --- 3. the null embedding ------------------------------------------------------------
 
 
 def _drop(image_emb: Tensor, keep: Tensor, null: Tensor) -> Tensor:
@@ -146,8 +149,16 @@ def _drop(image_emb: Tensor, keep: Tensor, null: Tensor) -> Tensor:
 drop = Exercise(
     reference=_drop,
     cases=lambda: [
-        (_numbers(4, 6, seed=1), torch.tensor([True, False, True, True]), _numbers(6, seed=2)),
-        (_numbers(3, 3, seed=3), torch.tensor([False, True, False]), _numbers(3, seed=4)),
+        (
+            _numbers(4, 6, seed=1),
+            torch.tensor([True, False, True, True]),
+            _numbers(6, seed=2),
+        ),
+        (
+            _numbers(3, 3, seed=3),
+            torch.tensor([False, True, False]),
+            _numbers(3, seed=4),
+        ),
     ],
     mistakes=[
         Mistake(
@@ -176,16 +187,19 @@ drop = Exercise(
         ),
     ],
     hint=Words(
-        en="torch.where, with keep as (B, 1).", zh="用 torch.where，keep 变形为 (B, 1)。"
+        en="torch.where, with keep as (B, 1).",
+        zh="用 torch.where，keep 变形为 (B, 1)。",
     ),
 )
 
 
-# --- 4. guidance ------------------------------------------------------------------------------
+# --- 4. guidance ----------------------------------------------------------------------
 
 
 def _guide(null: Tensor, conditional: Tensor, s: float) -> Tensor:
-    """The point at s on the line from the null answer (0) to the conditional one (1)."""
+    """The point at s on the line from the null answer (0) to the conditional one
+    (1).
+    """
     return null + s * (conditional - null)
 
 
@@ -270,13 +284,15 @@ ho_salimans = Exercise(
         ),
         Mistake(
             lambda null, conditional, w: _guide(null, conditional, w - 1),
-            Words(en="The other way: s is larger than w.", zh="换算方向反了：s 比 w 大。"),
+            Words(
+                en="The other way: s is larger than w.", zh="换算方向反了：s 比 w 大。"
+            ),
         ),
     ],
 )
 
 
-# --- 6. guidance with a learned variance ------------------------------------------------------
+# --- 6. guidance with a learned variance ----------------------------------------------
 
 
 def _all_channels(null: Tensor, conditional: Tensor, s: float) -> Tensor:
@@ -292,7 +308,9 @@ def _no_variance(null: Tensor, conditional: Tensor, s: float) -> Tensor:
 
 
 guide_learned = Exercise(
-    reference=lambda null, conditional, s: package_guide(null, conditional, s, channels=3),
+    reference=lambda null, conditional, s: package_guide(
+        null, conditional, s, channels=3
+    ),
     cases=lambda: [
         (_numbers(2, 6, 4, 4, seed=8), _numbers(2, 6, 4, 4, seed=9), 3.0),
         (_numbers(1, 6, 2, 2, seed=10), _numbers(1, 6, 2, 2, seed=11), 1.5),
@@ -329,14 +347,16 @@ guide_learned = Exercise(
 )
 
 
-# --- 7. dynamic thresholding ------------------------------------------------------------------
+# --- 7. dynamic thresholding ----------------------------------------------------------
 
 
 def _dynamic(x0: Tensor, p: float) -> Tensor:
-    """Imagen's dynamic thresholding: clip at the percentile of |x0| if that is above 1, and
-    divide by it.
+    """Imagen's dynamic thresholding: clip at the percentile of |x0| if that is above 1,
+    and divide by it.
     """
-    bound = torch.quantile(x0.abs().flatten(1), p, dim=1).clamp(min=1)[:, None, None, None]
+    bound = torch.quantile(x0.abs().flatten(1), p, dim=1).clamp(min=1)[
+        :, None, None, None
+    ]
     return x0.clamp(-bound, bound) / bound
 
 
@@ -351,7 +371,9 @@ def _one_bound(x0: Tensor, p: float) -> Tensor:
 
 
 def _unclipped(x0: Tensor, p: float) -> Tensor:
-    bound = torch.quantile(x0.abs().flatten(1), p, dim=1).clamp(min=1)[:, None, None, None]
+    bound = torch.quantile(x0.abs().flatten(1), p, dim=1).clamp(min=1)[
+        :, None, None, None
+    ]
     return x0 / bound
 
 
@@ -359,7 +381,9 @@ dynamic = Exercise(
     reference=_dynamic,
     cases=lambda: [
         (
-            torch.cat([_numbers(1, 3, 4, 4, seed=12) * 3, _numbers(1, 3, 4, 4, seed=13) * 0.2]),
+            torch.cat(
+                [_numbers(1, 3, 4, 4, seed=12) * 3, _numbers(1, 3, 4, 4, seed=13) * 0.2]
+            ),
             0.9,
         ),
         (_numbers(3, 3, 4, 4, seed=14) * 1.5, 0.8),
@@ -416,19 +440,22 @@ dynamic = Exercise(
 )
 
 
-# --- 8. four tokens ---------------------------------------------------------------------------
+# --- 8. four tokens -------------------------------------------------------------------
 
 
 def _tokens(flat: Tensor, width: int) -> Tensor:
-    """Karlo's four tokens of a projected embedding (B, width * 4), the token's number the
-    fastest: (B, 4, width).
+    """Karlo's four tokens of a projected embedding (B, width * 4), the token's number
+    the fastest: (B, 4, width).
     """
     return flat.reshape(len(flat), width, 4).transpose(1, 2)
 
 
 tokens = Exercise(
     reference=_tokens,
-    cases=lambda: [(_numbers(2, 24, seed=15), 6), (torch.arange(40.0).reshape(1, 40), 10)],
+    cases=lambda: [
+        (_numbers(2, 24, seed=15), 6),
+        (torch.arange(40.0).reshape(1, 40), 10),
+    ],
     mistakes=[
         Mistake(
             lambda flat, width: flat.reshape(len(flat), 4, width),
@@ -459,7 +486,7 @@ tokens = Exercise(
 )
 
 
-# --- 9. the seven channels --------------------------------------------------------------------
+# --- 9. the seven channels ------------------------------------------------------------
 
 
 def _inpaint_input(x_t: Tensor, known: Tensor, hole: Tensor) -> Tensor:
@@ -529,12 +556,14 @@ inpaint_input = Exercise(
 )
 
 
-# --- 10. replacing what is known --------------------------------------------------------------
+# --- 10. replacing what is known ------------------------------------------------------
 
 
-def _replace(x: Tensor, known: Tensor, hole: Tensor, abar: float, noise: Tensor) -> Tensor:
-    """After a step to the level abar: the hole as the sampler made it, the rest from the known
-    picture, noised.
+def _replace(
+    x: Tensor, known: Tensor, hole: Tensor, abar: float, noise: Tensor
+) -> Tensor:
+    """After a step to the level abar: the hole as the sampler made it, the rest from
+    the known picture, noised.
     """
     return torch.where(hole, x, math.sqrt(abar) * known + math.sqrt(1 - abar) * noise)
 

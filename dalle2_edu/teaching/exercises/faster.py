@@ -1,7 +1,9 @@
-"""Exercises of chapter 09 (better and faster), and the diagnoses of their usual mistakes.
+"""Exercises of chapter 09 (better and faster), and the diagnoses of their usual
+mistakes.
 
-Each reference is the shortest right answer; each mistake is an answer that students (and
-published code) really give."""
+Each reference is the shortest right answer; each mistake is an answer that students
+(and published code) really give.
+"""
 
 from __future__ import annotations
 
@@ -26,12 +28,15 @@ def _pictures(seed: int) -> Tensor:
     )
 
 
-# --- 1. lambda --------------------------------------------------------------------------------
+# --- 1. lambda ------------------------------------------------------------------------
 
 
 log_snr = Exercise(
     reference=half_log_snr,
-    cases=lambda: [(torch.tensor([0.999, 0.9, 0.5, 0.1, 1e-6], dtype=torch.float64),), (ABAR,)],
+    cases=lambda: [
+        (torch.tensor([0.999, 0.9, 0.5, 0.1, 1e-6], dtype=torch.float64),),
+        (ABAR,),
+    ],
     mistakes=[
         Mistake(
             lambda abar: torch.log(abar / (1 - abar)),
@@ -68,7 +73,7 @@ log_snr = Exercise(
 )
 
 
-# --- 2. bits per dimension --------------------------------------------------------------------
+# --- 2. bits per dimension ------------------------------------------------------------
 
 
 def _bits(nats: float, shape: tuple[int, ...]) -> float:
@@ -78,7 +83,11 @@ def _bits(nats: float, shape: tuple[int, ...]) -> float:
 
 bits = Exercise(
     reference=_bits,
-    cases=lambda: [(1000.0, (3, 16, 16)), (math.log(256.0) * 48, (3, 4, 4)), (5.0, (1, 2, 2))],
+    cases=lambda: [
+        (1000.0, (3, 16, 16)),
+        (math.log(256.0) * 48, (3, 4, 4)),
+        (5.0, (1, 2, 2)),
+    ],
     mistakes=[
         Mistake(
             lambda nats, shape: nats / math.prod(shape),
@@ -111,7 +120,7 @@ bits = Exercise(
 )
 
 
-# --- 3. strided betas -------------------------------------------------------------------------
+# --- 3. strided betas -----------------------------------------------------------------
 
 
 def _original_betas(abar: Tensor, kept: list[int]) -> Tensor:
@@ -131,7 +140,11 @@ def _first_forgotten(abar: Tensor, kept: list[int]) -> Tensor:
 
 strided_betas = Exercise(
     reference=respaced_betas,
-    cases=lambda: [(ABAR, [0, 33, 66, 99]), (ABAR, [5, 20, 90]), (ABAR, list(range(100)))],
+    cases=lambda: [
+        (ABAR, [0, 33, 66, 99]),
+        (ABAR, [5, 20, 90]),
+        (ABAR, list(range(100))),
+    ],
     mistakes=[
         Mistake(
             _original_betas,
@@ -178,12 +191,12 @@ strided_betas = Exercise(
 )
 
 
-# --- 4. the learned variance ------------------------------------------------------------------
+# --- 4. the learned variance ----------------------------------------------------------
 
 
 def _between(raw: Tensor, beta: float, beta_tilde: float) -> Tensor:
-    """Improved DDPM's variance between beta~ and beta, from the network's raw answer in about
-    [-1, 1].
+    """Improved DDPM's variance between beta~ and beta, from the network's raw answer in
+    about [-1, 1].
     """
     v = (raw + 1) / 2
     return torch.exp(v * math.log(beta) + (1 - v) * math.log(beta_tilde))
@@ -250,11 +263,13 @@ between = Exercise(
 )
 
 
-# --- 5. DDIM's sigma --------------------------------------------------------------------------
+# --- 5. DDIM's sigma ------------------------------------------------------------------
 
 
 def _sigma(eta: float, abar: float, abar_prev: float) -> float:
-    return eta * math.sqrt((1 - abar_prev) / (1 - abar)) * math.sqrt(1 - abar / abar_prev)
+    return (
+        eta * math.sqrt((1 - abar_prev) / (1 - abar)) * math.sqrt(1 - abar / abar_prev)
+    )
 
 
 sigma = Exercise(
@@ -317,11 +332,13 @@ sigma = Exercise(
 )
 
 
-# --- 6. one step of DDIM, with clipping -------------------------------------------------------
+# --- 6. one step of DDIM, with clipping -----------------------------------------------
 
 
 def _ddim(x_t: Tensor, eps: Tensor, abar: float, abar_prev: float) -> Tensor:
-    """One step with eta = 0; the guess of x_0 is clipped to [-1, 1], and eps made to fit it."""
+    """One step with eta = 0; the guess of x_0 is clipped to [-1, 1], and eps made to
+    fit it.
+    """
     x0 = ((x_t - math.sqrt(1 - abar) * eps) / math.sqrt(abar)).clamp(-1, 1)
     eps = (x_t - math.sqrt(abar) * x0) / math.sqrt(1 - abar)
     return ddim_move(x0, eps, abar_prev)
@@ -333,7 +350,9 @@ def _stale_eps(x_t: Tensor, eps: Tensor, abar: float, abar_prev: float) -> Tenso
 
 
 def _no_clip(x_t: Tensor, eps: Tensor, abar: float, abar_prev: float) -> Tensor:
-    return ddim_move((x_t - math.sqrt(1 - abar) * eps) / math.sqrt(abar), eps, abar_prev)
+    return ddim_move(
+        (x_t - math.sqrt(1 - abar) * eps) / math.sqrt(abar), eps, abar_prev
+    )
 
 
 def _same_level(x_t: Tensor, eps: Tensor, abar: float, abar_prev: float) -> Tensor:
@@ -384,12 +403,12 @@ ddim_step = Exercise(
 )
 
 
-# --- 7. importance sampling -------------------------------------------------------------------
+# --- 7. importance sampling -----------------------------------------------------------
 
 
 def _importance(history: Tensor) -> tuple[Tensor, Tensor]:
-    """From the last losses (T, 10): the probabilities p_t and the weights of the losses, both
-    (T,).
+    """From the last losses (T, 10): the probabilities p_t and the weights of the
+    losses, both (T,).
     """
     size = history.square().mean(dim=1).sqrt()
     p = size / size.sum()
@@ -435,7 +454,8 @@ importance = Exercise(
         Mistake(
             _no_root,
             Words(
-                en="p_t goes with the root of the mean square.", zh="p_t 正比于均方值的平方根。"
+                en="p_t goes with the root of the mean square.",
+                zh="p_t 正比于均方值的平方根。",
             ),
         ),
         Mistake(
@@ -459,7 +479,7 @@ importance = Exercise(
 )
 
 
-# --- 8. one step of DPM-Solver++ 2M -----------------------------------------------------------
+# --- 8. one step of DPM-Solver++ 2M ---------------------------------------------------
 
 
 def _lambda(abar: float) -> float:
@@ -467,37 +487,64 @@ def _lambda(abar: float) -> float:
 
 
 def _two_m(
-    x: Tensor, x0: Tensor, before: Tensor, abar_before: float, abar: float, abar_next: float
+    x: Tensor,
+    x0: Tensor,
+    before: Tensor,
+    abar_before: float,
+    abar: float,
+    abar_next: float,
 ) -> Tensor:
     """From x at the level abar to abar_next; x0 is the guess here, before the one at
     abar_before.
     """
-    led = extrapolate(x0, before, _lambda(abar_before), _lambda(abar), _lambda(abar_next))
+    led = extrapolate(
+        x0, before, _lambda(abar_before), _lambda(abar), _lambda(abar_next)
+    )
     return dpm_move(x, led, abar, abar_next)
 
 
 def _first_order(
-    x: Tensor, x0: Tensor, before: Tensor, abar_before: float, abar: float, abar_next: float
+    x: Tensor,
+    x0: Tensor,
+    before: Tensor,
+    abar_before: float,
+    abar: float,
+    abar_next: float,
 ) -> Tensor:
     return dpm_move(x, x0, abar, abar_next)
 
 
 def _r_upside_down(
-    x: Tensor, x0: Tensor, before: Tensor, abar_before: float, abar: float, abar_next: float
+    x: Tensor,
+    x0: Tensor,
+    before: Tensor,
+    abar_before: float,
+    abar: float,
+    abar_next: float,
 ) -> Tensor:
     r = (_lambda(abar_next) - _lambda(abar)) / (_lambda(abar) - _lambda(abar_before))
     return dpm_move(x, (1 + 0.5 / r) * x0 - 0.5 / r * before, abar, abar_next)
 
 
 def _whole_step(
-    x: Tensor, x0: Tensor, before: Tensor, abar_before: float, abar: float, abar_next: float
+    x: Tensor,
+    x0: Tensor,
+    before: Tensor,
+    abar_before: float,
+    abar: float,
+    abar_next: float,
 ) -> Tensor:
     r = (_lambda(abar) - _lambda(abar_before)) / (_lambda(abar_next) - _lambda(abar))
     return dpm_move(x, (1 + 1 / r) * x0 - 1 / r * before, abar, abar_next)
 
 
 def _exact_line(
-    x: Tensor, x0: Tensor, before: Tensor, abar_before: float, abar: float, abar_next: float
+    x: Tensor,
+    x0: Tensor,
+    before: Tensor,
+    abar_before: float,
+    abar: float,
+    abar_next: float,
 ) -> Tensor:
     h = _lambda(abar_next) - _lambda(abar)
     slope = (x0 - before) / (_lambda(abar) - _lambda(abar_before))
@@ -506,7 +553,12 @@ def _exact_line(
 
 
 def _backwards(
-    x: Tensor, x0: Tensor, before: Tensor, abar_before: float, abar: float, abar_next: float
+    x: Tensor,
+    x0: Tensor,
+    before: Tensor,
+    abar_before: float,
+    abar: float,
+    abar_next: float,
 ) -> Tensor:
     r = (_lambda(abar) - _lambda(abar_before)) / (_lambda(abar_next) - _lambda(abar))
     return dpm_move(x, (1 - 0.5 / r) * x0 + 0.5 / r * before, abar, abar_next)

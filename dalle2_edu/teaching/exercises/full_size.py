@@ -1,7 +1,8 @@
 """Exercises of chapter 24 (to full size), and the diagnoses of their usual mistakes.
 
-Each reference is the shortest right answer; each mistake is an answer that students (and
-published code) really give."""
+Each reference is the shortest right answer; each mistake is an answer that students
+(and published code) really give.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +12,7 @@ from torch import Tensor
 from dalle2_edu.teaching.checks import Exercise, Mistake
 from dalle2_edu.teaching.words import Words
 
-# --- 1. where a step stands -------------------------------------------------------------------
+# --- 1. where a step stands -----------------------------------------------------------
 
 
 def _place(step: int, batch_size: int, samples: int) -> tuple[int, int]:
@@ -50,7 +51,10 @@ place = Exercise(
             ),
         ),
         Mistake(
-            lambda step, batch_size, samples: (step * batch_size // samples, step * batch_size),
+            lambda step, batch_size, samples: (
+                step * batch_size // samples,
+                step * batch_size,
+            ),
             Words(
                 en="The place is counted from the epoch's beginning, not from the run's.",
                 zh="位置要从这一轮的开头数，而不是从整个训练的开头数。",
@@ -58,12 +62,13 @@ place = Exercise(
         ),
     ],
     hint=Words(
-        en="How many samples came before? `divmod`.", zh="前面一共看过多少个样本？用 `divmod`。"
+        en="How many samples came before? `divmod`.",
+        zh="前面一共看过多少个样本？用 `divmod`。",
     ),
 )
 
 
-# --- 2. back into the official order ----------------------------------------------------------
+# --- 2. back into the official order --------------------------------------------------
 
 
 def _heads_first(rows: Tensor, parts: int, head_channels: int) -> Tensor:
@@ -125,12 +130,14 @@ heads_first = Exercise(
 )
 
 
-# --- 3. memory on each GPU --------------------------------------------------------------------
+# --- 3. memory on each GPU ------------------------------------------------------------
 
 
-def _bytes_per_gpu(parameters: int, largest_block: int, gpus: int, sharded: bool) -> float:
-    """Weight, gradient, two moments and the average, 4 bytes each; under FSDP a share, and one
-    block in bf16.
+def _bytes_per_gpu(
+    parameters: int, largest_block: int, gpus: int, sharded: bool
+) -> float:
+    """Weight, gradient, two moments and the average, 4 bytes each; under FSDP a share,
+    and one block in bf16.
     """
     return 20 * parameters / gpus + 2 * largest_block if sharded else 20 * parameters
 
@@ -172,7 +179,9 @@ bytes_per_gpu = Exercise(
         ),
         Mistake(
             lambda parameters, largest_block, gpus, sharded: (
-                16 * parameters / gpus + 2 * largest_block if sharded else 16 * parameters
+                16 * parameters / gpus + 2 * largest_block
+                if sharded
+                else 16 * parameters
             ),
             Words(
                 en="The moving average is missing: 4 bytes more.",
@@ -190,7 +199,7 @@ bytes_per_gpu = Exercise(
 )
 
 
-# --- 4. how mixed a batch is ------------------------------------------------------------------
+# --- 4. how mixed a batch is ----------------------------------------------------------
 
 
 def _distinct(window: int, batch: int) -> float:
@@ -204,7 +213,10 @@ distinct = Exercise(
     mistakes=[
         Mistake(
             lambda window, batch: window * (1 - 1 / window) ** batch,
-            Words(en="These are the shards that are missed.", zh="你算的是没有抽到的分片数。"),
+            Words(
+                en="These are the shards that are missed.",
+                zh="你算的是没有抽到的分片数。",
+            ),
         ),
         Mistake(
             lambda window, batch: float(min(window, batch)),
@@ -234,12 +246,12 @@ distinct = Exercise(
 )
 
 
-# --- 5. unequal shares ------------------------------------------------------------------------
+# --- 5. unequal shares ----------------------------------------------------------------
 
 
 def _whole_gradient(gradients: Tensor, counts: Tensor) -> Tensor:
-    """Mean gradients (K, D) of shares of counts (K,) pictures -> the mean gradient of all,
-    (D,).
+    """Mean gradients (K, D) of shares of counts (K,) pictures -> the mean gradient of
+    all, (D,).
     """
     return (gradients * counts[:, None]).sum(dim=0) / counts.sum()
 
@@ -289,7 +301,7 @@ whole_gradient = Exercise(
 )
 
 
-# --- 6. the roofline --------------------------------------------------------------------------
+# --- 6. the roofline ------------------------------------------------------------------
 
 
 def _attainable(flops: float, moved: float, peak: float, bandwidth: float) -> float:
@@ -314,7 +326,9 @@ attainable = Exercise(
             ),
         ),
         Mistake(
-            lambda flops, moved, peak, bandwidth: flops / (flops / peak + moved / bandwidth),
+            lambda flops, moved, peak, bandwidth: (
+                flops / (flops / peak + moved / bandwidth)
+            ),
             Words(
                 en="You let computing wait for moving. They overlap: the slower one decides.",
                 zh="你让计算等搬运做完。两者是同时进行的：由较慢的一方决定。",
@@ -338,11 +352,16 @@ attainable = Exercise(
 )
 
 
-# --- 7. days ----------------------------------------------------------------------------------
+# --- 7. days --------------------------------------------------------------------------
 
 
 def _days(
-    forward: float, batch: int, iterations: int, gpus: int, peak: float, utilisation: float
+    forward: float,
+    batch: int,
+    iterations: int,
+    gpus: int,
+    peak: float,
+    utilisation: float,
 ) -> float:
     """Days of training; `forward` is the operations of one pass over one example."""
     return 3 * forward * batch * iterations / (gpus * peak * utilisation) / 86_400
@@ -391,12 +410,12 @@ days = Exercise(
 )
 
 
-# --- 8. the noise scale -----------------------------------------------------------------------
+# --- 8. the noise scale ---------------------------------------------------------------
 
 
 def _noise_scale(small: float, large: float, b_small: int, b_large: int) -> float:
-    """tr Sigma / |G|^2 from the mean squared lengths of the gradients of small and large
-    batches.
+    """tr Sigma / |G|^2 from the mean squared lengths of the gradients of small and
+    large batches.
     """
     length = (b_large * large - b_small * small) / (b_large - b_small)
     variance = (small - large) / (1 / b_small - 1 / b_large)

@@ -1,8 +1,9 @@
-"""Exercises of chapter 19 (variations, blends, text diffs), and the diagnoses of their usual
-mistakes.
+"""Exercises of chapter 19 (variations, blends, text diffs), and the diagnoses of their
+usual mistakes.
 
-Each reference is the shortest right answer; each mistake is an answer that students (and
-published code) really give."""
+Each reference is the shortest right answer; each mistake is an answer that students
+(and published code) really give.
+"""
 
 from __future__ import annotations
 
@@ -26,17 +27,27 @@ def _unit(*shape: int, seed: int) -> Tensor:
     return torch.nn.functional.normalize(_numbers(*shape, seed=seed), dim=-1)
 
 
-# --- 1. how short the straight line gets ------------------------------------------------------
+# --- 1. how short the straight line gets ----------------------------------------------
 
 
 def _lerp_length(omega: float, share: float) -> float:
-    """The length of (1 - share) a + share b, for unit vectors a and b at the angle omega."""
-    return math.sqrt((1 - share) ** 2 + share**2 + 2 * share * (1 - share) * math.cos(omega))
+    """The length of (1 - share) a + share b, for unit vectors a and b at the angle
+    omega.
+    """
+    return math.sqrt(
+        (1 - share) ** 2 + share**2 + 2 * share * (1 - share) * math.cos(omega)
+    )
 
 
 lerp_length = Exercise(
     reference=_lerp_length,
-    cases=lambda: [(math.pi / 2, 0.5), (math.pi / 3, 0.25), (2.0, 0.7), (0.0, 0.4), (1.0, 1.0)],
+    cases=lambda: [
+        (math.pi / 2, 0.5),
+        (math.pi / 3, 0.25),
+        (2.0, 0.7),
+        (0.0, 0.4),
+        (1.0, 1.0),
+    ],
     mistakes=[
         Mistake(
             lambda omega, share: _lerp_length(omega, share) ** 2,
@@ -79,7 +90,7 @@ lerp_length = Exercise(
 )
 
 
-# --- 2. the angle -----------------------------------------------------------------------------
+# --- 2. the angle ---------------------------------------------------------------------
 
 
 def _angle(a: Tensor, b: Tensor) -> Tensor:
@@ -137,7 +148,8 @@ angle = Exercise(
         ),
         Mistake(
             lambda a, b: torch.atan2(
-                (a / a.norm() - b / b.norm()).norm(), (a / a.norm() + b / b.norm()).norm()
+                (a / a.norm() - b / b.norm()).norm(),
+                (a / a.norm() + b / b.norm()).norm(),
             ),
             Words(
                 en="Half of it: |a - b| is 2 sin(omega / 2).",
@@ -153,12 +165,12 @@ angle = Exercise(
 )
 
 
-# --- 3. slerp that survives equal vectors -----------------------------------------------------
+# --- 3. slerp that survives equal vectors ---------------------------------------------
 
 
 def _slerp(a: Tensor, b: Tensor, share: float) -> Tensor:
-    """The arc between two vectors of any length (D,): the direction turns evenly, the length
-    goes evenly.
+    """The arc between two vectors of any length (D,): the direction turns evenly, the
+    length goes evenly.
     """
     length = (1 - share) * a.norm() + share * b.norm()
     a, b = a / a.norm(), b / b.norm()
@@ -173,9 +185,9 @@ def _slerp(a: Tensor, b: Tensor, share: float) -> Tensor:
 def _two_sines(a: Tensor, b: Tensor, share: float) -> Tensor:
     """Shoemake's form, for unit vectors."""
     omega = torch.acos((a @ b).clamp(-1, 1))
-    return (torch.sin((1 - share) * omega) * a + torch.sin(share * omega) * b) / torch.sin(
-        omega
-    )
+    return (
+        torch.sin((1 - share) * omega) * a + torch.sin(share * omega) * b
+    ) / torch.sin(omega)
 
 
 def _unit_slerp(a: Tensor, b: Tensor, share: float) -> Tensor:
@@ -189,9 +201,9 @@ def _sines_of_units(a: Tensor, b: Tensor, share: float) -> Tensor:
 
 def _elementwise(a: Tensor, b: Tensor, share: float) -> Tensor:
     omega = torch.acos((a / a.norm()) * (b / b.norm()))
-    return (torch.sin((1 - share) * omega) * a + torch.sin(share * omega) * b) / torch.sin(
-        omega
-    )
+    return (
+        torch.sin((1 - share) * omega) * a + torch.sin(share * omega) * b
+    ) / torch.sin(omega)
 
 
 slerp = Exercise(
@@ -252,7 +264,8 @@ slerp = Exercise(
         Mistake(
             lambda a, b, share: _slerp(b, a, share),
             Words(
-                en="The ends are swapped: share 0 is a.", zh="两端颠倒了：share 为 0 时应是 a。"
+                en="The ends are swapped: share 0 is a.",
+                zh="两端颠倒了：share 为 0 时应是 a。",
             ),
         ),
     ],
@@ -266,7 +279,7 @@ slerp = Exercise(
 )
 
 
-# --- 4. opposite vectors ----------------------------------------------------------------------
+# --- 4. opposite vectors --------------------------------------------------------------
 
 
 def _half_circle(a: Tensor, share: float) -> Tensor:
@@ -287,14 +300,18 @@ def _by_the_bare_axis(a: Tensor, share: float) -> Tensor:
 def _not_normalised(a: Tensor, share: float) -> Tensor:
     axis = torch.zeros_like(a)
     axis[a.abs().argmin()] = 1
-    return math.cos(share * math.pi) * a + math.sin(share * math.pi) * (axis - (a @ axis) * a)
+    return math.cos(share * math.pi) * a + math.sin(share * math.pi) * (
+        axis - (a @ axis) * a
+    )
 
 
 def _by_the_largest(a: Tensor, share: float) -> Tensor:
     axis = torch.zeros_like(a)
     axis[a.abs().argmax()] = 1
     aside = axis - (a @ axis) * a
-    return math.cos(share * math.pi) * a + math.sin(share * math.pi) * aside / aside.norm()
+    return (
+        math.cos(share * math.pi) * a + math.sin(share * math.pi) * aside / aside.norm()
+    )
 
 
 half_circle = Exercise(
@@ -347,7 +364,7 @@ half_circle = Exercise(
 )
 
 
-# --- 5. the text direction --------------------------------------------------------------------
+# --- 5. the text direction ------------------------------------------------------------
 
 
 def _direction(target: Tensor, source: Tensor) -> Tensor:
@@ -405,7 +422,7 @@ text_direction = Exercise(
 )
 
 
-# --- 6. a step of the inversion ---------------------------------------------------------------
+# --- 6. a step of the inversion -------------------------------------------------------
 
 
 def _invert_step(x: Tensor, pred_x0: Tensor, abar: float, abar_next: float) -> Tensor:
@@ -415,15 +432,21 @@ def _invert_step(x: Tensor, pred_x0: Tensor, abar: float, abar_next: float) -> T
 
 
 def _noise_afresh(x: Tensor, pred_x0: Tensor, abar: float, abar_next: float) -> Tensor:
-    return math.sqrt(abar_next) * pred_x0 + math.sqrt(1 - abar_next) * torch.randn_like(x)
+    return math.sqrt(abar_next) * pred_x0 + math.sqrt(1 - abar_next) * torch.randn_like(
+        x
+    )
 
 
-def _forward_process(x: Tensor, pred_x0: Tensor, abar: float, abar_next: float) -> Tensor:
+def _forward_process(
+    x: Tensor, pred_x0: Tensor, abar: float, abar_next: float
+) -> Tensor:
     share = abar_next / abar
     return math.sqrt(share) * x + math.sqrt(1 - share) * torch.randn_like(x)
 
 
-def _eps_of_the_far_end(x: Tensor, pred_x0: Tensor, abar: float, abar_next: float) -> Tensor:
+def _eps_of_the_far_end(
+    x: Tensor, pred_x0: Tensor, abar: float, abar_next: float
+) -> Tensor:
     eps = (x - math.sqrt(abar_next) * pred_x0) / math.sqrt(1 - abar_next)
     return math.sqrt(abar_next) * pred_x0 + math.sqrt(1 - abar_next) * eps
 
@@ -466,7 +489,9 @@ invert_step = Exercise(
             ),
         ),
         Mistake(
-            lambda x, pred_x0, abar, abar_next: _invert_step(x, pred_x0, abar_next, abar),
+            lambda x, pred_x0, abar, abar_next: _invert_step(
+                x, pred_x0, abar_next, abar
+            ),
             Words(
                 en="The two levels are swapped: x lies at abar, and you step to abar_next.",
                 zh="两个强度颠倒了：x 在 abar 处，要走到 abar_next。",
@@ -483,12 +508,12 @@ invert_step = Exercise(
 )
 
 
-# --- 7. how much of x_T survives --------------------------------------------------------------
+# --- 7. how much of x_T survives ------------------------------------------------------
 
 
 def _kept(abar: Tensor, abar_prev: Tensor, eta: float) -> Tensor:
-    """The share of the noise in x_T that is left after the last step but one: abar (K,),
-    cleanest step first.
+    """The share of the noise in x_T that is left after the last step but one: abar
+    (K,), cleanest step first.
     """
     fresh = (eta**2 * (1 - abar_prev) / (1 - abar) * (1 - abar / abar_prev))[
         1:
@@ -562,7 +587,7 @@ kept_noise = Exercise(
 )
 
 
-# --- 8. PSNR of a batch -----------------------------------------------------------------------
+# --- 8. PSNR of a batch ---------------------------------------------------------------
 
 
 def _psnr(given: Tensor, wanted: Tensor) -> Tensor:
@@ -585,7 +610,9 @@ psnr = Exercise(
     ],
     mistakes=[
         Mistake(
-            lambda given, wanted: 10 * torch.log10(4 / (given - wanted).square().mean()),
+            lambda given, wanted: (
+                10 * torch.log10(4 / (given - wanted).square().mean())
+            ),
             Words(
                 en=(
                     "One number for the whole batch. Average over each picture's own pixels:"
@@ -627,7 +654,7 @@ psnr = Exercise(
 )
 
 
-# --- 9. PCA -----------------------------------------------------------------------------------
+# --- 9. PCA ---------------------------------------------------------------------------
 
 
 def _reconstruct(z: Tensor, mean: Tensor, axes: Tensor, rank: int) -> Tensor:
@@ -674,11 +701,15 @@ reconstruct = Exercise(
         ),
         Mistake(
             _mean_forgotten,
-            Words(en="The mean has to come back at the end.", zh="最后要把均值加回来。"),
+            Words(
+                en="The mean has to come back at the end.", zh="最后要把均值加回来。"
+            ),
         ),
         Mistake(
             _columns,
-            Words(en="Here each axis is a ROW of axes.", zh="这里每条轴是 axes 的一行。"),
+            Words(
+                en="Here each axis is a ROW of axes.", zh="这里每条轴是 axes 的一行。"
+            ),
         ),
         Mistake(
             _last_axes,
@@ -698,11 +729,13 @@ reconstruct = Exercise(
 )
 
 
-# --- 10. what CLIP would bet ------------------------------------------------------------------
+# --- 10. what CLIP would bet ----------------------------------------------------------
 
 
 def _probabilities(image_emb: Tensor, text_emb: Tensor, scale: float) -> Tensor:
-    """Which of M captions (M, D) fits each of B pictures (B, D): probabilities (B, M)."""
+    """Which of M captions (M, D) fits each of B pictures (B, D): probabilities (B,
+    M).
+    """
     return torch.softmax(scale * image_emb @ text_emb.T, dim=1)
 
 
@@ -714,7 +747,9 @@ probabilities = Exercise(
     ],
     mistakes=[
         Mistake(
-            lambda image_emb, text_emb, scale: torch.softmax(image_emb @ text_emb.T, dim=1),
+            lambda image_emb, text_emb, scale: torch.softmax(
+                image_emb @ text_emb.T, dim=1
+            ),
             Words(
                 en="Without the scale all captions are nearly alike: cosines differ by tenths.",
                 zh="没有乘 scale，各条描述文字几乎不分上下：余弦之间只差零点几。",

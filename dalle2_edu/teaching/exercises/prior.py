@@ -1,7 +1,8 @@
 """Exercises of chapter 15 (the prior), and the diagnoses of their usual mistakes.
 
-Each reference is the shortest right answer; each mistake is an answer that students (and
-published code) really give."""
+Each reference is the shortest right answer; each mistake is an answer that students
+(and published code) really give.
+"""
 
 from __future__ import annotations
 
@@ -25,12 +26,12 @@ def _normal(*shape: int, seed: int = 0) -> Tensor:
     )
 
 
-# --- 1. the input scale -----------------------------------------------------------------------
+# --- 1. the input scale ---------------------------------------------------------------
 
 
 def _scale(dims: int, std: float) -> float:
-    """What to multiply unit vectors of so many dimensions by, for this standard deviation in
-    each dimension.
+    """What to multiply unit vectors of so many dimensions by, for this standard
+    deviation in each dimension.
     """
     return std * math.sqrt(dims)
 
@@ -67,11 +68,13 @@ scale = Exercise(
             ),
         ),
     ],
-    hint=Words(en="How large is one number of a unit vector?", zh="单位向量里的一个数有多大？"),
+    hint=Words(
+        en="How large is one number of a unit vector?", zh="单位向量里的一个数有多大？"
+    ),
 )
 
 
-# --- 2. the rank ------------------------------------------------------------------------------
+# --- 2. the rank ----------------------------------------------------------------------
 
 
 def _rank(variances: Tensor, error: float) -> int:
@@ -103,7 +106,8 @@ rank = Exercise(
         (0.8 ** torch.arange(40, dtype=torch.float64), 0.01),
         (torch.tensor([5.0, 3.0, 1.5, 0.4, 0.09, 0.01], dtype=torch.float64), 0.06),
         (1 / torch.arange(1, 30, dtype=torch.float64) ** 2, 0.1),
-        (torch.tensor([4.0, 2.0, 1.0, 1.0], dtype=torch.float64), 0.25),  # two lose just 1/4
+        # two lose just 1/4
+        (torch.tensor([4.0, 2.0, 1.0, 1.0], dtype=torch.float64), 0.25),
     ],
     mistakes=[
         Mistake(
@@ -148,11 +152,13 @@ rank = Exercise(
 )
 
 
-# --- 3. quantile edges ------------------------------------------------------------------------
+# --- 3. quantile edges ----------------------------------------------------------------
 
 
 def _edges(values: Tensor, buckets: int) -> Tensor:
-    """The inner edges of buckets with equally many of the values (N,): (buckets - 1,)."""
+    """The inner edges of buckets with equally many of the values (N,): (buckets -
+    1,).
+    """
     return quantile_edges(values[:, None], buckets)[0]
 
 
@@ -163,7 +169,9 @@ def _equal_widths(values: Tensor, buckets: int) -> Tensor:
 
 
 def _with_the_ends(values: Tensor, buckets: int) -> Tensor:
-    places = (torch.arange(buckets + 1) * len(values) // buckets).clamp(max=len(values) - 1)
+    places = (torch.arange(buckets + 1) * len(values) // buckets).clamp(
+        max=len(values) - 1
+    )
     return values.sort().values[places]
 
 
@@ -173,7 +181,11 @@ def _unsorted(values: Tensor, buckets: int) -> Tensor:
 
 edges = Exercise(
     reference=_edges,
-    cases=lambda: [(_normal(40), 4), (_normal(100, seed=1) ** 3, 8), (torch.arange(10.0), 3)],
+    cases=lambda: [
+        (_normal(40), 4),
+        (_normal(100, seed=1) ** 3, 8),
+        (torch.arange(10.0), 3),
+    ],
     mistakes=[
         Mistake(
             _equal_widths,
@@ -208,12 +220,12 @@ edges = Exercise(
 )
 
 
-# --- 4. what generation costs -----------------------------------------------------------------
+# --- 4. what generation costs ---------------------------------------------------------
 
 
 def _tokens(prefix: int, codes: int) -> tuple[int, int]:
-    """How many tokens go through the transformer to draw the codes: without a cache, and with
-    one.
+    """How many tokens go through the transformer to draw the codes: without a cache,
+    and with one.
     """
     return codes * prefix + codes * (codes - 1) // 2, prefix + codes - 1
 
@@ -223,7 +235,10 @@ tokens = Exercise(
     cases=lambda: [(34, 25), (34, 46), (258, 319), (5, 1)],
     mistakes=[
         Mistake(
-            lambda prefix, codes: (codes * prefix + codes * (codes + 1) // 2, prefix + codes),
+            lambda prefix, codes: (
+                codes * prefix + codes * (codes + 1) // 2,
+                prefix + codes,
+            ),
             Words(
                 en=(
                     "Each too large: the last code is drawn and never read. The first answer"
@@ -257,7 +272,7 @@ tokens = Exercise(
 )
 
 
-# --- 5. the mask ------------------------------------------------------------------------------
+# --- 5. the mask ----------------------------------------------------------------------
 
 
 def _only_causal(text_mask: Tensor, extra: int) -> Tensor:
@@ -272,7 +287,8 @@ def _only_padding(text_mask: Tensor, extra: int) -> Tensor:
 def _looks_ahead(text_mask: Tensor, extra: int) -> Tensor:
     real = torch.nn.functional.pad(text_mask, (0, extra), value=True)
     return (
-        torch.ones(real.shape[1], real.shape[1], dtype=torch.bool).triu()[None] & real[:, None]
+        torch.ones(real.shape[1], real.shape[1], dtype=torch.bool).triu()[None]
+        & real[:, None]
     )
 
 
@@ -342,7 +358,7 @@ mask = Exercise(
 )
 
 
-# --- 6. the nearer of two ---------------------------------------------------------------------
+# --- 6. the nearer of two -------------------------------------------------------------
 
 
 def _same_for_all(candidates: Tensor, text_emb: Tensor) -> Tensor:
@@ -406,7 +422,10 @@ nearer = Exercise(
         ),
         Mistake(
             _longest,
-            Words(en="The text has no say in your choice.", zh="你的选择里，文本没有起作用。"),
+            Words(
+                en="The text has no say in your choice.",
+                zh="你的选择里，文本没有起作用。",
+            ),
         ),
     ],
     hint=Words(
@@ -416,10 +435,12 @@ nearer = Exercise(
 )
 
 
-# --- 7. guidance ------------------------------------------------------------------------------
+# --- 7. guidance ----------------------------------------------------------------------
 
 
-def _guided(network: Network, z: Tensor, text: Tensor, null: Tensor, s: float) -> Tensor:
+def _guided(
+    network: Network, z: Tensor, text: Tensor, null: Tensor, s: float
+) -> Tensor:
     """The guided guess: the null pass drops the text, and nothing else."""
     empty = network(z, null)
     return empty + s * (network(z, text) - empty)
@@ -432,7 +453,9 @@ def _drops_the_sample(
     return empty + s * (network(z, text) - empty)
 
 
-def _from_the_text(network: Network, z: Tensor, text: Tensor, null: Tensor, s: float) -> Tensor:
+def _from_the_text(
+    network: Network, z: Tensor, text: Tensor, null: Tensor, s: float
+) -> Tensor:
     return network(z, text) + s * (network(z, text) - network(z, null))
 
 
@@ -494,7 +517,7 @@ guided = Exercise(
 )
 
 
-# --- 8. the best variance ---------------------------------------------------------------------
+# --- 8. the best variance -------------------------------------------------------------
 
 
 def _variance(moment: float, abar: float, abar_prev: float) -> float:
@@ -508,7 +531,9 @@ def _variance(moment: float, abar: float, abar_prev: float) -> float:
 def _no_bounds(moment: float, abar: float, abar_prev: float) -> float:
     beta = 1 - abar / abar_prev
     share = math.sqrt(abar_prev) * beta / (1 - abar)
-    return (1 - abar_prev) / (1 - abar) * beta + share**2 * (1 - abar) / abar * (1 - moment)
+    return (1 - abar_prev) / (1 - abar) * beta + share**2 * (1 - abar) / abar * (
+        1 - moment
+    )
 
 
 def _no_posterior(moment: float, abar: float, abar_prev: float) -> float:
@@ -527,12 +552,19 @@ def _upside_down(moment: float, abar: float, abar_prev: float) -> float:
 def _share_not_squared(moment: float, abar: float, abar_prev: float) -> float:
     beta = 1 - abar / abar_prev
     left = min(max((1 - abar) / abar * (1 - moment), 0.0), 1.0)
-    return (1 - abar_prev) / (1 - abar) * beta + math.sqrt(abar_prev) * beta / (1 - abar) * left
+    return (1 - abar_prev) / (1 - abar) * beta + math.sqrt(abar_prev) * beta / (
+        1 - abar
+    ) * left
 
 
 variance = Exercise(
     reference=_variance,
-    cases=lambda: [(0.7, 0.6, 0.8), (0.4, 0.05, 0.3), (1.2, 0.5, 0.9), (0.95, 0.9, 0.97)],
+    cases=lambda: [
+        (0.7, 0.6, 0.8),
+        (0.4, 0.05, 0.3),
+        (1.2, 0.5, 0.9),
+        (0.95, 0.9, 0.97),
+    ],
     mistakes=[
         Mistake(
             _no_bounds,

@@ -1,7 +1,9 @@
-"""Exercises of chapter 01 (a tour of DALL·E 2), and the diagnoses of their usual mistakes.
+"""Exercises of chapter 01 (a tour of DALL·E 2), and the diagnoses of their usual
+mistakes.
 
-Some of the mistakes are from published code: the elementwise product in `slerp` stood in two
-pipelines of diffusers."""
+Some of the mistakes are from published code: the elementwise product in `slerp` stood
+in two pipelines of diffusers.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,7 @@ def _units(n: int, dim: int, seed: int) -> Tensor:
     return torch.nn.functional.normalize(_numbers(n, dim, seed=seed), dim=-1)
 
 
-# --- 1. what a picture costs ------------------------------------------------------------------
+# --- 1. what a picture costs ----------------------------------------------------------
 
 
 def _network_calls(
@@ -48,7 +50,9 @@ def _calls_unguided(
 def _calls_all_guided(
     prior: int, candidates: int, decoder: int, guided: bool, upsamplers: list[int]
 ) -> int:
-    return (2 if guided else 1) * _network_calls(prior, candidates, decoder, False, upsamplers)
+    return (2 if guided else 1) * _network_calls(
+        prior, candidates, decoder, False, upsamplers
+    )
 
 
 def _calls_prior_guided(
@@ -112,7 +116,7 @@ network_calls = Exercise(
 )
 
 
-# --- 2. cosine similarity ---------------------------------------------------------------------
+# --- 2. cosine similarity -------------------------------------------------------------
 
 
 def _cosine(a: Tensor, b: Tensor) -> Tensor:
@@ -146,7 +150,8 @@ cosine = Exercise(
         Mistake(
             lambda a, b: (a / a.norm(dim=1, keepdim=True)) @ b.T,
             Words(
-                en="Only a is normalised; b needs it too.", zh="只归一化了 a，b 也要归一化。"
+                en="Only a is normalised; b needs it too.",
+                zh="只归一化了 a，b 也要归一化。",
             ),
         ),
         Mistake(
@@ -177,14 +182,15 @@ cosine = Exercise(
 )
 
 
-# --- 3. the candidate that is kept ------------------------------------------------------------
+# --- 3. the candidate that is kept ----------------------------------------------------
 
 
 def _keep_best(candidates: Tensor, text_emb: Tensor) -> Tensor:
-    """Of candidates (B, n, D) the one with the largest dot product with the text's (B, D): (B,
-    D).
+    """Of candidates (B, n, D) the one with the largest dot product with the text's (B,
+    D): (B, D).
     """
-    scores = (candidates * text_emb[:, None]).sum(dim=-1)  # (B, n, D) * (B, 1, D) => (B, n)
+    # (B, n, D) * (B, 1, D) => (B, n)
+    scores = (candidates * text_emb[:, None]).sum(dim=-1)
     return candidates[torch.arange(len(candidates)), scores.argmax(dim=1)]
 
 
@@ -266,7 +272,7 @@ keep_best = Exercise(
 )
 
 
-# --- 4. guidance ------------------------------------------------------------------------------
+# --- 4. guidance ----------------------------------------------------------------------
 
 
 def _guided(null: Tensor, conditional: Tensor, scale: float) -> Tensor:
@@ -319,7 +325,7 @@ guided = Exercise(
 )
 
 
-# --- 5. slerp ---------------------------------------------------------------------------------
+# --- 5. slerp -------------------------------------------------------------------------
 
 
 def _slerp(a: Tensor, b: Tensor, amount: float) -> Tensor:
@@ -338,9 +344,9 @@ def _normalised_lerp(a: Tensor, b: Tensor, amount: float) -> Tensor:
 def _slerp_of_product(a: Tensor, b: Tensor, amount: float) -> Tensor:
     """The product without its sum: an angle for each coordinate."""
     omega = torch.acos(a * b)
-    return (torch.sin((1 - amount) * omega) * a + torch.sin(amount * omega) * b) / torch.sin(
-        omega
-    )
+    return (
+        torch.sin((1 - amount) * omega) * a + torch.sin(amount * omega) * b
+    ) / torch.sin(omega)
 
 
 def _slerp_backwards(a: Tensor, b: Tensor, amount: float) -> Tensor:
@@ -400,7 +406,8 @@ slerp = Exercise(
             ),
         ),
         Mistake(
-            _slerp_undivided, Words(en="Divide by sin(omega).", zh="还要再除以 sin(omega)。")
+            _slerp_undivided,
+            Words(en="Divide by sin(omega).", zh="还要再除以 sin(omega)。"),
         ),
     ],
     hint=Words(
@@ -417,24 +424,32 @@ slerp = Exercise(
 )
 
 
-# --- 6. the text diff -------------------------------------------------------------------------
+# --- 6. the text diff -----------------------------------------------------------------
 
 
 def _text_diff(z_i: Tensor, z_source: Tensor, z_target: Tensor, theta: float) -> Tensor:
-    """The image embedding (D,), turned by the share theta towards the texts' difference."""
+    """The image embedding (D,), turned by the share theta towards the texts'
+    difference.
+    """
     direction = torch.nn.functional.normalize(z_target - z_source, dim=0)
     return package_slerp(z_i, direction, theta)
 
 
-def _diff_reversed(z_i: Tensor, z_source: Tensor, z_target: Tensor, theta: float) -> Tensor:
+def _diff_reversed(
+    z_i: Tensor, z_source: Tensor, z_target: Tensor, theta: float
+) -> Tensor:
     return _text_diff(z_i, z_target, z_source, theta)
 
 
-def _diff_to_target(z_i: Tensor, z_source: Tensor, z_target: Tensor, theta: float) -> Tensor:
+def _diff_to_target(
+    z_i: Tensor, z_source: Tensor, z_target: Tensor, theta: float
+) -> Tensor:
     return package_slerp(z_i, z_target, theta)
 
 
-def _diff_added(z_i: Tensor, z_source: Tensor, z_target: Tensor, theta: float) -> Tensor:
+def _diff_added(
+    z_i: Tensor, z_source: Tensor, z_target: Tensor, theta: float
+) -> Tensor:
     return z_i + theta * (z_target - z_source)
 
 
@@ -447,7 +462,8 @@ def _diff_not_normalised(
 text_diff = Exercise(
     reference=_text_diff,
     cases=lambda: [
-        (*_units(3, 16, seed=15 + i), theta) for i, theta in enumerate((0.25, 0.5, 0.1, 0.0))
+        (*_units(3, 16, seed=15 + i), theta)
+        for i, theta in enumerate((0.25, 0.5, 0.1, 0.0))
     ],
     mistakes=[
         Mistake(
@@ -499,7 +515,7 @@ text_diff = Exercise(
 )
 
 
-# --- 7. how well a picture came back ----------------------------------------------------------
+# --- 7. how well a picture came back --------------------------------------------------
 
 
 def _psnr(given: Tensor, wanted: Tensor) -> Tensor:
@@ -510,13 +526,18 @@ def _psnr(given: Tensor, wanted: Tensor) -> Tensor:
 psnr = Exercise(
     reference=_psnr,
     cases=lambda: [
-        (_numbers(3, 8, 8, seed=20).clamp(-1, 1), _numbers(3, 8, 8, seed=21).clamp(-1, 1)),
+        (
+            _numbers(3, 8, 8, seed=20).clamp(-1, 1),
+            _numbers(3, 8, 8, seed=21).clamp(-1, 1),
+        ),
         (torch.full((3, 4, 4), 0.5), torch.full((3, 4, 4), 0.4)),
         (torch.full((3, 4, 4), -1.0), torch.full((3, 4, 4), 1.0)),
     ],
     mistakes=[
         Mistake(
-            lambda given, wanted: 10 * torch.log10(1 / (given - wanted).square().mean()),
+            lambda given, wanted: (
+                10 * torch.log10(1 / (given - wanted).square().mean())
+            ),
             Words(
                 en="Too small by 6.02 dB: from -1 to 1 the peak is 2, and its square 4.",
                 zh="小了 6.02 dB：从 -1 到 1，峰值是 2，平方是 4。",
@@ -525,11 +546,14 @@ psnr = Exercise(
         Mistake(
             lambda given, wanted: 10 * torch.log(4 / (given - wanted).square().mean()),
             Words(
-                en="Decibels need the logarithm to base 10.", zh="分贝要用以 10 为底的对数。"
+                en="Decibels need the logarithm to base 10.",
+                zh="分贝要用以 10 为底的对数。",
             ),
         ),
         Mistake(
-            lambda given, wanted: 10 * torch.log10(2 / (given - wanted).square().mean().sqrt()),
+            lambda given, wanted: (
+                10 * torch.log10(2 / (given - wanted).square().mean().sqrt())
+            ),
             Words(
                 en=(
                     "Half of it: the ratio is of squares, or take 20 times the logarithm of the"
@@ -539,7 +563,9 @@ psnr = Exercise(
             ),
         ),
         Mistake(
-            lambda given, wanted: 10 * torch.log10((given - wanted).square().mean() / 4),
+            lambda given, wanted: (
+                10 * torch.log10((given - wanted).square().mean() / 4)
+            ),
             Words(
                 en="The sign is the wrong way round: a better picture has more decibels.",
                 zh="正负号反了：越像，分贝应越大。",
@@ -556,12 +582,12 @@ psnr = Exercise(
 )
 
 
-# --- 8. is the right caption found? -----------------------------------------------------------
+# --- 8. is the right caption found? ---------------------------------------------------
 
 
 def _rank(similarities: Tensor) -> Tensor:
-    """similarities (N, N), picture i with caption j, right on the diagonal: the right one's
-    rank, (N,), from 1.
+    """similarities (N, N), picture i with caption j, right on the diagonal: the right
+    one's rank, (N,), from 1.
     """
     right = similarities.diag()[:, None]  # (N, 1)
     return 1 + (similarities > right).sum(dim=1)
@@ -577,22 +603,33 @@ rank = Exercise(
     ],
     mistakes=[
         Mistake(
-            lambda similarities: (similarities > similarities.diag()[:, None]).sum(dim=1),
+            lambda similarities: (similarities > similarities.diag()[:, None]).sum(
+                dim=1
+            ),
             Words(en="The best rank is 1, not 0.", zh="最好的名次是 1，不是 0。"),
         ),
         Mistake(
-            lambda similarities: (similarities >= similarities.diag()[:, None]).sum(dim=1),
+            lambda similarities: (similarities >= similarities.diag()[:, None]).sum(
+                dim=1
+            ),
             Words(
                 en="Right, except for ties: a caption with the same score doesn't beat it.",
                 zh="除了同分都对：得分相同不算超过它。",
             ),
         ),
         Mistake(
-            lambda similarities: 1 + (similarities < similarities.diag()[:, None]).sum(dim=1),
-            Words(en="You count the captions that are worse.", zh="你数的是比它差的描述文字。"),
+            lambda similarities: (
+                1 + (similarities < similarities.diag()[:, None]).sum(dim=1)
+            ),
+            Words(
+                en="You count the captions that are worse.",
+                zh="你数的是比它差的描述文字。",
+            ),
         ),
         Mistake(
-            lambda similarities: 1 + (similarities > similarities.diag()[None]).sum(dim=0),
+            lambda similarities: (
+                1 + (similarities > similarities.diag()[None]).sum(dim=0)
+            ),
             Words(
                 en=(
                     "You rank pictures for each caption (columns); wanted are captions for each"

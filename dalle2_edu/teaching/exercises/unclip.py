@@ -1,8 +1,9 @@
-"""Exercises of chapter 18 (unCLIP assembled, and the prior on trial), and the diagnoses of
-their usual mistakes.
+"""Exercises of chapter 18 (unCLIP assembled, and the prior on trial), and the diagnoses
+of their usual mistakes.
 
-Each reference is the shortest right answer, where there is one the package's own; each mistake
-is an answer that students (and published code) really give."""
+Each reference is the shortest right answer, where there is one the package's own; each
+mistake is an answer that students (and published code) really give.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +28,7 @@ def _units(*shape: int, seed: int) -> Tensor:
     return numbers / numbers.norm(dim=-1, keepdim=True)
 
 
-# --- 1. the cost of a picture -----------------------------------------------------------------
+# --- 1. the cost of a picture ---------------------------------------------------------
 
 GFLOP = {"prior": 0.1, "decoder": 0.7, "upsampler_64": 0.7, "upsampler_128": 3.0}
 STEPS = {"prior": 25, "decoder": 25, "upsampler_64": 10, "upsampler_128": 10}
@@ -167,7 +168,7 @@ cost = Exercise(
 )
 
 
-# --- 2. best of m -----------------------------------------------------------------------------
+# --- 2. best of m ---------------------------------------------------------------------
 
 
 def _best(scores: Tensor, best_of: int) -> Tensor:
@@ -232,11 +233,15 @@ best = Exercise(
 )
 
 
-# --- 3. the judge's rank ----------------------------------------------------------------------
+# --- 3. the judge's rank --------------------------------------------------------------
 
 
-def _cosines(image_emb: Tensor, right_emb: Tensor, wrong_emb: Tensor) -> tuple[Tensor, Tensor]:
-    """Of every picture with its own caption, (B, 1), and with the wrong ones, (B, K)."""
+def _cosines(
+    image_emb: Tensor, right_emb: Tensor, wrong_emb: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Of every picture with its own caption, (B, 1), and with the wrong ones, (B,
+    K).
+    """
     own = (image_emb * right_emb).sum(dim=-1, keepdim=True)
     return own, (wrong_emb * image_emb[:, None]).sum(dim=-1)
 
@@ -256,16 +261,22 @@ def _ranks_backwards(image_emb: Tensor, right_emb: Tensor, wrong_emb: Tensor) ->
     return 1 + (wrong <= own).sum(dim=-1)
 
 
-def _ranks_of_captions(image_emb: Tensor, right_emb: Tensor, wrong_emb: Tensor) -> Tensor:
+def _ranks_of_captions(
+    image_emb: Tensor, right_emb: Tensor, wrong_emb: Tensor
+) -> Tensor:
     own = (image_emb * right_emb).sum(dim=-1, keepdim=True)
     return 1 + ((wrong_emb * right_emb[:, None]).sum(dim=-1) >= own).sum(dim=-1)
 
 
 def _tie() -> tuple[Tensor, Tensor, Tensor]:
-    """One picture; of three wrong captions one is as near as the right one, one nearer."""
+    """One picture; of three wrong captions one is as near as the right one, one
+    nearer.
+    """
     axis = torch.eye(3, dtype=torch.float64)
     right = torch.tensor([[0.6, 0.8, 0.0]], dtype=torch.float64)
-    wrong = torch.stack([torch.tensor([0.6, 0.0, 0.8], dtype=torch.float64), axis[0], axis[1]])
+    wrong = torch.stack(
+        [torch.tensor([0.6, 0.0, 0.8], dtype=torch.float64), axis[0], axis[1]]
+    )
     return axis[:1], right, wrong[None]
 
 
@@ -320,7 +331,7 @@ ranks = Exercise(
 )
 
 
-# --- 4. diversity -----------------------------------------------------------------------------
+# --- 4. diversity ---------------------------------------------------------------------
 
 
 def _spread_with_itself(emb: Tensor) -> Tensor:
@@ -392,7 +403,7 @@ diversity = Exercise(
 )
 
 
-# --- 5. how sure is a share? ------------------------------------------------------------------
+# --- 5. how sure is a share? ----------------------------------------------------------
 
 Interval = tuple[float, float, float]
 
@@ -470,16 +481,18 @@ share = Exercise(
             ),
         ),
     ],
-    hint=Words(en="(18.6), term by term; z is 1.96.", zh="照 (18.6) 逐项写；z 取 1.96。"),
+    hint=Words(
+        en="(18.6), term by term; z is 1.96.", zh="照 (18.6) 逐项写；z 取 1.96。"
+    ),
 )
 
 
-# --- 6. the factorisation, on a toy -----------------------------------------------------------
+# --- 6. the factorisation, on a toy ---------------------------------------------------
 
 
 def _factorise(p_x_given_y: Tensor, z_of_x: Tensor) -> tuple[Tensor, Tensor]:
-    """P(x | y) (Y, X) and the embedding of each x (X,) -> P(z | y) (Y, Z) and P(x | z(x), y)
-    (Y, X).
+    """P(x | y) (Y, X) and the embedding of each x (X,) -> P(z | y) (Y, Z) and P(x |
+    z(x), y) (Y, X).
     """
     p_z = p_x_given_y.new_zeros(len(p_x_given_y), int(z_of_x.max()) + 1).index_add(
         1, z_of_x, p_x_given_y
@@ -498,12 +511,17 @@ def _factorise_undivided(p_x_given_y: Tensor, z_of_x: Tensor) -> tuple[Tensor, T
 
 def _factorise_deaf(p_x_given_y: Tensor, z_of_x: Tensor) -> tuple[Tensor, Tensor]:
     p_x = p_x_given_y.mean(dim=0, keepdim=True)  # as if every y were equally frequent
-    return _factorise(p_x_given_y, z_of_x)[0], _factorise(p_x, z_of_x)[1].expand_as(p_x_given_y)
+    return _factorise(p_x_given_y, z_of_x)[0], _factorise(p_x, z_of_x)[1].expand_as(
+        p_x_given_y
+    )
 
 
 def _random_table(rows: int, columns: int, seed: int) -> Tensor:
     table = torch.rand(
-        rows, columns, generator=torch.Generator().manual_seed(seed), dtype=torch.float64
+        rows,
+        columns,
+        generator=torch.Generator().manual_seed(seed),
+        dtype=torch.float64,
     )
     return table / table.sum(dim=1, keepdim=True)
 
@@ -557,12 +575,12 @@ factorise = Exercise(
 )
 
 
-# --- 7. a paired comparison -------------------------------------------------------------------
+# --- 7. a paired comparison -----------------------------------------------------------
 
 
 def _paired(a: Tensor, b: Tensor) -> Interval:
-    """Difference of two shares of True on the same captions, in points, with its normal 95%
-    interval.
+    """Difference of two shares of True on the same captions, in points, with its normal
+    95% interval.
     """
     measure = intervals.mean(100 * (a.double() - b.double()))
     return measure.value, measure.low, measure.high
@@ -621,7 +639,8 @@ paired = Exercise(
             ),
         ),
         Mistake(
-            _paired_turned, Words(en="The sign: a minus b.", zh="正负号反了：应为 a 减 b。")
+            _paired_turned,
+            Words(en="The sign: a minus b.", zh="正负号反了：应为 a 减 b。"),
         ),
     ],
     hint=Words(
@@ -634,7 +653,7 @@ paired = Exercise(
 )
 
 
-# --- 8. the null pass -------------------------------------------------------------------------
+# --- 8. the null pass -----------------------------------------------------------------
 
 Model = Callable[..., Tensor]
 Given = dict[str, Tensor]
@@ -684,7 +703,10 @@ def _null_case(
     x_t = torch.randn(
         n, 3, 4, 4, generator=torch.Generator().manual_seed(seed), dtype=torch.float64
     )
-    given = {"image_emb": _units(n, 6, seed=seed + 1), "text_emb": _units(n, 6, seed=seed + 2)}
+    given = {
+        "image_emb": _units(n, 6, seed=seed + 1),
+        "text_emb": _units(n, 6, seed=seed + 2),
+    }
     empty = {
         "image_emb": 0.1 * _units(n, 6, seed=seed + 3),
         "text_emb": 0.2 * _units(n, 6, seed=seed + 4),

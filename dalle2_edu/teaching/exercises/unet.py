@@ -1,8 +1,9 @@
-"""Exercises of chapter 08 (training a DDPM: the U-Net), and the diagnoses of their usual
-mistakes.
+"""Exercises of chapter 08 (training a DDPM: the U-Net), and the diagnoses of their
+usual mistakes.
 
-Each reference is the shortest right answer; each mistake is an answer that students (and
-published code) really give."""
+Each reference is the shortest right answer; each mistake is an answer that students
+(and published code) really give.
+"""
 
 from __future__ import annotations
 
@@ -16,11 +17,13 @@ from dalle2_edu.diffusion import unet
 from dalle2_edu.teaching.checks import Exercise, Mistake
 from dalle2_edu.teaching.words import Words
 
-# --- 1. receptive field -----------------------------------------------------------------------
+# --- 1. receptive field ---------------------------------------------------------------
 
 
 def _receptive_field(kernels: list[int], strides: list[int]) -> int:
-    """How many pixels, along one side, one output of a chain of convolutions can see."""
+    """How many pixels, along one side, one output of a chain of convolutions can
+    see.
+    """
     seen, step = (
         1,
         1,
@@ -110,12 +113,12 @@ receptive_field = Exercise(
     ),
 )
 
-# --- 2. pixel-unshuffle -----------------------------------------------------------------------
+# --- 2. pixel-unshuffle ---------------------------------------------------------------
 
 
 def _pixel_unshuffle(x: Tensor, p: int) -> Tensor:
-    """Fold every p x p square of pixels into the channels: (B, C, H, W) -> (B, C p p, H / p, W
-    / p).
+    """Fold every p x p square of pixels into the channels: (B, C, H, W) -> (B, C p p, H
+    / p, W / p).
     """
     b, c, height, width = x.shape
     x = x.reshape(b, c, height // p, p, width // p, p)  # (B, C, H/p, p, W/p, p)
@@ -203,7 +206,7 @@ def _numbered(*shape: int) -> Tensor:
     return torch.arange(math.prod(shape), dtype=torch.float32).reshape(shape)
 
 
-# --- 3. timestep embedding --------------------------------------------------------------------
+# --- 3. timestep embedding ------------------------------------------------------------
 
 
 def _angles(t: Tensor, dim: int, steps: int, base: float = 10_000.0) -> Tensor:
@@ -298,12 +301,12 @@ timestep_embedding = Exercise(
     ),
 )
 
-# --- 4. AdaGN ---------------------------------------------------------------------------------
+# --- 4. AdaGN -------------------------------------------------------------------------
 
 
 def _ada_group_norm(h: Tensor, y: Tensor, groups: int) -> Tensor:
-    """AdaGN: h (B, C, H, W) normalised in groups, then scaled by 1 + y_s and shifted by y_b; y
-    (B, 2C) = [y_s, y_b].
+    """AdaGN: h (B, C, H, W) normalised in groups, then scaled by 1 + y_s and shifted by
+    y_b; y (B, 2C) = [y_s, y_b].
     """
     y_s, y_b = y[:, :, None, None].chunk(2, dim=1)  # 2 x (B, C, 1, 1)
     return F.group_norm(h, groups, eps=1e-5) * (1 + y_s) + y_b
@@ -334,7 +337,9 @@ def _each_channel_alone(h: Tensor, y: Tensor, groups: int) -> Tensor:
     return F.group_norm(h, h.shape[1], eps=1e-5) * (1 + y_s) + y_b
 
 
-def _group_norm_case(seed: int, channels: int, groups: int) -> tuple[Tensor, Tensor, int]:
+def _group_norm_case(
+    seed: int, channels: int, groups: int
+) -> tuple[Tensor, Tensor, int]:
     generator = torch.Generator().manual_seed(seed)
     h = 2 * torch.randn(2, channels, 4, 4, generator=generator) + 1
     return h, torch.randn(2, 2 * channels, generator=generator), groups
@@ -411,7 +416,7 @@ ada_group_norm = Exercise(
     ),
 )
 
-# --- 5. parameters of a residual block --------------------------------------------------------
+# --- 5. parameters of a residual block ------------------------------------------------
 
 
 def _resblock_parameters(c_in: int, c_out: int, emb_dim: int) -> int:
@@ -425,7 +430,14 @@ def _resblock_parameters(c_in: int, c_out: int, emb_dim: int) -> int:
 
 def _without_biases(c_in: int, c_out: int, emb_dim: int) -> int:
     skip = c_in * c_out if c_in != c_out else 0
-    return 2 * c_in + 2 * c_out + 9 * c_in * c_out + 9 * c_out**2 + emb_dim * 2 * c_out + skip
+    return (
+        2 * c_in
+        + 2 * c_out
+        + 9 * c_in * c_out
+        + 9 * c_out**2
+        + emb_dim * 2 * c_out
+        + skip
+    )
 
 
 def _always_a_skip(c_in: int, c_out: int, emb_dim: int) -> int:
@@ -520,22 +532,26 @@ resblock_parameters = Exercise(
     ),
 )
 
-# --- 6. EMA -----------------------------------------------------------------------------------
+# --- 6. EMA ---------------------------------------------------------------------------
 
 
 def _ema_update(average: Tensor, weight: Tensor, step: int, decay: float) -> Tensor:
-    """The average after update number `step` (0 for the first), with the warm-up (1 + step) /
-    (10 + step).
+    """The average after update number `step` (0 for the first), with the warm-up (1 +
+    step) / (10 + step).
     """
     d = min(decay, (1 + step) / (10 + step))
     return d * average + (1 - d) * weight
 
 
-def _ema_without_warmup(average: Tensor, weight: Tensor, step: int, decay: float) -> Tensor:
+def _ema_without_warmup(
+    average: Tensor, weight: Tensor, step: int, decay: float
+) -> Tensor:
     return decay * average + (1 - decay) * weight
 
 
-def _ema_the_wrong_way(average: Tensor, weight: Tensor, step: int, decay: float) -> Tensor:
+def _ema_the_wrong_way(
+    average: Tensor, weight: Tensor, step: int, decay: float
+) -> Tensor:
     return _ema_update(weight, average, step, decay)
 
 
@@ -608,12 +624,12 @@ ema_update = Exercise(
     ),
 )
 
-# --- 7. attention -----------------------------------------------------------------------------
+# --- 7. attention ---------------------------------------------------------------------
 
 
 def _attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """softmax(q k^T / sqrt(d_k)) v for q (B, N, d_k), k (B, M, d_k), v (B, M, d_k) -> (B, N,
-    d_k).
+    """softmax(q k^T / sqrt(d_k)) v for q (B, N, d_k), k (B, M, d_k), v (B, M, d_k) ->
+    (B, N, d_k).
     """
     scores = q @ k.transpose(-2, -1) / math.sqrt(q.shape[-1])  # (B, N, M)
     return scores.softmax(dim=-1) @ v
@@ -704,10 +720,12 @@ attention = Exercise(
     ),
 )
 
-# --- 8. the loss by timestep ------------------------------------------------------------------
+# --- 8. the loss by timestep ----------------------------------------------------------
 
 
-def _loss_by_timestep(losses: Tensor, index: Tensor, buckets: int, timesteps: int) -> Tensor:
+def _loss_by_timestep(
+    losses: Tensor, index: Tensor, buckets: int, timesteps: int
+) -> Tensor:
     """Mean loss of each of `buckets` equal ranges of timesteps: losses, index (N,) ->
     (buckets,).
     """
@@ -720,13 +738,17 @@ def _sums_only(losses: Tensor, index: Tensor, buckets: int, timesteps: int) -> T
     return torch.zeros(buckets).index_add_(0, index * buckets // timesteps, losses)
 
 
-def _same_divisor(losses: Tensor, index: Tensor, buckets: int, timesteps: int) -> Tensor:
+def _same_divisor(
+    losses: Tensor, index: Tensor, buckets: int, timesteps: int
+) -> Tensor:
     return _sums_only(losses, index, buckets, timesteps) * buckets / len(losses)
 
 
 def _overwritten(losses: Tensor, index: Tensor, buckets: int, timesteps: int) -> Tensor:
     last = torch.zeros(buckets)
-    for bucket, loss in zip((index * buckets // timesteps).tolist(), losses, strict=True):
+    for bucket, loss in zip(
+        (index * buckets // timesteps).tolist(), losses, strict=True
+    ):
         last[bucket] = loss
     return last
 
@@ -745,7 +767,11 @@ def _bucket_case(
     generator = torch.Generator().manual_seed(seed)
     edges = torch.arange(buckets) * timesteps // buckets
     index = torch.cat(
-        [edges, edges + 1, torch.randint(timesteps, (n - 2 * buckets,), generator=generator)]
+        [
+            edges,
+            edges + 1,
+            torch.randint(timesteps, (n - 2 * buckets,), generator=generator),
+        ]
     )
     return torch.rand(n, generator=generator), index, buckets, timesteps
 

@@ -1,7 +1,9 @@
-"""Exercises of chapter 17 (cascaded upsamplers), and the diagnoses of their usual mistakes.
+"""Exercises of chapter 17 (cascaded upsamplers), and the diagnoses of their usual
+mistakes.
 
-Each reference is the shortest right answer; each mistake is an answer that students (and
-published code) really give."""
+Each reference is the shortest right answer; each mistake is an answer that students
+(and published code) really give.
+"""
 
 from __future__ import annotations
 
@@ -19,15 +21,18 @@ from dalle2_edu.unclip.upsampler import DETAIL_SCALE, enlarge, to_detail
 def _pictures(seed: int, side: int, count: int = 2) -> Tensor:
     """Random pictures in [-1, 1], float64 (count, 3, side, side)."""
     generator = torch.Generator().manual_seed(seed)
-    return torch.rand(count, 3, side, side, generator=generator, dtype=torch.float64) * 2 - 1
+    return (
+        torch.rand(count, 3, side, side, generator=generator, dtype=torch.float64) * 2
+        - 1
+    )
 
 
-# --- 1. attention against convolution ---------------------------------------------------------
+# --- 1. attention against convolution -------------------------------------------------
 
 
 def _attention_share(side: int, channels: int) -> float:
-    """The products of one attention layer, scores and weighted sum, per product of one 3 x 3
-    convolution.
+    """The products of one attention layer, scores and weighted sum, per product of one
+    3 x 3 convolution.
     """
     places = side * side
     return (2 * places**2 * channels) / (9 * places * channels**2)
@@ -75,7 +80,7 @@ attention_share = Exercise(
 )
 
 
-# --- 2. the detail ----------------------------------------------------------------------------
+# --- 2. the detail --------------------------------------------------------------------
 
 
 detail = Exercise(
@@ -131,12 +136,12 @@ detail = Exercise(
 )
 
 
-# --- 3. noise at another resolution -----------------------------------------------------------
+# --- 3. noise at another resolution ---------------------------------------------------
 
 
 def _seen_from_afar(abar: float, factor: int) -> float:
-    """lambda of a noisy picture after box-averaging factor x factor pixels, if the picture
-    itself is smooth.
+    """lambda of a noisy picture after box-averaging factor x factor pixels, if the
+    picture itself is smooth.
     """
     return 0.5 * math.log(abar / (1 - abar)) + math.log(factor)
 
@@ -146,7 +151,9 @@ seen_from_afar = Exercise(
     cases=lambda: [(0.5, 2), (0.5, 4), (0.01, 4), (0.9, 1), (0.3, 16)],
     mistakes=[
         Mistake(
-            lambda abar, factor: 0.5 * math.log(abar / (1 - abar)) + 2 * math.log(factor),
+            lambda abar, factor: (
+                0.5 * math.log(abar / (1 - abar)) + 2 * math.log(factor)
+            ),
             Words(
                 en=(
                     "You added the logarithm of factor squared: that is the gain of the"
@@ -163,7 +170,9 @@ seen_from_afar = Exercise(
             ),
         ),
         Mistake(
-            lambda abar, factor: 0.5 * math.log(abar / (1 - abar)) + 0.5 * math.log(factor),
+            lambda abar, factor: (
+                0.5 * math.log(abar / (1 - abar)) + 0.5 * math.log(factor)
+            ),
             Words(
                 en="One mean is over factor * factor pixels, not over factor of them.",
                 zh="一次平均的是 factor * factor 个像素，不是 factor 个。",
@@ -180,12 +189,12 @@ seen_from_afar = Exercise(
 )
 
 
-# --- 4. where a crop may begin ----------------------------------------------------------------
+# --- 4. where a crop may begin --------------------------------------------------------
 
 
 def _corner(luck: float, side: int, crop: int, step: int) -> int:
-    """The corner that a number in [0, 1) chooses: a multiple of step, all of them equally
-    likely.
+    """The corner that a number in [0, 1) chooses: a multiple of step, all of them
+    equally likely.
     """
     return int(luck * ((side - crop) // step + 1)) * step
 
@@ -246,12 +255,12 @@ corner = Exercise(
 )
 
 
-# --- 5. each picture its own share of the damage ----------------------------------------------
+# --- 5. each picture its own share of the damage --------------------------------------
 
 
 def _share_damage(low_res: Tensor, damaged: Tensor, share: Tensor) -> Tensor:
-    """Pictures (B, 3, h, w) mixed with their damaged selves, share (B,) of the damage each, in
-    [-1, 1].
+    """Pictures (B, 3, h, w) mixed with their damaged selves, share (B,) of the damage
+    each, in [-1, 1].
     """
     return torch.lerp(low_res, damaged, share.reshape(-1, 1, 1, 1)).clamp(-1, 1)
 
@@ -293,7 +302,9 @@ share_damage = Exercise(
             ),
         ),
         Mistake(
-            lambda low_res, damaged, share: torch.lerp(low_res, damaged, share).clamp(-1, 1),
+            lambda low_res, damaged, share: torch.lerp(low_res, damaged, share).clamp(
+                -1, 1
+            ),
             Words(
                 en=(
                     "A share of shape (B,) lies along the last axis, the columns of pixels:"
@@ -307,9 +318,9 @@ share_damage = Exercise(
             ),
         ),
         Mistake(
-            lambda low_res, damaged, share: torch.lerp(low_res, damaged, share.mean()).clamp(
-                -1, 1
-            ),
+            lambda low_res, damaged, share: torch.lerp(
+                low_res, damaged, share.mean()
+            ).clamp(-1, 1),
             Words(
                 en="One share for the whole batch. Each picture needs its own.",
                 zh="整批共用了一个 share。每张图要有自己的。",
@@ -320,7 +331,7 @@ share_damage = Exercise(
 )
 
 
-# --- 6. the receptive field of a U-Net --------------------------------------------------------
+# --- 6. the receptive field of a U-Net ------------------------------------------------
 
 
 def _field(
@@ -332,8 +343,8 @@ def _field(
     folded: bool = True,
     late: bool = True,
 ) -> int:
-    """How many pixels, along one side, one output of the U-Net sees; the keywords make the
-    usual mistakes.
+    """How many pixels, along one side, one output of the U-Net sees; the keywords make
+    the usual mistakes.
     """
     step = patch
     seen = (patch if folded else 1) + 2 * step  # a folded square, and the stem
@@ -402,7 +413,7 @@ field = Exercise(
 )
 
 
-# --- 7. back to the small picture, exactly ----------------------------------------------------
+# --- 7. back to the small picture, exactly --------------------------------------------
 
 
 def _project(picture: Tensor, low_res: Tensor) -> Tensor:
