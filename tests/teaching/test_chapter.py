@@ -3,6 +3,7 @@ be.
 """
 
 import json
+import sys
 
 import matplotlib as mpl
 import numpy as np
@@ -153,7 +154,9 @@ def test_a_claim_takes_truth_values_only(what, monkeypatch):
 
 
 def test_a_claim_outside_the_repository_names_the_cell(tmp_path, monkeypatch):
-    monkeypatch.setattr("dalle2_edu.teaching.chapter.PACKAGE", tmp_path / "dalle2_edu")
+    # by sys.modules: the package's name `chapter` is the function
+    module = sys.modules["dalle2_edu.teaching.chapter"]
+    monkeypatch.setattr(module, "PACKAGE", tmp_path / "dalle2_edu")
     here = at_tier("cpu", monkeypatch)
     with pytest.raises(Dalle2EduError, match="walk-read"):
         here.claim("walk-read", False)
