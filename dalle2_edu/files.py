@@ -36,7 +36,7 @@ def printable(text: str) -> str:
     """A text that a terminal can show on one line: a file's name may hold line breaks,
     or signals that the terminal would obey.
     """
-    return "".join(letter if letter.isprintable() else "�" for letter in text)
+    return "".join(letter if letter.isprintable() else "\ufffd" for letter in text)
 
 
 def decode_text(data: bytes) -> str:

@@ -97,7 +97,8 @@ def test_ranges_are_read_as_they_were_written() -> None:
 def test_slices_stay_as_they_are_until_they_are_sorted_anew(tmp_path: Path) -> None:
     (tmp_path / "book/zh").mkdir(parents=True)
     (tmp_path / "book/zh/index.md").write_text("的龘一", encoding="utf8")
-    before = fonts.common_as_before(SHEET)
+    (tmp_path / "empty").mkdir()
+    before = fonts.common_as_before(SHEET, tmp_path / "empty")
     after = fonts.common_as_before(SHEET, tmp_path)
     assert "的" in before.often
     assert after == before._replace(seldom=before.seldom | {"龘"})
