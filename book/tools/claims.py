@@ -33,7 +33,8 @@ NOT_PROSE = re.compile(
 )
 # "7.10" after these words is a section or table of a paper
 SECTION = re.compile(
-    r"(?:sections?|chapters?|tables?|figures?|exercises?|versions?|eq\.?|see)\s+\d+\.\d+", re.I
+    r"(?:sections?|chapters?|tables?|figures?|exercises?|versions?|eq\.?|see)\s+\d+\.\d+",
+    re.I,
 )
 MEASURED = re.compile(r"(?<![\d.])\d*\.\d+|\d+(?:\.\d+)?\s?%")
 

@@ -169,7 +169,9 @@ def clip_marks(
         in_styles = [f"{drawing.thing.en}, {style}" for style in rivals]
         chosen = torch.randperm(len(things), generator=generator)[: OTHERS + 1].tolist()
         others = [things[i] for i in chosen if things[i] != drawing.thing][:OTHERS]
-        others_named = [f"{each.en}, {emoji.STYLES[drawing.style].en}" for each in others]
+        others_named = [
+            f"{each.en}, {emoji.STYLES[drawing.style].en}" for each in others
+        ]
         scores = embed_texts([right, *others_named]) @ emb  # (100,)
         thing_first.append(bool((scores[0] > scores[1:]).all()))
         best = int((embed_texts(in_styles) @ emb).argmax())

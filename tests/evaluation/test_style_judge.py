@@ -105,7 +105,9 @@ def test_a_clip_is_asked_the_same_two_questions() -> None:
         rows = [[float(said in text), float("line art" in text)] for text in texts]
         return torch.tensor(rows)
 
-    image_emb = torch.tensor([[1.0, 1.0], [1.0, 1.0]])  # two drawings of the first, in line art
+    image_emb = torch.tensor(
+        [[1.0, 1.0], [1.0, 1.0]]
+    )  # two drawings of the first, in line art
     found = style_judge.clip_marks(embed, image_emb, asked)
     assert found[style_judge.STYLE_RIGHT].tolist() == [True, False]
     assert found[style_judge.THING_FIRST].tolist() == [True, False]
