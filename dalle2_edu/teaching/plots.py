@@ -257,7 +257,7 @@ def plot_told(axes: Axes) -> str:
         return ""
     over = words(f" over {x}", f"，横轴：{x}") if x else ""
     curves_told = words(f"; shown: {names}", f"；图中有：{names}") if names else ""
-    return words("Plot: ", "曲线图：") + what + over + curves_told + words(".", "。")
+    return words("A plot: ", "曲线图：") + what + over + curves_told + words(".", "。")
 
 
 def listed(texts: Iterable[str]) -> str:
