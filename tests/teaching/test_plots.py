@@ -162,7 +162,7 @@ def test_a_picture_never_gets_fewer_pixels_than_it_has(side, columns, row_titles
 @pytest.mark.parametrize(
     ("lang", "said"),
     [
-        ("en", "Plot: SNR(t), ᾱ_t over step t; shown: linear, cosine."),
+        ("en", "A plot: SNR(t), ᾱ_t over step t; shown: linear, cosine."),
         ("zh", "曲线图：SNR(t)、ᾱ_t，横轴：步 t；图中有：线性、余弦。"),
     ],
 )
