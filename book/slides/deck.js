@@ -71,10 +71,12 @@ window.MathJax = {
   options: { ignoreHtmlClass: "reveal", processHtmlClass: "math" },
   startup: {
     pageReady: async () => {
+      const laidOut = new Promise((resolve) => deck.on("pdf-ready", resolve)); // in the print view alone
       await deck.initialize();
       await MathJax.startup.defaultPageReady();
       await loadFonts();
       await Promise.all([...document.images].map((image) => image.decode().catch(() => {})));
+      if (deck.isPrintView()) await laidOut;
       deck.on("slidechanged", () => fit());
       window.addEventListener("resize", () => {
         deck.configure(shape());

@@ -61,6 +61,12 @@ class Book(SimpleHTTPRequestHandler):
             super().log_request(code, size)
 
 
+class Server(ThreadingHTTPServer):
+    """As many may wait for an answer as a page with its fonts asks for at once."""
+
+    request_queue_size = 128  # five by default
+
+
 def server(port: int, site: Path = SITE) -> ThreadingHTTPServer:
     """A server of the built book. Raises `Dalle2EduError` if there is no book, or the
     port is not free.
