@@ -378,25 +378,31 @@ def loaded() -> dict[str, str]:
     return dict(sorted(_loaded.items()))
 
 
-# --- one CLIP for all -----------------------------------------------------------------
+# --- one CLIP for all of a domain's parts -----------------------------------------------------
+
+
+def clip_of(domain: str) -> str:
+    """Whose CLIP reads this domain: its own if the zoo has one, otherwise the shared one. The
+    name of a domain: `load(clip_of("shapes"), "clip")`.
+    """
+    _check_names(domain, "clip")
+    return domain if _card_file(domain, "clip").exists() else "shared"
 
 
 def fits(domain: str, part: str) -> bool:
-    """Whether the zoo has this part, and the part learned from the CLIP that is in the
-    zoo.
-    """
+    """Whether the zoo has this part, and the part learned from the domain's CLIP."""
     known_cards = cards()
     part_card = known_cards.get((domain, part))
-    clip = known_cards.get(("shared", "clip"))
+    clip = known_cards.get((clip_of(domain), "clip"))
     return part_card is not None and clip is not None and part_card.clip == clip.sha256
 
 
 def check_same_clip(domain: str, parts: Sequence[str] = ("prior", "decoder")) -> None:
     """Raise unless those of these parts that the zoo has learned the embeddings of the
-    CLIP that is in the zoo.
+    domain's CLIP.
     """
     known_cards = cards()
-    clip = known_cards.get(("shared", "clip"))
+    clip = known_cards.get((clip_of(domain), "clip"))
     for part in parts:
         learned = known_cards.get((domain, part))
         if learned and clip and learned.clip != clip.sha256:
