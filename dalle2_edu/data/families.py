@@ -1,16 +1,17 @@
 """Families of scenes: batches in which CLIP has to look closely.
 
-In a batch of random scenes a caption can be found by its colours alone, and a CLIP that may stop
-there keeps nothing else. So some scenes of a batch are relatives: they differ from each other in
-one factor, or two objects have exchanged an attribute.
+In a batch of random scenes a caption can be found by its colours alone, and a CLIP that
+may stop there keeps nothing else. So some scenes of a batch are relatives: they differ
+from each other in one factor, or two objects have exchanged an attribute.
 
     a large red star above a small blue ring     the first of the family
     a large red heart above a small blue ring    one factor is another
     a large blue star above a small red ring     the colours are exchanged
 
-Such negatives were proposed as a remedy for CLIP's weak binding (NegCLIP, arXiv 2210.01936); here
-a relative has a picture of its own too, so both directions of the loss need it. A held-out
-composition is never among them: CLIP would learn as a wrong answer what it must not see at all.
+Such negatives were proposed as a remedy for CLIP's weak binding (NegCLIP, arXiv
+2210.01936); here a relative has a picture of its own too, so both directions of the
+loss need it. A held-out composition is never among them: CLIP would learn as a wrong
+answer what it must not see at all.
 
 Chapters 12 and 21 use this file."""
 
@@ -43,8 +44,8 @@ SAME_JITTER_SHARE = 0.5  # of the relatives stand exactly where the first one st
 
 
 def families(n: int, size: int, generator: torch.Generator) -> Scenes:
-    """n scenes of the "seen" split in families of `size`: the first n / size of them are the
-    families' firsts, and so on. n must be a multiple of size.
+    """n scenes of the "seen" split in families of `size`: the first n / size of them
+    are the families' firsts, and so on. n must be a multiple of size.
     """
     first = sample_scenes(n // size, generator)
     relatives = [relative(first, generator) for _ in range(size - 1)]
@@ -53,12 +54,16 @@ def families(n: int, size: int, generator: torch.Generator) -> Scenes:
 
 def joined(parts: list[Scenes]) -> Scenes:
     """Several batches of scenes as one."""
-    factors = {name: torch.cat([part.factors[name] for part in parts]) for name in FACTORS}
+    factors = {
+        name: torch.cat([part.factors[name] for part in parts]) for name in FACTORS
+    }
     return Scenes(factors, torch.cat([part.jitter for part in parts]))
 
 
 def relative(scenes: Scenes, generator: torch.Generator) -> Scenes:
-    """One relative of each scene. Where it would be held out, or look alike, a fresh scene."""
+    """One relative of each scene. Where it would be held out, or look alike, a fresh
+    scene.
+    """
     n = len(scenes)
     exchanging = (scenes.factors["kind"] == TWO) & drawn(n, EXCHANGE_SHARE, generator)
     changed = with_one_changed(scenes, ~exchanging, generator)
@@ -78,16 +83,21 @@ def drawn(n: int, share: float, generator: torch.Generator) -> Tensor:
 def with_one_changed(
     scenes: Scenes, where: Tensor, generator: torch.Generator
 ) -> dict[str, Tensor]:
-    """The factors, with one that has a meaning drawn anew in the scenes `where`, bool (B,)."""
+    """The factors, with one that has a meaning drawn anew in the scenes `where`, bool
+    (B,).
+    """
     masks = applicable(scenes)
     weights = torch.stack(
-        [masks[name] * (EASY_SHARE if name in EASY else 1.0) for name in CHANGEABLE], dim=1
+        [masks[name] * (EASY_SHARE if name in EASY else 1.0) for name in CHANGEABLE],
+        dim=1,
     )  # (B, factors)
     pick = torch.multinomial(weights, 1, generator=generator)[:, 0]  # (B,)
     factors = dict(scenes.factors)
     for place, name in enumerate(CHANGEABLE):
         values = len(FACTORS[name])
-        step = torch.randint(1, values, pick.shape, generator=generator)  # never back to itself
+        step = torch.randint(
+            1, values, pick.shape, generator=generator
+        )  # never back to itself
         another = (factors[name] + step) % values
         factors[name] = torch.where(where & (pick == place), another, factors[name])
     return factors
@@ -96,7 +106,9 @@ def with_one_changed(
 def with_exchanged(
     factors: dict[str, Tensor], where: Tensor, generator: torch.Generator
 ) -> dict[str, Tensor]:
-    """The factors, with attributes exchanged between the two objects of the scenes `where`."""
+    """The factors, with attributes exchanged between the two objects of the scenes
+    `where`.
+    """
     which = torch.randint(len(EXCHANGED), where.shape, generator=generator)
     factors = dict(factors)
     for place, attributes in enumerate(EXCHANGED):
@@ -120,6 +132,7 @@ def alike(new: Scenes, old: Scenes) -> Tensor:
 def chosen(where: Tensor, yes: Scenes, no: Scenes) -> Scenes:
     """The scenes of `yes` where True, of `no` elsewhere."""
     factors = {
-        name: torch.where(where, yes.factors[name], no.factors[name]) for name in FACTORS
+        name: torch.where(where, yes.factors[name], no.factors[name])
+        for name in FACTORS
     }
     return Scenes(factors, torch.where(where[:, None, None], yes.jitter, no.jitter))

@@ -66,12 +66,16 @@ class Reader:
 
 
 class Streamed:
-    """`encoded.Data` from a stream, or from scenes that are drawn when they are needed: their
-    pictures are as large as CLIP wants them, a batch's `image_size`.
+    """`encoded.Data` from a stream, or from scenes that are drawn when they are needed:
+    their pictures are as large as CLIP wants them, a batch's `image_size`.
     """
 
     def __init__(
-        self, source: Stream | FreshScenes, image_size: int, clip: Clip, tokenizer: Tokenizer
+        self,
+        source: Stream | FreshScenes,
+        image_size: int,
+        clip: Clip,
+        tokenizer: Tokenizer,
     ):
         self.source = source
         self.stream = source if isinstance(source, Stream) else None

@@ -52,9 +52,9 @@ class Data(Protocol):
 class Encoded:
     """A data set as the frozen CLIP sees it.
 
-    images uint8 (N, 3, S, S); image_emb (N, D); captions and their encodings text_emb (M, D),
-    text_enc (M, L, W) in half precision, text_mask and text_tokens (M, L); `null` is the
-    encoding of the empty text, each tensor with a batch of one."""
+    images uint8 (N, 3, S, S); image_emb (N, D); captions and their encodings text_emb
+    (M, D), text_enc (M, L, W) in half precision, text_mask and text_tokens (M, L);
+    `null` is the encoding of the empty text, each tensor with a batch of one."""
 
     images: Tensor
     image_emb: Tensor
@@ -69,8 +69,13 @@ class Encoded:
     def draw(self, indices: Tensor, text_drop: float) -> dict[str, Tensor]:
         """See `Data`."""
         places = self.captions.draw(indices)
-        text = {name: tensor[places] for name, tensor in self.text.for_decoder().items()}
-        pictures = {"images": self.images[indices], "image_emb": self.image_emb[indices]}
+        text = {
+            name: tensor[places] for name, tensor in self.text.for_decoder().items()
+        }
+        pictures = {
+            "images": self.images[indices],
+            "image_emb": self.image_emb[indices],
+        }
         return {**pictures, **drop_text(text, self.null, text_drop)}
 
     def measured(self) -> tuple[Tensor, Tensor]:
@@ -80,10 +85,12 @@ class Encoded:
         return self.image_emb, (image_emb * self.text.text_emb).sum(dim=1)
 
 
-def drop_text(text: dict[str, Tensor], null: TextEncoding, drop: float) -> dict[str, Tensor]:
-    """The conditioning of B texts, each replaced by the empty text's with probability `drop`,
-    cut to the longest of them: padding is masked wherever it is read, so it need not be
-    computed.
+def drop_text(
+    text: dict[str, Tensor], null: TextEncoding, drop: float
+) -> dict[str, Tensor]:
+    """The conditioning of B texts, each replaced by the empty text's with probability
+    `drop`, cut to the longest of them: padding is masked wherever it is read, so it
+    need not be computed.
     """
     dropped = torch.rand(len(text["text_mask"])) < drop
     text = {
@@ -91,7 +98,9 @@ def drop_text(text: dict[str, Tensor], null: TextEncoding, drop: float) -> dict[
         for name, empty in null.for_decoder().items()
     }
     length = int(text["text_mask"].sum(dim=1).max())
-    long = {name: tensor[:, :length] for name, tensor in text.items() if name != "text_emb"}
+    long = {
+        name: tensor[:, :length] for name, tensor in text.items() if name != "text_emb"
+    }
     return {"text_emb": text["text_emb"], **long}
 
 

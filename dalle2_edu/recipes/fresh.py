@@ -1,8 +1,8 @@
 """Scenes that are drawn when they are needed: an endless world repeats nothing.
 
-A set of 60,000 rendered scenes is seen again and again in a long training. Drawing a fresh batch
-takes three hundredths of a second, so there is no need to. The scenes of a batch are a function
-of its indices, so a run that resumes sees what it would have seen.
+A set of 60,000 rendered scenes is seen again and again in a long training. Drawing a
+fresh batch takes three hundredths of a second, so there is no need to. The scenes of a
+batch are a function of its indices, so a run that resumes sees what it would have seen.
 
     take(indices)  -> the pictures and their captions, as `Pairs.take` and `Stream.take` give them
 
@@ -17,7 +17,9 @@ from dalle2_edu.data.families import families
 from dalle2_edu.data.shapes import Scenes, captions, render, sample_scenes
 from dalle2_edu.training.order import seed_for
 
-ENDLESS = 1_000_000  # what an epoch is called; a step's scenes are drawn from its indices
+ENDLESS = (
+    1_000_000  # what an epoch is called; a step's scenes are drawn from its indices
+)
 FULL_SHARE = 0.5  # of the captions name every factor, the others leave some out
 
 
@@ -49,7 +51,9 @@ class FreshScenes:
         return sample_scenes(n, generator)
 
 
-def mixed_captions(scenes: Scenes, full_share: float, generator: torch.Generator) -> list[str]:
+def mixed_captions(
+    scenes: Scenes, full_share: float, generator: torch.Generator
+) -> list[str]:
     """One caption a scene, its language and its detail drawn at random."""
     n = len(scenes)
     english = torch.rand(n, generator=generator) < 0.5

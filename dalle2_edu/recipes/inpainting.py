@@ -245,7 +245,9 @@ def strokes(n: int, side: int) -> Tensor:
 
 # --- recipes: they start from trained networks, so they need fewer steps --------------
 
-DECODER_TUNING = replace(DECODER_TRAINING, steps=5000, decay="cosine", sample_every=1000)
+DECODER_TUNING = replace(
+    DECODER_TRAINING, steps=5000, decay="cosine", sample_every=1000
+)
 DECODER_TUNING_ON_GPU = {
     "steps": 5000,
     "batch_size": 512,

@@ -114,7 +114,9 @@ class Training:
     def needs(self) -> list[tuple[str, str]]:
         """The parts of the zoo that must be there before: (domain, part)."""
         clip = [(zoo.clip_of(self.domain), "clip")] if self.recipe.reads_clip else []
-        start = [(self.domain, self.recipe.starts_from)] if self.recipe.starts_from else []
+        start = (
+            [(self.domain, self.recipe.starts_from)] if self.recipe.starts_from else []
+        )
         return clip + start
 
     @property
@@ -163,7 +165,9 @@ class Training:
 
 
 def as_clip_sees(own: Any, domain: str, small_size: int) -> Data:
-    """Pictures and captions as the domain's CLIP reads them; their copies at `small_size`."""
+    """Pictures and captions as the domain's CLIP reads them; their copies at
+    `small_size`.
+    """
     whose = zoo.clip_of(domain)
     clip = zoo.load(whose, "clip", this_device())
     tokenizer = default_tokenizer()

@@ -163,7 +163,9 @@ def so_far(out: Path, resume: bool) -> dict[str, Any]:
 
 
 def clip_hash(training: Training) -> str:
-    """The hash of the CLIP whose embeddings a part learns, "" for one that learns none."""
+    """The hash of the CLIP whose embeddings a part learns, "" for one that learns
+    none.
+    """
     if not training.recipe.reads_clip:
         return ""
     return zoo.card(zoo.clip_of(training.domain), "clip").sha256

@@ -122,8 +122,8 @@ CLIP_TRAINING = TrainConfig(
 )
 CLIP_ON_GPU = {"steps": 4000, "batch_size": 1024, "save_every": 1000}
 
-# The shapes' own CLIP. A batch is 32 families of four scenes (`data/families.py`), 32 pixels
-# show all there is, and the picture must be readable off the embedding.
+# The shapes' own CLIP. A batch is 32 families of four scenes (`data/families.py`), 32
+# pixels show all there is, and the picture must be readable off the embedding.
 SHAPES_CLIP_TRAINING = replace(
     CLIP_TRAINING, steps=3500, batch_size=128, weight_decay=0.05, save_every=250
 )

@@ -52,9 +52,10 @@ from dalle2_edu.unclip.regression import RegressionPrior
 from dalle2_edu.unclip.upsampler import Upsampler, UpsamplerConfig, upsampler_diffusion
 
 TEXT_DROP_PRIOR = 0.1  # unCLIP, section 2.2
-# Section 2.1 drops the caption 50% of the time and the embedding 10%. Then text without an
-# embedding is 5% of the training, and the text is never learned well: what z_i does not hold,
-# such as compositions that CLIP has not seen, is lost. Ours has it in a third of the steps.
+# Section 2.1 drops the caption 50% of the time and the embedding 10%. Then text without
+# an embedding is 5% of the training, and the text is never learned well: what z_i does
+# not hold, such as compositions that CLIP has not seen, is lost. Ours has it in a third
+# of the steps.
 TEXT_DROP_DECODER = 0.15
 IMAGE_DROP_DECODER = 0.35
 
@@ -75,12 +76,14 @@ def widths(data: Data) -> tuple[int, int, int]:
 def prior_config(data: Data) -> PriorConfig:
     """A prior that fits what CLIP says of the data."""
     clip_dim, text_width, context = widths(data)
-    return PriorConfig(clip_dim, text_width, context, emb_scale=clip_dim**0.5, whiten=True)
+    return PriorConfig(
+        clip_dim, text_width, context, emb_scale=clip_dim**0.5, whiten=True
+    )
 
 
 def drawn_for_prior(data: Data, indices: Tensor) -> dict[str, Tensor]:
-    """Image embeddings, and captions as CLIP encodes them: a prior reads no pictures and no
-    token ids.
+    """Image embeddings, and captions as CLIP encodes them: a prior reads no pictures
+    and no token ids.
     """
     drawn = data.draw(indices, TEXT_DROP_PRIOR)
     del drawn["images"]
@@ -219,7 +222,9 @@ class RegressionTask(Task):
 
 
 def decoder_config(data: Data) -> DecoderConfig:
-    """A decoder that fits what CLIP says of the data, with a text transformer of its own."""
+    """A decoder that fits what CLIP says of the data, with a text transformer of its
+    own.
+    """
     clip_dim, text_width, context = widths(data)
     unet = replace(DecoderConfig().unet, channel_mult=(1, 2), attention_levels=(0, 1))
     return DecoderConfig(
@@ -434,7 +439,8 @@ AR_PRIOR_ON_GPU = {
     "save_every": 3000,
 }
 
-# A small batch makes more steps a minute; Muon reaches AdamW's loss in two thirds of the steps.
+# A small batch makes more steps a minute; Muon reaches AdamW's loss in two thirds of
+# the steps.
 DECODER_TRAINING = TrainConfig(
     steps=24_000,
     batch_size=32,
@@ -485,10 +491,14 @@ def upsampler_config(size: int) -> UpsamplerConfig:
 
 
 def fresh_or_pairs(domain: str, tier: str, size: int) -> FreshScenes | Pairs:
-    """What priors and decoders learn from: scenes that are drawn when they are needed, or the
-    domain's pictures.
+    """What priors and decoders learn from: scenes that are drawn when they are needed,
+    or the domain's pictures.
     """
-    return FreshScenes(SMALL_SIZE) if domain == "shapes" else domain_pairs(domain, tier, size)
+    return (
+        FreshScenes(SMALL_SIZE)
+        if domain == "shapes"
+        else domain_pairs(domain, tier, size)
+    )
 
 
 RECIPES = (

@@ -19,8 +19,8 @@ of the picture, the thumbnail, off the embedding.
     L = L_contrastive + w |linear(u) - picture at 16 x 16|^2
 
 The reader may also be a small stack of convolutions and the copy the whole picture
-(`reader="convolutions"`): outlines and textures, which no linear layer finds, must then be kept
-too.
+(`reader="convolutions"`): outlines and textures, which no linear layer finds, must then
+be kept too.
 
 Chapters 12 (CLIP) and 19 (its geometry) use this file.
 """
@@ -55,8 +55,8 @@ class ClipConfig:
     and no proof, since the transformer learned from an earlier state of the rendered
     shapes.
 
-    thumbnail is the side of the small copy that must be readable off the embedding, 0 for CLIP
-    as published, and reader says by what."""
+    thumbnail is the side of the small copy that must be readable off the embedding, 0
+    for CLIP as published, and reader says by what."""
 
     embed_dim: int = 128
     image_size: int = 64
@@ -75,9 +75,9 @@ class ClipConfig:
 
 @dataclass(frozen=True)
 class TextEncoding:
-    """What the rest of DALL·E 2 reads of a text: its embedding, its encoded tokens, which of
-    them are real, and the token ids themselves, for a network with a text transformer of its
-    own.
+    """What the rest of DALL·E 2 reads of a text: its embedding, its encoded tokens,
+    which of them are real, and the token ids themselves, for a network with a text
+    transformer of its own.
     """
 
     text_emb: Tensor  # z_t, (B, D)
@@ -132,7 +132,9 @@ class Clip(nn.Module):
         self.config = config
         self.model = build_open_clip(config)
         self.thumbnail = build_reader(config)
-        self.normalize = True  # Karlo reads CLIP's projections as they come, longer than 1
+        self.normalize = (
+            True  # Karlo reads CLIP's projections as they come, longer than 1
+        )
         self.image_mean: tuple[float, ...] = (
             0.5,
             0.5,
@@ -168,10 +170,11 @@ class Clip(nn.Module):
             normalize_intermediates=True,
             output_logits=False,
         )
-        # The end token has the largest id: up to it a token is real, after it there is padding.
-        real = torch.arange(tokens.shape[1], device=tokens.device)[None] <= tokens.argmax(
-            dim=1, keepdim=True
-        )
+        # The end token has the largest id: up to it a token is real, after it there is
+        # padding.
+        real = torch.arange(tokens.shape[1], device=tokens.device)[
+            None
+        ] <= tokens.argmax(dim=1, keepdim=True)
         return TextEncoding(
             text_emb=out["text_features"],
             text_enc=out["text_intermediates"][-1],
@@ -185,7 +188,9 @@ class Clip(nn.Module):
         """
         if self.thumbnail is None:
             return None
-        z = image_emb * image_emb.shape[1] ** 0.5  # numbers of size 1, as a layer expects them
+        z = (
+            image_emb * image_emb.shape[1] ** 0.5
+        )  # numbers of size 1, as a layer expects them
         pixels = self.thumbnail(z)
         side = self.config.thumbnail
         return pixels.reshape(-1, 3, side, side)  # the linear reader's are (B, 3 S S)
@@ -215,7 +220,9 @@ def build_reader(config: ClipConfig) -> nn.Module | None:
 
 
 class PictureReader(nn.Module):
-    """z (B, D) -> a picture (B, 3, side, side): 4 x 4 cells, doubled until it is large enough."""
+    """z (B, D) -> a picture (B, 3, side, side): 4 x 4 cells, doubled until it is large
+    enough.
+    """
 
     FIRST = 128  # channels at 4 x 4
     CELLS = 4
@@ -228,7 +235,10 @@ class PictureReader(nn.Module):
             self.FIRST,
             *(max(32, self.FIRST >> i) for i in range(doublings)),
         ]  # 128 128 64 32
-        ups = [doubled(c_in, c_out) for c_in, c_out in zip(widths, widths[1:], strict=False)]
+        ups = [
+            doubled(c_in, c_out)
+            for c_in, c_out in zip(widths, widths[1:], strict=False)
+        ]
         last = nn.Conv2d(widths[-1], 3, 3, padding=1)
         self.body = nn.Sequential(nn.GroupNorm(8, self.FIRST), nn.SiLU(), *ups, last)
 

@@ -1,19 +1,20 @@
 """Muon: a matrix is moved by the same length in each of its directions.
 
-The idea in five lines. A layer's gradient is a matrix, and a few of its singular values are far
-larger than the others: plain descent moves the weights along a few directions only. Muon
-replaces the (averaged) gradient U S V^T by U V^T, the nearest orthogonal matrix, so that rare
-directions are learned as fast as common ones. A singular value decomposition would be slow; five
-steps of a polynomial that pushes all singular values towards 1 do nearly the same.
+The idea in five lines. A layer's gradient is a matrix, and a few of its singular values
+are far larger than the others: plain descent moves the weights along a few directions
+only. Muon replaces the (averaged) gradient U S V^T by U V^T, the nearest orthogonal
+matrix, so that rare directions are learned as fast as common ones. A singular value
+decomposition would be slow; five steps of a polynomial that pushes all singular values
+towards 1 do nearly the same.
 
     M_t = mu M_{t-1} + G_t
     W  <- W - lr (0.2 sqrt(max(rows, columns)) Orth(mu M_t + G_t) + decay W)
 
-K. Jordan, "Muon: an optimizer for hidden layers in neural networks" (2024). The factor 0.2
-sqrt(max(rows, columns)) gives an update the size that AdamW's has (arXiv 2502.16982), so both
-share one learning rate. A convolution's kernel (out, in, 3, 3) is read as the matrix
-(out, in * 9). Vectors, embeddings and the first and last layers are not matrices in this sense:
-they stay with AdamW.
+K. Jordan, "Muon: an optimizer for hidden layers in neural networks" (2024). The factor
+0.2 sqrt(max(rows, columns)) gives an update the size that AdamW's has (arXiv
+2502.16982), so both share one learning rate. A convolution's kernel (out, in, 3, 3) is
+read as the matrix (out, in * 9). Vectors, embeddings and the first and last layers are
+not matrices in this sense: they stay with AdamW.
 
 The zoo's networks were trained with it (RESULTS.md has the comparison).
 """
@@ -27,19 +28,23 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-# The quintic's coefficients (a, b, c): steep at 0, so that small singular values grow fast.
+# The quintic's coefficients (a, b, c): steep at 0, so that small singular values grow
+# fast.
 QUINTIC = (3.4445, -4.7750, 2.0315)
 
 
 def orthogonalise(gradients: Tensor, steps: int = 5) -> Tensor:
-    """Matrices (N, rows, columns) -> about the nearest orthogonal ones, singular values 0.7-1.2.
+    """Matrices (N, rows, columns) -> about the nearest orthogonal ones, singular values
+    0.7-1.2.
 
-    Newton-Schulz: X <- a X + b (X X^T) X + c (X X^T)^2 X acts on the singular values alone.
-    """
+    Newton-Schulz: X <- a X + b (X X^T) X + c (X X^T)^2 X acts on the singular values
+    alone."""
     a, b, c = QUINTIC
     tall = gradients.shape[1] > gradients.shape[2]
     x = gradients.mT if tall else gradients  # the smaller side first: X X^T is small
-    x = x / (x.flatten(1).norm(dim=1)[:, None, None] + 1e-7)  # all singular values below 1
+    x = x / (
+        x.flatten(1).norm(dim=1)[:, None, None] + 1e-7
+    )  # all singular values below 1
     for _ in range(steps):
         gram = x @ x.mT  # (N, r, r)
         x = a * x + (b * gram + c * gram @ gram) @ x
@@ -117,7 +122,9 @@ class Muon(torch.optim.Optimizer):
         average = state["momentum"].mul_(momentum).add_(weight.grad)  # M_t
         return weight.grad.add(average, alpha=momentum).flatten(1)
 
-    def move_with_adam(self, weights: list[nn.Parameter], group: dict[str, Any]) -> None:
+    def move_with_adam(
+        self, weights: list[nn.Parameter], group: dict[str, Any]
+    ) -> None:
         """AdamW's step, without decay: what is no matrix is small."""
         beta1, beta2 = group["betas"]
         for weight in weights:

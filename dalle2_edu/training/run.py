@@ -290,12 +290,12 @@ class Run:
 def make_optimizer(
     model: nn.Module, config: TrainConfig, device: torch.device
 ) -> torch.optim.Optimizer:
-    """Adam with decoupled weight decay (arXiv 1711.05101) on the parameters that are not
-    frozen; for "muon", the matrices are moved by Muon instead.
+    """Adam with decoupled weight decay (arXiv 1711.05101) on the parameters that are
+    not frozen; for "muon", the matrices are moved by Muon instead.
 
-    Biases and the gains of normalisations, all that is not a matrix or a kernel, are not
-    decayed: pulling a gain towards 0 regularises nothing, it only mutes a layer. CLIP does the
-    same (arXiv 2103.00020, 2.5)."""
+    Biases and the gains of normalisations, all that is not a matrix or a kernel, are
+    not decayed: pulling a gain towards 0 regularises nothing, it only mutes a layer.
+    CLIP does the same (arXiv 2103.00020, 2.5)."""
     if config.optimizer == "muon":
         return Muon(
             model,

@@ -41,10 +41,9 @@ OPTIMIZERS = ("adamw", "muon")
 class TrainConfig:
     """How to train. `batch_size` is the global one: all processes together.
 
-    `clip_norm` and `ema` are off at 0. `mixed_precision="auto"` computes in bf16 where that is
-    faster (`precision.py`). `optimizer="muon"` moves matrices by Muon and the rest by AdamW
-    (`muon.py`). Raises `Dalle2EduError` for a value that can't be.
-    """
+    `clip_norm` and `ema` are off at 0. `mixed_precision="auto"` computes in bf16 where
+    that is faster (`precision.py`). `optimizer="muon"` moves matrices by Muon and the
+    rest by AdamW (`muon.py`). Raises `Dalle2EduError` for a value that can't be."""
 
     steps: int
     batch_size: int = 64

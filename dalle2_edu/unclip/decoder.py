@@ -6,25 +6,25 @@ text tokens that every attention layer reads.
 
     unCLIP (arXiv 2204.06125), section 2.1
 
-The text has a transformer of its own, as in GLIDE, which learns with the decoder. CLIP's frozen
-text encoder was trained to tell captions apart, and what it does not need for that is lost to
-the picture. Ours reads the token ids: its tokens stand beside the image tokens, and its last
-one is added to the timestep embedding. Karlo left that transformer out: it projects CLIP's
-encoded text instead, and adds CLIP's text embedding to the timestep's. With `text_layers` 0 this
-class does the same.
+The text has a transformer of its own, as in GLIDE, which learns with the decoder.
+CLIP's frozen text encoder was trained to tell captions apart, and what it does not need
+for that is lost to the picture. Ours reads the token ids: its tokens stand beside the
+image tokens, and its last one is added to the timestep embedding. Karlo left that
+transformer out: it projects CLIP's encoded text instead, and adds CLIP's text embedding
+to the timestep's. With `text_layers` 0 this class does the same.
 
-The embedding is whitened first: z_i is turned into its principal directions, and each of them is
-divided by its standard deviation.
+The embedding is whitened first: z_i is turned into its principal directions, and each
+of them is divided by its standard deviation.
 
     w = axes (z_i - mean) / std
 
-99% of the variance of our z_i lies in a tenth of its directions. What tells a star from a heart
-is in the others, too faint for a linear layer to find.
+99% of the variance of our z_i lies in a tenth of its directions. What tells a star from
+a heart is in the others, too faint for a linear layer to find.
 
 In training either condition is dropped at random, so that both can be guided. A dropped
-embedding is replaced by the mean one. Whitened, that is the zero vector ("setting the CLIP
-embeddings to zero (or a learned embedding)", section 2.1), and the two layers answer with their
-biases alone.
+embedding is replaced by the mean one. Whitened, that is the zero vector ("setting the
+CLIP embeddings to zero (or a learned embedding)", section 2.1), and the two layers
+answer with their biases alone.
 
 Chapter 16 uses this file.
 """
@@ -50,12 +50,12 @@ class DecoderConfig:
     """`unet.context_dim` is the width of the tokens in attention; `clip_dim` and
     `text_width` are CLIP's.
 
-    `emb_scale` multiplies both embeddings: the numbers of a unit vector in 128 dimensions are
-    about 1/sqrt(128), too faint for a linear layer that also hears everything else at strength
-    1. The released systems feed CLIP's vectors before they are normalised, and have scale 1.
-    `whiten` does better than a scale. `text_layers` is the depth of the decoder's own text
-    transformer, 0 for none; its width is `unet.context_dim`.
-    """
+    `emb_scale` multiplies both embeddings: the numbers of a unit vector in 128
+    dimensions are about 1/sqrt(128), too faint for a linear layer that also hears
+    everything else at strength
+    1. The released systems feed CLIP's vectors before they are normalised, and have
+       scale 1. `whiten` does better than a scale. `text_layers` is the depth of the
+       decoder's own text transformer, 0 for none; its width is `unet.context_dim`."""
 
     clip_dim: int = 128
     text_width: int = 128
@@ -90,8 +90,8 @@ def decoder_diffusion() -> GaussianDiffusion:
 
 
 class TextTransformer(nn.Module):
-    """Token ids -> tokens that the U-Net reads. Each token may look at all real ones, before
-    and after it.
+    """Token ids -> tokens that the U-Net reads. Each token may look at all real ones,
+    before and after it.
     """
 
     def __init__(self, config: DecoderConfig, width: int):
@@ -103,17 +103,21 @@ class TextTransformer(nn.Module):
         nn.init.normal_(self.token.weight, std=0.02)  # as in GPT-2 and CLIP
 
     def forward(self, tokens: Tensor, mask: Tensor) -> Tensor:
-        """tokens (B, L), mask (B, L) True where real -> (B, L, width). L may be less than the
-        context length.
+        """tokens (B, L), mask (B, L) True where real -> (B, L, width). L may be less
+        than the context length.
         """
         length = tokens.shape[1]
         x = self.token(tokens) + self.position[:length]  # (B, L, width)
-        may_look = mask[:, None].expand(-1, length, -1)  # (B, L, L): all rows at real columns
+        may_look = mask[:, None].expand(
+            -1, length, -1
+        )  # (B, L, L): all rows at real columns
         return self.norm(self.transformer(x, may_look))
 
 
 def last_real(tokens: Tensor, mask: Tensor) -> Tensor:
-    """The text's end token, which stands for the whole: (B, L, width), (B, L) -> (B, width)."""
+    """The text's end token, which stands for the whole: (B, L, width), (B, L) -> (B,
+    width).
+    """
     last = mask.sum(dim=1) - 1  # (B,)
     return tokens[torch.arange(len(tokens), device=tokens.device), last]
 
@@ -131,7 +135,9 @@ class Decoder(nn.Module):
         super().__init__()
         self.config = config
         width = config.unet.context_dim
-        assert width is not None, "the decoder reads tokens: unet.context_dim must be set"
+        assert width is not None, (
+            "the decoder reads tokens: unet.context_dim must be set"
+        )
         emb_dim = config.unet.channels * TIME_EMB_MULT
         self.unet = UNet(config.unet)
         self.image_to_time = nn.Linear(config.clip_dim, emb_dim)
@@ -147,8 +153,8 @@ class Decoder(nn.Module):
         self.hold_null(config.clip_dim)
 
     def hold_null(self, clip_dim: int) -> None:
-        """What stands for a missing image embedding: the mean one, whitened to 0, or a learned
-        vector.
+        """What stands for a missing image embedding: the mean one, whitened to 0, or a
+        learned vector.
         """
         if not self.config.whiten:
             self.null_image_emb = nn.Parameter(torch.zeros(clip_dim))
@@ -158,8 +164,8 @@ class Decoder(nn.Module):
         self.register_buffer("std", torch.ones(clip_dim))
 
     def set_stats(self, image_embs: Tensor) -> None:
-        """Take mean, axes and spreads from image embeddings (N, D), N at least 2. Does nothing
-        in a decoder that does not whiten.
+        """Take mean, axes and spreads from image embeddings (N, D), N at least 2. Does
+        nothing in a decoder that does not whiten.
         """
         if not self.config.whiten:
             return
@@ -179,7 +185,9 @@ class Decoder(nn.Module):
         text_tokens: Tensor | None = None,
         image_keep: Tensor | None = None,
     ) -> Tensor:
-        """One pass: -> (B, unet.out_channels, H, W); the arguments are those of `read`."""
+        """One pass: -> (B, unet.out_channels, H, W); the arguments are those of
+        `read`.
+        """
         conditioning = self.read(
             image_emb, text_emb, text_enc, text_mask, text_tokens, image_keep
         )
@@ -209,13 +217,15 @@ class Decoder(nn.Module):
     ) -> dict[str, Tensor]:
         """What the U-Net is told of B pictures: `denoise`'s conditioning.
 
-        image_emb, text_emb (B, D); text_enc (B, L, text_width); text_mask (B, L) True where
-        real; text_tokens (B, L), the ids, for a decoder with a text transformer; image_keep
-        (B,) False where the image embedding is to be dropped."""
+        image_emb, text_emb (B, D); text_enc (B, L, text_width); text_mask (B, L) True
+        where real; text_tokens (B, L), the ids, for a decoder with a text transformer;
+        image_keep (B,) False where the image embedding is to be dropped."""
         if image_keep is not None:
             image_emb = torch.where(image_keep[:, None], image_emb, self.null_image_emb)
         w = self.whitened(image_emb)  # (B, D)
-        image_tokens = self.image_to_tokens(w).unflatten(1, (IMAGE_TOKENS, -1))  # (B, 4, width)
+        image_tokens = self.image_to_tokens(w).unflatten(
+            1, (IMAGE_TOKENS, -1)
+        )  # (B, 4, width)
         pooled, tokens = self.read_text(text_emb, text_enc, text_mask, text_tokens)
         context = torch.cat([image_tokens, tokens], dim=1)  # (B, 4 + L, width)
         image_mask = text_mask.new_ones(len(text_mask), IMAGE_TOKENS)  # always real
@@ -226,20 +236,28 @@ class Decoder(nn.Module):
         }
 
     def whitened(self, image_emb: Tensor) -> Tensor:
-        """Image embeddings (B, D) with numbers of size 1, as a linear layer expects them."""
+        """Image embeddings (B, D) with numbers of size 1, as a linear layer expects
+        them.
+        """
         if not self.config.whiten:
             return image_emb * self.config.emb_scale
         return (image_emb - self.null_image_emb) @ self.axes.T / self.std
 
     def read_text(
-        self, text_emb: Tensor, text_enc: Tensor, text_mask: Tensor, text_tokens: Tensor | None
+        self,
+        text_emb: Tensor,
+        text_enc: Tensor,
+        text_mask: Tensor,
+        text_tokens: Tensor | None,
     ) -> tuple[Tensor, Tensor]:
-        """What is added to the timestep embedding, (B, 4 * channels), and the text's tokens,
-        (B, L, width).
+        """What is added to the timestep embedding, (B, 4 * channels), and the text's
+        tokens, (B, L, width).
         """
         if not self.config.text_layers:
             pooled = self.text_to_time(text_emb * self.config.emb_scale)
             return pooled, self.text_to_tokens(text_enc)
-        assert text_tokens is not None, "this decoder reads token ids: text.for_decoder()"
+        assert text_tokens is not None, (
+            "this decoder reads token ids: text.for_decoder()"
+        )
         tokens = self.text(text_tokens, text_mask)
         return self.text_to_time(last_real(tokens, text_mask)), tokens

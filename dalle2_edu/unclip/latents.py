@@ -223,15 +223,22 @@ def fit_pca(embeddings: Tensor) -> PCA:
     variances, columns = torch.linalg.eigh(covariance)  # rising order
     if variances[-1] < torch.finfo(embeddings.dtype).eps ** 2:
         raise Dalle2EduError("All embeddings are the same: they differ along no axis.")
-    axes = columns.flip(1).T  # (D, D), falling
-    sign = axes.gather(1, axes.abs().argmax(dim=1, keepdim=True)).sign()  # (D, 1)
-    tables = mean, axes * sign, variances.flip(0).clamp(min=0)
-    return PCA(*(table.to(embeddings.dtype) for table in tables))
+    axes = columns.flip(1).T  # (D, D), a row for each axis, falling
+    largest = axes.abs().argmax(dim=1, keepdim=True)  # (D, 1)
+    sign = axes.gather(1, largest).sign()  # (D, 1)
+    dtype = embeddings.dtype
+    return PCA(
+        mean=mean.to(dtype),
+        axes=(axes * sign).to(dtype),
+        variances=variances.flip(0).clamp(min=0).to(dtype),
+    )
 
 
 FLOOR = 1e-6  # of the largest variance; below it there is only rounding
 
 
 def spreads(pca: PCA) -> Tensor:
-    """The standard deviations along the axes, (D,), by which whitening divides; none is 0."""
+    """The standard deviations along the axes, (D,), by which whitening divides; none is
+    0.
+    """
     return pca.variances.clamp(min=FLOOR * float(pca.variances[0])).sqrt()

@@ -331,10 +331,13 @@ class UnCLIP:
         decoder = self.decoder
         text, null = without_padding(text, self.encode_text([""] * len(image_emb)))
         null_emb = decoder.null_image_emb.expand_as(image_emb)
-        # Both are read once: the conditions stay, only x_t and t change from step to step.
+        # Both are read once: the conditions stay, only x_t and t change from step to
+        # step.
         conditioning = decoder.read(image_emb, **text.for_decoder())
         null_conditioning = decoder.read(null_emb, **null.for_decoder())
-        return classifier_free(decoder.denoise, guidance_scale, null_conditioning, conditioning)
+        return classifier_free(
+            decoder.denoise, guidance_scale, null_conditioning, conditioning
+        )
 
     def paint(
         self,

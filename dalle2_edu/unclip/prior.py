@@ -16,12 +16,13 @@ In training the text is replaced by the empty text 10% of the time, so that guid
 possible. At sampling two embeddings are drawn and the one nearer to the text embedding
 is kept (section 2.2).
 
-Embeddings are standardised before they are noised, (z - mean) / std in each dimension, so that
-a noise schedule made for pictures fits. The paper multiplies by one constant (17.2 for its 1024
-dimensions); Karlo standardises. The miniature goes one step further and whitens: it standardises
-along the principal axes. The dimensions of its z vary together, and what tells a star from a
-heart lies in directions of small variance. Noise of the same size in every direction hides those
-first, and the loss hardly counts them. Whitened, all directions are equal.
+Embeddings are standardised before they are noised, (z - mean) / std in each dimension,
+so that a noise schedule made for pictures fits. The paper multiplies by one constant
+(17.2 for its 1024 dimensions); Karlo standardises. The miniature goes one step further
+and whitens: it standardises along the principal axes. The dimensions of its z vary
+together, and what tells a star from a heart lies in directions of small variance. Noise
+of the same size in every direction hides those first, and the loss hardly counts them.
+Whitened, all directions are equal.
 
     standardise    (z - mean) / std                  per dimension
     whiten         (z - mean) axes^T / std           per principal axis
@@ -50,9 +51,8 @@ class PriorConfig:
     """`clip_dim` is the embedding's size, `text_width` that of the encoded text tokens,
     `width` the transformer's.
 
-    `emb_scale` multiplies the text embedding, and `whiten` standardises along the principal
-    axes, as in `DecoderConfig`.
-    """
+    `emb_scale` multiplies the text embedding, and `whiten` standardises along the
+    principal axes, as in `DecoderConfig`."""
 
     clip_dim: int = 128
     text_width: int = 128
@@ -145,8 +145,8 @@ class DiffusionPrior(nn.Module):
         return self.out(self.norm_out(x[:, -1]))
 
     def set_stats(self, image_embs: Tensor) -> None:
-        """Take the statistics of image embeddings (N, D), N at least 2: the mean, and the
-        spread of each dimension or along each principal axis.
+        """Take the statistics of image embeddings (N, D), N at least 2: the mean, and
+        the spread of each dimension or along each principal axis.
         """
         if len(image_embs) < 2:
             raise Dalle2EduError(

@@ -378,12 +378,12 @@ def loaded() -> dict[str, str]:
     return dict(sorted(_loaded.items()))
 
 
-# --- one CLIP for all of a domain's parts -----------------------------------------------------
+# --- one CLIP for all of a domain's parts ---------------------------------------------
 
 
 def clip_of(domain: str) -> str:
-    """Whose CLIP reads this domain: its own if the zoo has one, otherwise the shared one. The
-    name of a domain: `load(clip_of("shapes"), "clip")`.
+    """Whose CLIP reads this domain: its own if the zoo has one, otherwise the shared
+    one. The name of a domain: `load(clip_of("shapes"), "clip")`.
     """
     _check_names(domain, "clip")
     return domain if _card_file(domain, "clip").exists() else "shared"

@@ -21,10 +21,14 @@ def test_no_family_has_a_held_out_composition() -> None:
 def test_a_relative_differs_in_one_factor_or_has_attributes_exchanged() -> None:
     first = sample_scenes(3000, generator(1))
     second = relative(first, generator(2))
-    differing = torch.stack([first.factors[k] != second.factors[k] for k in FACTORS], dim=1)
+    differing = torch.stack(
+        [first.factors[k] != second.factors[k] for k in FACTORS], dim=1
+    )
     count = differing.sum(dim=1)  # (B,)
     assert (count > 0).all()
-    assert ((count == 1).float().mean()) > 0.55  # one factor, or an exchange that shows once
+    assert (
+        (count == 1).float().mean()
+    ) > 0.55  # one factor, or an exchange that shows once
     exchanged = torch.ones(len(first), dtype=torch.bool)
     for name in EXCHANGED[-1]:  # the objects changed places
         exchanged &= first.factors[f"{name}_a"] == second.factors[f"{name}_b"]

@@ -1,4 +1,6 @@
-"""Fresh scenes: a function of the indices, in both languages, in families where asked."""
+"""Fresh scenes: a function of the indices, in both languages, in families where
+asked.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,9 @@ def test_captions_are_in_both_languages_and_of_both_details() -> None:
     _, captions = FreshScenes(8).take(torch.arange(200))
     texts = [text for (text,) in captions]
     assert all(texts)
-    chinese = [text for text in texts if any("\u4e00" <= letter <= "\u9fff" for letter in text)]
+    chinese = [
+        text for text in texts if any("\u4e00" <= letter <= "\u9fff" for letter in text)
+    ]
     assert 60 < len(chinese) < 140
 
 

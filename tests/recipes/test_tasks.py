@@ -182,14 +182,17 @@ def test_dropped_text_is_the_encoding_of_nothing(data: Encoded, clip: Clip) -> N
         data.draw(torch.tensor([0, 5]), text_drop=1.0),
         data.draw(torch.tensor([0, 5]), text_drop=0.0),
     )
-    for name, expected in nothing.items():  # two tokens, start and end: the rest is padding
+    for (
+        name,
+        expected,
+    ) in nothing.items():  # two tokens, start and end: the rest is padding
         torch.testing.assert_close(dropped[name], expected, rtol=0, atol=1e-5)
         assert dropped[name].dtype == kept[name].dtype
         assert not torch.equal(kept[name], expected)
     longest = int(kept["text_mask"].sum(dim=1).max())
-    assert {kept[name].shape[1] for name in ("text_enc", "text_mask", "text_tokens")} == {
-        longest
-    }
+    assert {
+        kept[name].shape[1] for name in ("text_enc", "text_mask", "text_tokens")
+    } == {longest}
 
 
 def test_encoded_is_what_clip_says(pairs: Pairs, data: Encoded, clip: Clip) -> None:

@@ -1,4 +1,6 @@
-"""Muon: what it does to a gradient, which parameters it takes, and that a run resumes."""
+"""Muon: what it does to a gradient, which parameters it takes, and that a run
+resumes.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,12 @@ def test_first_layers_last_layers_and_tables_stay_with_adam() -> None:
     named = dict(Decoder(DecoderConfig(text_layers=1)).named_parameters())
     taken = {name for name, weight in named.items() if is_hidden_matrix(name, weight)}
     assert {"unet.middle.res1.conv1.weight", "image_to_tokens.weight"} <= taken
-    left = {"unet.stem.weight", "unet.head.weight", "unet.position", "text.token.weight"}
+    left = {
+        "unet.stem.weight",
+        "unet.head.weight",
+        "unet.position",
+        "text.token.weight",
+    }
     assert left.isdisjoint(taken)
     assert not any(name.endswith("bias") for name in taken)
 

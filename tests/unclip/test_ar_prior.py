@@ -38,7 +38,9 @@ def prior() -> ARPrior:
 
 
 def texts(n: int, real: int = 5) -> TextEncoding:
-    ids = torch.zeros(n, tiny_models.LENGTH, dtype=torch.long)  # a prior does not read them
+    ids = torch.zeros(
+        n, tiny_models.LENGTH, dtype=torch.long
+    )  # a prior does not read them
     return TextEncoding(**tiny_models.conditioning(n, real), text_tokens=ids)
 
 
@@ -194,7 +196,9 @@ def sample(
 def test_a_sample_depends_on_its_own_text_and_seed_alone(prior: ARPrior) -> None:
     text = texts(3)
     together = sample(prior, text, [5, 6, 7])
-    assert together.shape == (3, RANK) and together.max() < BUCKETS and together.min() >= 0
+    assert (
+        together.shape == (3, RANK) and together.max() < BUCKETS and together.min() >= 0
+    )
     second = TextEncoding(*(tensor[1:2] for tensor in text.for_decoder().values()))
     assert torch.equal(sample(prior, second, [6]), together[1:2])
     assert not torch.equal(sample(prior, second, [5]), together[1:2])

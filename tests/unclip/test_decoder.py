@@ -92,7 +92,7 @@ def test_guidance_is_one_call_of_twice_the_batch() -> None:
     assert batches == [4, 2]
 
 
-# --- a text transformer of its own, and whitened embeddings -----------------------------------
+# --- a text transformer of its own, and whitened embeddings ---------------------------
 
 OWN = replace(
     DECODER, text_layers=2, text_heads=2, vocab_size=50, context_length=32, whiten=True
@@ -111,7 +111,9 @@ def own_decoder() -> Decoder:
     decoder = awake(Decoder(OWN))
     sizes = torch.ones(DIM)
     sizes[1] = 1e-3
-    decoder.set_stats(torch.randn(500, DIM, generator=torch.Generator().manual_seed(2)) * sizes)
+    decoder.set_stats(
+        torch.randn(500, DIM, generator=torch.Generator().manual_seed(2)) * sizes
+    )
     return decoder
 
 
@@ -119,9 +121,16 @@ def own_decoder() -> Decoder:
 def test_the_text_transformer_reads_ids_and_no_padding() -> None:
     decoder, known = own_decoder(), given_ids()
     answer = decoder(X_T, T, **known)
-    short = {**known, **{name: known[name][:, :5] for name in ("text_mask", "text_tokens")}}
+    short = {
+        **known,
+        **{name: known[name][:, :5] for name in ("text_mask", "text_tokens")},
+    }
     torch.testing.assert_close(decoder(X_T, T, **short), answer, rtol=0, atol=1e-5)
-    ignored = {**known, "text_emb": known["text_emb"] * 2, "text_enc": known["text_enc"] * 2}
+    ignored = {
+        **known,
+        "text_emb": known["text_emb"] * 2,
+        "text_enc": known["text_enc"] * 2,
+    }
     assert torch.equal(decoder(X_T, T, **ignored), answer)
     other = {**known, "text_tokens": known["text_tokens"].flip(0)}
     assert (decoder(X_T, T, **other) - answer).abs().max() > 1e-3
