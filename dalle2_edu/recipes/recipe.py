@@ -125,11 +125,18 @@ class Training:
         changes = {"smoke": SMOKE, "cpu": {}, "gpu": self.recipe.gpu}[self.tier]
         return replace(self.recipe.cpu, **changes)
 
-    def task(self, config: TrainConfig, own: Own = None, about: Any = None) -> Task:
-        """What the loop trains. own: the reader's data in place of the domain's. about:
-        what else makes the run this run.
+    def task(
+        self,
+        config: TrainConfig,
+        own: Own = None,
+        about: Any = None,
+        model_config: Any = None,
+    ) -> Task:
+        """What the loop trains. own: the reader's data in place of the domain's.
+        about: what else makes the run this run. model_config: the network's, in place
+        of the recipe's.
         """
-        model = self.recipe.model_config
+        model = model_config or self.recipe.model_config
         if self.recipe.starts_from:
             model = self.trained()
         data = self.data(own, model)

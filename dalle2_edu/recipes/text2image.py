@@ -139,6 +139,16 @@ def scene_families(domain: str, tier: str, size: int) -> FreshScenes:
 
 RECIPES = (
     Recipe(
+        "clip",
+        Clip,
+        ClipTask,
+        domains=("shared",),
+        teaches="CLIP on both worlds",
+        cpu=CLIP_TRAINING,
+        gpu=CLIP_ON_GPU,
+        model_config=ClipConfig(embed_dim=256, thumbnail=16),
+    ),
+    Recipe(
         "shapes-clip",
         Clip,
         ClipTask,
@@ -159,16 +169,6 @@ RECIPES = (
         domains=("emoji",),
         part="clip",
         teaches="CLIP on emoji in several styles",
-        cpu=CLIP_TRAINING,
-        gpu=CLIP_ON_GPU,
-        model_config=ClipConfig(embed_dim=256, thumbnail=16),
-    ),
-    Recipe(
-        "clip",
-        Clip,
-        ClipTask,
-        domains=("shared",),
-        teaches="CLIP on both worlds",
         cpu=CLIP_TRAINING,
         gpu=CLIP_ON_GPU,
         model_config=ClipConfig(embed_dim=256, thumbnail=16),

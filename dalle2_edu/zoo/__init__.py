@@ -173,15 +173,19 @@ def load(domain: str, part: str, device: str | torch.device = "cpu") -> Any:
 
 def load_or_shipped(domain: str, part: str) -> Any:
     """As `load`; a part that is not in a zoo of your own is the book's."""
-    here = (
-        NAME.fullmatch(domain)
-        and NAME.fullmatch(part)
-        and _card_file(domain, part).exists()
-    )
-    if here:
+    with at(folder() if _is_here(domain, part) else SHIPPED):
         return load(domain, part)
-    with at(SHIPPED):
-        return load(domain, part)
+
+
+def card_or_shipped(domain: str, part: str) -> Card:
+    """The card of what `load_or_shipped` loads."""
+    with at(folder() if _is_here(domain, part) else SHIPPED):
+        return card(domain, part)
+
+
+def _is_here(domain: str, part: str) -> bool:
+    named = NAME.fullmatch(domain) and NAME.fullmatch(part)
+    return bool(named) and _card_file(domain, part).exists()
 
 
 def _check_known(domain: str, part: str) -> None:
