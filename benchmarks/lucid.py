@@ -118,14 +118,17 @@ class LucidPrior(nn.Module):
 
     def forward(
         self,
-        z_t: Tensor,
+        noised_z: Tensor,
         t: Tensor,
         text_emb: Tensor,
         text_enc: Tensor,
         text_mask: Tensor,
     ) -> Tensor:
         return self.network(
-            z_t, t, text_embed=text_emb, text_encodings=text_enc * text_mask[..., None]
+            noised_z,
+            t,
+            text_embed=text_emb,
+            text_encodings=text_enc * text_mask[..., None],
         )
 
 

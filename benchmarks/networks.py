@@ -3,7 +3,7 @@ training.
 
 Both sides get the same weights, the same inputs and the same loss, so a network is here
 whatever has the right `forward`: (x_t, t, image_emb, text_emb, text_enc, text_mask) for
-a decoder, (z_t, t, text_emb, text_enc, text_mask) for a prior.
+a decoder, (noised_z, t, text_emb, text_enc, text_mask) for a prior.
 
 The released systems have patch size 1, no positions and a learned variance, and
 diffusers' classes can be nothing else. So the small networks that are compared have the
@@ -167,7 +167,10 @@ def decoder_inputs(
 
 def prior_inputs(config: PriorConfig, n: int) -> dict[str, Tensor]:
     """Noisy embeddings, their steps, and their texts."""
-    inputs = {"z_t": torch.randn(n, config.clip_dim), "t": torch.randint(1000, (n,))}
+    inputs = {
+        "noised_z": torch.randn(n, config.clip_dim),
+        "t": torch.randint(1000, (n,)),
+    }
     inputs |= text_inputs(n, config.clip_dim, config.context_length)
     return {name: tensor.to(DEVICE) for name, tensor in inputs.items()}
 

@@ -180,14 +180,14 @@ class TheirPrior(nn.Module):
 
     def forward(
         self,
-        z_t: Tensor,
+        noised_z: Tensor,
         t: Tensor,
         text_emb: Tensor,
         text_enc: Tensor,
         text_mask: Tensor,
     ) -> Tensor:
         return self.prior(
-            z_t,
+            noised_z,
             timestep=t,
             proj_embedding=text_emb,
             encoder_hidden_states=text_enc,

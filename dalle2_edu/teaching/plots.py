@@ -267,7 +267,7 @@ def listed(texts: Iterable[str]) -> str:
 
 
 def spoken(text: str) -> str:
-    """A label without its TeX: r"$\\bar\\alpha_t$" -> "α_t"."""
+    """A label without TeX's dollar signs and commands: letters that can be read aloud."""
     text = re.sub(r"\\([a-zA-Z]+)", lambda found: SIGNS.get(found[1], ""), text)
     text = re.sub(r"[${}]|\\[,;!]|\\.", "", text)
     return " ".join(text.split())
