@@ -16,6 +16,7 @@ def pick_domain(prompt: str) -> str:
     caption, "shapes" for a word of the shapes' world, otherwise "emoji".
     """
     wanted = read_prompt(prompt).lower()
-    if any(wanted in each.captions for each in emoji.load()):
+    # an emoji's whole caption, and not a word of it: "red" is both worlds'
+    if any(wanted in picture.captions for picture in emoji.load()):
         return "emoji"
     return "shapes" if grammar.speaks_of_shapes(wanted) else "emoji"

@@ -3,7 +3,7 @@
 A caption is built the way a sentence is: noun phrases for the objects ("a large striped
 red circle", 一个大的红色条纹圆形), a frame that says where things are, and the background before
 or after it. At every turn there are several ways to go, and a list of random numbers in
-[0, 1), one row a caption, takes the turns: the same numbers give the same words, and
+[0, 1), one row per caption, takes the turns: the same numbers give the same words, and
 all zeros the first wording everywhere.
 
 People do not write everything they see. A "mixed" caption never says that a plain
@@ -27,15 +27,13 @@ from dalle2_edu.errors import Dalle2EduError
 LANGUAGES = ("en", "zh")
 DETAILS = ("full", "mixed")
 
-# In mixed captions, how often a thing that could be said is said.
-KEEP_SIZE, KEEP_TEXTURE, KEEP_PLACE, KEEP_LAYOUT, KEEP_BACKGROUND, KEEP_SIGN_COLOUR = (
-    0.5,
-    0.8,
-    0.5,
-    0.85,
-    0.4,
-    0.8,
-)
+# in mixed captions, how often a thing that could be said is said
+KEEP_SIZE = 0.5
+KEEP_TEXTURE = 0.8
+KEEP_PLACE = 0.5
+KEEP_LAYOUT = 0.85
+KEEP_BACKGROUND = 0.4
+KEEP_SIGN_COLOUR = 0.8
 # how often a mixed Chinese caption says 红色圆形 and not 一个红色圆形, as titles do
 BARE_CHINESE = 0.6
 
@@ -61,8 +59,8 @@ class Truth(NamedTuple):
     word: str
 
 
-class Luck(NamedTuple):
-    """The numbers in [0, 1) that choose the words of one noun phrase, or of the
+class Draws(NamedTuple):
+    """The random numbers in [0, 1) that choose the words of one noun phrase, or of the
     sentence around it.
     """
 
@@ -74,14 +72,13 @@ class Luck(NamedTuple):
     bare: float
 
 
-DRAWS = 3 * len(
-    Luck._fields
-)  # random numbers a caption: for object a, object b and the sentence
+# random numbers for one caption: for object a, for object b, for the sentence
+DRAWS = 3 * len(Draws._fields)
 
 
-def pick(options: Sequence[str], luck: float) -> str:
+def pick(options: Sequence[str], number: float) -> str:
     """One of the options, by a number in [0, 1)."""
-    return options[int(luck * len(options))]
+    return options[int(number * len(options))]
 
 
 def captions(
@@ -104,16 +101,18 @@ def captions(
             f"unknown detail '{detail}': choose from {', '.join(DETAILS)}"
         )
     sentence = english_sentence if language == "en" else chinese_sentence
-    full, n = detail == "full", len(Luck._fields)
-    return [
-        sentence(
-            truth, Luck(*row[:n]), Luck(*row[n : 2 * n]), Luck(*row[2 * n :]), full
-        )
-        for truth, row in zip(truths, numbers, strict=True)
-    ]
+    full = detail == "full"
+    n = len(Draws._fields)  # numbers of one phrase
+    found = []
+    for truth, row in zip(truths, numbers, strict=True):
+        draws_a = Draws(*row[:n])
+        draws_b = Draws(*row[n : 2 * n])
+        draws = Draws(*row[2 * n :])  # of the sentence
+        found.append(sentence(truth, draws_a, draws_b, draws, full))
+    return found
 
 
-# --------------------------------------------------------------------------------------
+# --- English --------------------------------------------------------------------------
 
 ENGLISH_SHAPES = (
     "circle",
@@ -172,52 +171,50 @@ ENGLISH_BACKGROUNDS = (
 
 
 def with_article(words: str) -> str:
-    return f"{'an' if words[0] in 'aeiou' else 'a'} {words}"
+    article = "an" if words[0] in "aeiou" else "a"
+    return f"{article} {words}"
 
 
-def english_thing(thing: Thing, luck: Luck, full: bool) -> str:
+def english_thing(thing: Thing, draws: Draws, full: bool) -> str:
     """A noun phrase: "a large striped red circle"."""
-    size = texture = ""
-    if full or luck.keep_first < KEEP_SIZE:
-        size = pick(ENGLISH_SIZES[thing.size], luck.word) + " "
-    if full or (thing.texture != "plain" and luck.keep_second < KEEP_TEXTURE):
-        texture = pick(ENGLISH_TEXTURES[thing.texture], luck.noun) + " "
+    size = texture = ""  # "" leaves it out
+    if full or draws.keep_first < KEEP_SIZE:
+        size = pick(ENGLISH_SIZES[thing.size], draws.word) + " "
+    # "plain" is said in full captions only: nobody writes that a thing has no pattern
+    if full or (thing.texture != "plain" and draws.keep_second < KEEP_TEXTURE):
+        texture = pick(ENGLISH_TEXTURES[thing.texture], draws.noun) + " "
     colour = thing.colour + " "
-    return with_article(
-        f"{size}{pick((texture + colour, colour + texture), luck.form)}{thing.shape}"
-    )
+    # "striped red" or "red striped"
+    adjectives = pick((texture + colour, colour + texture), draws.form)
+    return with_article(f"{size}{adjectives}{thing.shape}")
 
 
 def english_sentence(
-    truth: Truth, luck_a: Luck, luck_b: Luck, luck: Luck, full: bool
+    truth: Truth, draws_a: Draws, draws_b: Draws, draws: Draws, full: bool
 ) -> str:
     """A whole caption: the objects or the sign, where they are, and the background."""
     if truth.kind == "one":
-        scene = english_thing(truth.a, luck_a, full)
-        if full or luck.keep_first < KEEP_PLACE:
-            scene = f"{scene} {pick(ENGLISH_PLACES[truth.place], luck.word)}"
+        scene = english_thing(truth.a, draws_a, full)
+        if full or draws.keep_first < KEEP_PLACE:
+            place = pick(ENGLISH_PLACES[truth.place], draws.word)
+            scene = f"{scene} {place}"
     elif truth.kind == "two":
-        layout = truth.layout if full or luck.keep_first < KEEP_LAYOUT else ""
-        a, b = (
-            english_thing(truth.a, luck_a, full),
-            english_thing(truth.b, luck_b, full),
-        )
-        scene = pick(ENGLISH_LAYOUTS[layout], luck.form).format(a=a, b=b)
+        # "" stands for "a and b", without saying where
+        layout = truth.layout if full or draws.keep_first < KEEP_LAYOUT else ""
+        a = english_thing(truth.a, draws_a, full)
+        b = english_thing(truth.b, draws_b, full)
+        scene = pick(ENGLISH_LAYOUTS[layout], draws.form).format(a=a, b=b)
     else:
-        sign = with_article(
-            f"{truth.a.colour} sign"
-            if full or luck.keep_first < KEEP_SIGN_COLOUR
-            else "sign"
-        )
-        scene = pick(ENGLISH_SIGNS, luck.form).format(sign=sign, word=truth.word)
-    if full or luck.keep_second < KEEP_BACKGROUND:
-        return pick(ENGLISH_BACKGROUNDS, luck.noun).format(
-            scene=scene, background=truth.background
-        )
+        named = full or draws.keep_first < KEEP_SIGN_COLOUR
+        sign = with_article(f"{truth.a.colour} sign" if named else "sign")
+        scene = pick(ENGLISH_SIGNS, draws.form).format(sign=sign, word=truth.word)
+    if full or draws.keep_second < KEEP_BACKGROUND:
+        background = pick(ENGLISH_BACKGROUNDS, draws.noun)
+        return background.format(scene=scene, background=truth.background)
     return scene
 
 
-# --------------------------------------------------------------------------------------
+# --- Chinese --------------------------------------------------------------------------
 
 CHINESE_SHAPES = {
     "circle": ("圆形",),
@@ -229,11 +226,8 @@ CHINESE_SHAPES = {
     "ring": ("圆环",),
     "diamond": ("菱形",),
 }
-COUNTED_WITH_KE = (
-    "五角星",
-    "星星",
-    "爱心",
-)  # 一颗 for stars and hearts, 一个 for the rest
+# 一颗 for stars and hearts, 一个 for the rest
+COUNTED_WITH_KE = ("五角星", "星星", "爱心")
 CHINESE_COLOURS = {
     "red": "红色",
     "orange": "橙色",
@@ -250,10 +244,8 @@ CHINESE_COLOURS = {
     "light pink": "浅粉色",
 }
 CHINESE_SIZES = {"small": "小", "large": "大"}
-CHINESE_PATTERNS = {
-    "striped": ("条纹", "条纹"),
-    "dotted": ("波点", "圆点"),
-}  # as an adjective, and after 带
+# as an adjective (条纹圆形), and after 带 (带条纹的圆形)
+CHINESE_PATTERNS = {"striped": ("条纹", "条纹"), "dotted": ("波点", "圆点")}
 CHINESE_PLACES = {
     "middle": ("中间", "中央", "正中"),
     "left": ("左边", "左侧"),
@@ -300,60 +292,58 @@ CHINESE_BACKGROUNDS = (
 )
 
 
-def chinese_thing(thing: Thing, luck: Luck, full: bool) -> str:
+def chinese_thing(thing: Thing, draws: Draws, full: bool) -> str:
     """A noun phrase, in one order of three: 一个大的红色条纹圆形, 红色条纹的大圆形, 带条纹的红色大圆形."""
-    size = CHINESE_SIZES[thing.size] if full or luck.keep_first < KEEP_SIZE else ""
-    noun = pick(CHINESE_SHAPES[thing.shape], luck.noun)
-    colour, before = CHINESE_COLOURS[thing.colour], ""
-    form = int(luck.form * 3)
+    size = CHINESE_SIZES[thing.size] if full or draws.keep_first < KEEP_SIZE else ""
+    noun = pick(CHINESE_SHAPES[thing.shape], draws.noun)
+    colour = CHINESE_COLOURS[thing.colour]
+    before = ""  # what stands before the colour, in the third order only
+    form = int(draws.form * 3)
     if thing.texture == "plain":
-        if full:  # a plain red is 纯红色, or a red without a pattern
-            colour, before = (
-                (colour, "没有花纹的") if form == 2 else ("纯" + colour, "")
-            )
-    elif full or luck.keep_second < KEEP_TEXTURE:
+        if full and form == 2:
+            before = "没有花纹的"
+        elif full:
+            colour = "纯" + colour  # a word-for-word "plain red" would not be Chinese
+    elif full or draws.keep_second < KEEP_TEXTURE:
         adjective, after_dai = CHINESE_PATTERNS[thing.texture]
-        colour, before = (
-            (colour, f"带{after_dai}的") if form == 2 else (colour + adjective, "")
-        )
+        if form == 2:
+            before = f"带{after_dai}的"
+        else:
+            colour = colour + adjective
+    of_size = "的" if size else ""
     orders = (
-        f"{size}{'的' if size else ''}{colour}{noun}",
-        f"{colour}的{size}{noun}",
-        f"{before}{colour}{size}{noun}",
+        f"{size}{of_size}{colour}{noun}",  # 大的红色条纹圆形
+        f"{colour}的{size}{noun}",  # 红色条纹的大圆形
+        f"{before}{colour}{size}{noun}",  # 带条纹的红色大圆形
     )
-    if not full and luck.bare < BARE_CHINESE:
+    if not full and draws.bare < BARE_CHINESE:  # as titles do
         return orders[form]
-    return f"一{'颗' if noun in COUNTED_WITH_KE else '个'}{orders[form]}"
+    measure = "颗" if noun in COUNTED_WITH_KE else "个"
+    return f"一{measure}{orders[form]}"
 
 
 def chinese_sentence(
-    truth: Truth, luck_a: Luck, luck_b: Luck, luck: Luck, full: bool
+    truth: Truth, draws_a: Draws, draws_b: Draws, draws: Draws, full: bool
 ) -> str:
     """A whole caption: the objects or the sign, where they are, and the background."""
     if truth.kind == "one":
-        scene = chinese_thing(truth.a, luck_a, full)
-        if full or luck.keep_first < KEEP_PLACE:
-            place = pick(CHINESE_PLACES[truth.place], luck.word)
-            scene = pick(CHINESE_PLACED, luck.form).format(thing=scene, place=place)
+        scene = chinese_thing(truth.a, draws_a, full)
+        if full or draws.keep_first < KEEP_PLACE:
+            place = pick(CHINESE_PLACES[truth.place], draws.word)
+            scene = pick(CHINESE_PLACED, draws.form).format(thing=scene, place=place)
     elif truth.kind == "two":
-        layout = truth.layout if full or luck.keep_first < KEEP_LAYOUT else ""
-        a, b = (
-            chinese_thing(truth.a, luck_a, full),
-            chinese_thing(truth.b, luck_b, full),
-        )
-        scene = pick(CHINESE_LAYOUTS[layout], luck.form).format(a=a, b=b)
+        layout = truth.layout if full or draws.keep_first < KEEP_LAYOUT else ""
+        a = chinese_thing(truth.a, draws_a, full)
+        b = chinese_thing(truth.b, draws_b, full)
+        scene = pick(CHINESE_LAYOUTS[layout], draws.form).format(a=a, b=b)
     else:
-        colour = (
-            CHINESE_COLOURS[truth.a.colour]
-            if full or luck.keep_first < KEEP_SIGN_COLOUR
-            else ""
-        )
-        scene = pick(CHINESE_SIGNS, luck.form).format(colour=colour, word=truth.word)
-    if full or luck.keep_second < KEEP_BACKGROUND:
+        named = full or draws.keep_first < KEEP_SIGN_COLOUR
+        colour = CHINESE_COLOURS[truth.a.colour] if named else ""
+        scene = pick(CHINESE_SIGNS, draws.form).format(colour=colour, word=truth.word)
+    if full or draws.keep_second < KEEP_BACKGROUND:
         background = CHINESE_COLOURS[truth.background]
-        return pick(CHINESE_BACKGROUNDS, luck.noun).format(
-            scene=scene, background=background
-        )
+        frame = pick(CHINESE_BACKGROUNDS, draws.noun)
+        return frame.format(scene=scene, background=background)
     return scene
 
 
@@ -361,14 +351,11 @@ def speaks_of_shapes(prompt: str) -> bool:
     """Whether a prompt names something of this world: a shape or a sign, in either
     language.
     """
+    lowered = prompt.lower()
     nouns = {*ENGLISH_SHAPES, "sign"}
-    english = any(
-        word in nouns or word.removesuffix("s") in nouns
-        for word in re.findall("[a-z]+", prompt.lower())
-    )
-    chinese = any(
-        noun in prompt
-        for group in (*CHINESE_SHAPES.values(), ("牌子",))
-        for noun in group
-    )
-    return english or chinese
+    for word in re.findall("[a-z]+", lowered):
+        if word in nouns or word.removesuffix("s") in nouns:  # "stars", too
+            return True
+    # Chinese has no spaces: a noun is looked for anywhere
+    known = [*CHINESE_SHAPES.values(), ("牌子",)]
+    return any(noun in prompt for group in known for noun in group)

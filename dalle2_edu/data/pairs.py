@@ -3,13 +3,17 @@
 A pair is a picture and one or more captions of it. The drawn shapes, the packed emoji
 and a shard of the web all end as the same `Pairs`, so everything downstream is written
 once. Pictures stay 8-bit in memory, four times smaller than floats, and become x =
-images / 127.5 - 1 in [-1, 1] when a batch is made. Used in chapter 02.
+images / 127.5 - 1 in [-1, 1] when a batch is made. `mix` puts several sets together,
+`subset` takes a part of one. Used in chapter 02.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 
@@ -38,6 +42,29 @@ class Pairs:
         """The pictures with these indices, int64 (B,) -> uint8 (B, 3, S, S), and their
         captions.
         """
-        return self.images[indices], [
-            self.captions[index] for index in indices.tolist()
-        ]
+        captions = [self.captions[index] for index in indices.tolist()]
+        return self.images[indices], captions
+
+
+def subset(pairs: Pairs, chosen: Tensor) -> Pairs:
+    """The pairs where `chosen`, bool (N,), is True."""
+    places = chosen.nonzero()[:, 0].tolist()
+    return Pairs(pairs.images[chosen], [pairs.captions[i] for i in places])
+
+
+def mix(parts: Sequence[tuple[Pairs, int]]) -> Pairs:
+    """Several data sets as one, each repeated so many times, so that a small one is not
+    drowned by a large one.
+    """
+    repeated = [pairs for pairs, times in parts for _ in range(times)]
+    images = torch.cat([pairs.images for pairs in repeated])  # (N, 3, S, S)
+    captions = [texts for pairs in repeated for texts in pairs.captions]
+    skipped = sum(pairs.skipped for pairs, _ in parts)  # a repeat skips nothing anew
+    return Pairs(images, captions, skipped)
+
+
+def repeats(small: int, large: int) -> int:
+    """How often to repeat a set of `small` so that it weighs about as much as one of
+    `large`.
+    """
+    return max(1, math.ceil(large / small))

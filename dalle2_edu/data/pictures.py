@@ -27,11 +27,10 @@ def open_image(source: bytes | Path) -> Image.Image:
     Raises ValueError, with the reason, for what is no picture; FileNotFoundError for a
     file that is not there.
     """
+    file = io.BytesIO(source) if isinstance(source, bytes) else source
     try:
-        with Image.open(
-            io.BytesIO(source) if isinstance(source, bytes) else source
-        ) as image:
-            image.load()  # Pillow reads the pixels late; here is where errors are told
+        with Image.open(file) as image:
+            image.load()  # Pillow reads the pixels late; errors should come here
             return upright(image)
     except FileNotFoundError:
         raise
@@ -69,7 +68,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
         )
     if image.mode.startswith("I"):
         # 16 bits of grey; Pillow's own conversion would cut them off at 255.
-        grey = np.asarray(image).astype(np.float64) / 257
+        grey = np.asarray(image).astype(np.float64) / 257  # 65535 / 257 = 255
         image = Image.fromarray(grey.clip(0, 255).astype(np.uint8))
     if not image.has_transparency_data:
         return image.convert("RGB")

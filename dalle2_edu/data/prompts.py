@@ -73,9 +73,10 @@ def required_prompt(prompt: Any) -> str:
 
 def shorten(text: str) -> str:
     """A text for a message: its beginning and its end."""
-    return (
-        text if len(text) <= SHOWN else f"{text[: SHOWN // 2]} … {text[-SHOWN // 2 :]}"
-    )
+    if len(text) <= SHOWN:
+        return text
+    half = SHOWN // 2
+    return f"{text[:half]} … {text[-half:]}"
 
 
 # --- what is invisible, emoji, traditional characters ---------------------------------
@@ -101,12 +102,13 @@ def name_emoji(text: str) -> str:
         return text
     import emoji  # here, as most prompts have none
 
-    emoji.config.load_language("zh")
+    emoji.config.load_language("zh")  # loads Chinese beside English
     language = "zh" if re.search(f"[{HAN}]", text) else "en"
 
     def name(character: str, fields: dict[str, Any]) -> str:
-        said = fields.get(language) or fields["en"]
-        return " " + said.strip(":").replace("_", " ").replace("’", "'").lower() + " "
+        spelt = fields.get(language) or fields["en"]  # ":red_heart:"
+        words = spelt.strip(":").replace("_", " ")
+        return " " + words.replace("’", "'").lower() + " "
 
     return emoji.replace_emoji(text, name)
 
@@ -138,9 +140,8 @@ def traditional_to_simplified() -> Any:
 @lru_cache(maxsize=1)
 def known_words() -> frozenset[str]:
     """The words, and the single Chinese characters, of the captions."""
-    return frozenset(
-        word for text in training_texts(scenes=300) for word in words_of(text)
-    )
+    texts = training_texts(scenes=300)  # enough: the grammar's words are few
+    return frozenset(word for text in texts for word in words_of(text))
 
 
 def words_of(text: str) -> list[str]:

@@ -33,7 +33,7 @@ import csv
 import io
 import os
 import tarfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -75,7 +75,7 @@ class Sample:
 
 def clean(captions: Any) -> list[str]:
     """One caption, several or none, as a list of those that say something."""
-    several = [captions] if isinstance(captions, str) else captions
+    several = [captions] if isinstance(captions, str) else captions  # JSON holds either
     if not isinstance(several, list):
         return []
     stripped = [caption.strip() for caption in several if isinstance(caption, str)]
@@ -88,6 +88,7 @@ def captions_in(fields: Any) -> list[str]:
     """
     if not isinstance(fields, dict):
         return []
+    # the first field that says something counts
     for field in CAPTION_FIELDS:
         if found := clean(fields.get(field)):
             return found
@@ -152,10 +153,10 @@ class TarShard:
         places = self.places[index]
         name = printable(f"{places.name} in {self.url}")
         picture = self.read(places.picture)
+        record = self.maybe(places.record)
+        text = self.maybe(places.text)
         try:
-            captions = captions_of_files(
-                self.maybe(places.record), self.maybe(places.text)
-            )
+            captions = captions_of_files(record, text)
         except ValueError as error:
             return Sample(name, picture, [], wrong=str(error))
         return Sample(name, picture, captions)
@@ -178,7 +179,7 @@ def sample_places(url: str, path: Path) -> list[SamplePlaces]:
     members: dict[str, Place] = {}
     try:
         with tarfile.open(path) as tar:
-            for member in filter(tarfile.TarInfo.isreg, tar):
+            for member in filter(tarfile.TarInfo.isreg, tar):  # no folders, no links
                 if member.size < 0:
                     raise tarfile.TarError(f"{member.name} has a negative size")
                 # the last one counts
@@ -190,6 +191,7 @@ def sample_places(url: str, path: Path) -> list[SamplePlaces]:
         ) from error
     found = []
     for name, files in grouped(members).items():
+        # PICTURES is in order of preference: one picture a sample
         picture = next((kind for kind in PICTURES if kind in files), None)
         if picture is not None:
             places = SamplePlaces(
@@ -217,13 +219,14 @@ def grouped(members: dict[str, Place]) -> dict[str, dict[str, Place]]:
 
     found: dict[str, dict[str, Place]] = {}
     for name, paths in by_first_dot.items():
+        # what follows the name: "webp", "mask.png"
         exact = {path[len(name) + 1 :].lower(): path for path in paths}
         for kind, path in exact.items():
-            if "." not in kind:
+            if "." not in kind:  # 7.png, and not 7.mask.png
                 found.setdefault(name, {})[kind] = members[path]
         dotted = {kind: path for kind, path in exact.items() if "." in kind}
         last_kinds = [kind.rpartition(".")[2] for kind in dotted]
-        split = len(set(last_kinds)) < len(last_kinds)
+        split = len(set(last_kinds)) < len(last_kinds)  # two of one kind: two samples
         for kind, path in dotted.items():
             middle, _, last = kind.rpartition(".")
             if split and not (found.get(name, {}).keys() & {*PICTURES}):
@@ -249,12 +252,12 @@ class Row:
 
 def samples_in_folder(folder: Path) -> Iterator[Sample]:
     """The pictures of a folder with their captions."""
-    listed = next(
-        (folder / name for name in LIST_NAMES if (folder / name).is_file()), None
-    )
-    rows = (
-        rows_beside_pictures(folder) if listed is None else joined(table_rows(listed))
-    )
+    named = (folder / name for name in LIST_NAMES)
+    listed = next((path for path in named if path.is_file()), None)
+    if listed is None:
+        rows: Iterable[Row] = rows_beside_pictures(folder)
+    else:
+        rows = joined(table_rows(listed))
     for row in rows:
         path = folder / row.file
         wrong = row.wrong
@@ -276,18 +279,18 @@ def rows_beside_pictures(folder: Path) -> Iterator[Row]:
         file = str(path.relative_to(folder))
         text = path.with_suffix(".txt")
         try:
-            said = decode_text(text.read_bytes()) if text.is_file() else ""
+            caption = decode_text(text.read_bytes()) if text.is_file() else ""
         except (OSError, ValueError) as error:
             yield Row(file, [], wrong=f"{text.name}: {one_line(error)}")
             continue
-        yield Row(file, captions_of_text(said))
+        yield Row(file, captions_of_text(caption))
 
 
 def joined(rows: Iterator[Row]) -> list[Row]:
     """A picture that stands on several lines has all their captions."""
     found: dict[str, Row] = {}
     for row in rows:
-        if row.file in found and not row.wrong:
+        if row.file in found and not row.wrong:  # a faulty line is kept apart
             found[row.file].captions.extend(row.captions)
         else:
             found[row.file] = row
@@ -317,17 +320,14 @@ def json_rows(text: str) -> Iterator[tuple[int, Row]]:
             fields = parse_json(line)
         except ValueError:
             fields = None
-        names = (
-            [fields.get(field) for field in FILE_FIELDS]
-            if isinstance(fields, dict)
-            else []
-        )
+        record = fields if isinstance(fields, dict) else {}  # a number is JSON, too
+        names = [record.get(field) for field in FILE_FIELDS]
         file = next((name for name in names if isinstance(name, str) and name), None)
         if file is None:
             wrong = 'expected {"file_name": ..., "caption": ...}'
             yield number, Row("", [], f"{wrong}, found {line.strip()[:60]!r}")
         else:
-            yield number, Row(file, captions_in(fields))
+            yield number, Row(file, captions_in(record))
 
 
 def csv_rows(text: str, suffix: str) -> Iterator[tuple[int, Row]]:
@@ -343,6 +343,7 @@ def csv_rows(text: str, suffix: str) -> Iterator[tuple[int, Row]]:
     reader = csv.reader(io.StringIO(text, newline=""), delimiter="\t" if tabs else ",")
     columns: Columns | None = None
     while True:
+        # by hand: csv raises in the middle of a loop, and the next line may be sound
         try:
             cells = next(reader)
         except StopIteration:
@@ -350,7 +351,7 @@ def csv_rows(text: str, suffix: str) -> Iterator[tuple[int, Row]]:
         except csv.Error as error:
             yield reader.line_num, Row("", [], one_line(error))
             continue
-        if not any(cell.strip() for cell in cells):
+        if not any(cell.strip() for cell in cells):  # an empty line
             continue
         if columns is None:
             columns = columns_of(cells)
@@ -374,14 +375,14 @@ class Columns:
     def row(self, cells: list[str]) -> Row:
         """A line's file and captions."""
         if self.file >= len(cells):
-            return Row(
-                "", [], f"it has {len(cells)} columns, the file's name is missing"
-            )
+            wrong = f"it has {len(cells)} columns, the file's name is missing"
+            return Row("", [], wrong)
         places: Sequence[int] = range(len(cells))
         if self.captions is not None:
+            # a caption with commas spills over to the right
             places = [*self.captions, *range(self.named, len(cells))]
-        said = [cells[i] for i in places if i != self.file and i < len(cells)]
-        return Row(cells[self.file].strip(), clean(said))
+        used = [cells[i] for i in places if i != self.file and i < len(cells)]
+        return Row(cells[self.file].strip(), clean(used))
 
 
 def columns_of(cells: list[str]) -> Columns:
@@ -390,6 +391,7 @@ def columns_of(cells: list[str]) -> Columns:
     """
     names = [cell.strip().lower() for cell in cells]
     file = next((names.index(field) for field in FILE_FIELDS if field in names), None)
+    # no name that we know: the first line is data
     if file is None:
         return Columns(file=0, captions=None, named=0)
     captions = [i for i, name in enumerate(names) if name in CAPTION_FIELDS]

@@ -50,7 +50,7 @@ COLOURS = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "black"
 SIZES = ("small", "large")
 TEXTURES = ("plain", "striped", "dotted")
 KINDS = ("one", "two", "sign")
-ONE, TWO, SIGN = range(3)
+ONE, TWO, SIGN = range(3)  # their places in KINDS
 
 FACTORS: dict[str, tuple[str, ...]] = {
     "kind": KINDS,
@@ -84,10 +84,10 @@ HELD_OUT = {
 HELD_OUT_WORD_SHARE = 8  # one three-letter word in this many is never drawn in training
 
 SPLITS = ("seen", "held_out", "all")
-KIND_SHARES = {
-    "seen": (0.4, 0.4, 0.2),
+KIND_SHARES = {  # of one object, two, a sign
+    "seen": (0.4, 0.4, 0.2),  # a fifth are signs
     "all": (0.4, 0.4, 0.2),
-    "held_out": (0.5, 0.5, 0.0),
+    "held_out": (0.5, 0.5, 0.0),  # a sign holds no object that could be held out
 }
 
 
@@ -100,10 +100,11 @@ class Scenes:
     push of x, y, size and angle. Zero if not given.
     """
 
-    factors: dict[str, Tensor]
+    factors: dict[str, Tensor]  # each int64 (B,)
     jitter: Tensor = field(default_factory=lambda: torch.empty(0))
 
     def __post_init__(self) -> None:
+        # scenes with chosen factors stand exactly where their names say
         if len(self.jitter) == 0:
             self.jitter = torch.zeros(len(self), 2, 4, device=self.device)
 
@@ -113,30 +114,26 @@ class Scenes:
     def __getitem__(self, index: int | slice | Tensor | list[int]) -> Scenes:
         """Some of the scenes, always as a batch: an int gives a batch of one."""
         if isinstance(index, int):
-            index = [index]
-        return Scenes(
-            {name: value[index] for name, value in self.factors.items()},
-            self.jitter[index],
-        )
+            index = [index]  # a slice of one: the batch axis stays
+        factors = {name: value[index] for name, value in self.factors.items()}
+        return Scenes(factors, self.jitter[index])
 
     @property
     def device(self) -> torch.device:
         return self.factors["kind"].device
 
     def to(self, device: torch.device | str) -> Scenes:
-        return Scenes(
-            {name: value.to(device) for name, value in self.factors.items()},
-            self.jitter.to(device),
-        )
+        factors = {name: value.to(device) for name, value in self.factors.items()}
+        return Scenes(factors, self.jitter.to(device))
 
     def describe(self, index: int) -> dict[str, str]:
         """The applicable factors of one scene, by value name."""
         masks = applicable(self)
-        return {
-            k: FACTORS[k][int(v[index])]
-            for k, v in self.factors.items()
-            if bool(masks[k][index])
-        }
+        named = {}
+        for name, value in self.factors.items():
+            if bool(masks[name][index]):
+                named[name] = FACTORS[name][int(value[index])]
+        return named
 
 
 def scenes_from(descriptions: Sequence[Mapping[str, str]]) -> Scenes:
@@ -156,13 +153,10 @@ def scenes_from(descriptions: Sequence[Mapping[str, str]]) -> Scenes:
                 raise Dalle2EduError(
                     f"unknown {name} '{value}': choose from {', '.join(FACTORS[name])}"
                 )
-    columns = {
-        name: torch.tensor(
-            [values.index(d.get(name, values[0])) for d in descriptions],
-            dtype=torch.int64,
-        )
-        for name, values in FACTORS.items()
-    }
+    columns = {}
+    for name, values in FACTORS.items():
+        chosen = [values.index(scene.get(name, values[0])) for scene in descriptions]
+        columns[name] = torch.tensor(chosen, dtype=torch.int64)  # (B,)
     return Scenes(_blank_meaningless(columns))
 
 
@@ -172,36 +166,36 @@ def applicable(scenes: Scenes) -> dict[str, Tensor]:
 
 
 def _applicable(factors: dict[str, Tensor]) -> dict[str, Tensor]:
-    kind, length = factors["kind"], factors["length"]
-    always, sign, two = (
-        torch.ones_like(kind, dtype=torch.bool),
-        kind == SIGN,
-        kind == TWO,
-    )
+    kind = factors["kind"]
+    length = factors["length"]  # index: 0 is one letter
+    always = torch.ones_like(kind, dtype=torch.bool)
+    sign = kind == SIGN
+    two = kind == TWO
     masks = {
         "kind": always,
         "background": always,
-        "colour_a": always,
+        "colour_a": always,  # a sign's board has a colour, too
         "place": kind == ONE,
         "layout": two,
     }
     masks |= dict.fromkeys(("shape_a", "size_a", "texture_a"), ~sign)
     masks |= dict.fromkeys(("shape_b", "colour_b", "size_b", "texture_b"), two)
-    masks |= {"length": sign} | {
-        f"letter_{i + 1}": sign & (length >= i) for i in range(3)
-    }
-    return {name: masks[name] for name in FACTORS}
+    masks["length"] = sign
+    for i in range(3):
+        masks[f"letter_{i + 1}"] = sign & (length >= i)
+    return {name: masks[name] for name in FACTORS}  # in the order of FACTORS
 
 
 def _blank_meaningless(factors: dict[str, Tensor]) -> dict[str, Tensor]:
     """Set every factor that has no meaning in its scene to 0."""
-    masks = _applicable(factors)
+    masks = _applicable(factors)  # so that equal scenes have equal factors
     return {name: torch.where(masks[name], value, 0) for name, value in factors.items()}
 
 
 # --- held-out compositions ------------------------------------------------------------
 
 PAIR_COUNT = len(SHAPES) * len(COLOURS)  # a pair's number is shape * 8 + colour
+# (8,)
 HELD_OUT_PAIRS = torch.tensor(
     [SHAPES.index(s) * len(COLOURS) + COLOURS.index(c) for s, c in HELD_OUT.items()]
 )
@@ -211,19 +205,17 @@ def is_held_out(scenes: Scenes) -> Tensor:
     """Whether a scene is never drawn in training, for an object's pair or a sign's
     word: bool (B,).
     """
-    factors, masks = scenes.factors, applicable(scenes)
-    table = torch.zeros(PAIR_COUNT, dtype=torch.bool)
+    factors = scenes.factors
+    masks = applicable(scenes)
+    table = torch.zeros(PAIR_COUNT, dtype=torch.bool)  # by pair number
     table[HELD_OUT_PAIRS] = True
     table = table.to(scenes.device)
-    held_a = (
-        table[factors["shape_a"] * len(COLOURS) + factors["colour_a"]]
-        & masks["shape_a"]
-    )
-    held_b = (
-        table[factors["shape_b"] * len(COLOURS) + factors["colour_b"]]
-        & masks["shape_b"]
-    )
-    return held_a | held_b | (_word_class(factors) == 0) & masks["letter_3"]
+    pair_a = factors["shape_a"] * len(COLOURS) + factors["colour_a"]  # (B,)
+    pair_b = factors["shape_b"] * len(COLOURS) + factors["colour_b"]
+    held_a = table[pair_a] & masks["shape_a"]
+    held_b = table[pair_b] & masks["shape_b"]
+    held_word = (_word_class(factors) == 0) & masks["letter_3"]  # of three letters only
+    return held_a | held_b | held_word
 
 
 def _word_class(factors: dict[str, Tensor]) -> Tensor:
@@ -231,9 +223,8 @@ def _word_class(factors: dict[str, Tensor]) -> Tensor:
     is held out.
     """
     first, second, third = (factors[f"letter_{i}"] for i in (1, 2, 3))
-    return (
-        first + 3 * second + 5 * third
-    ) % HELD_OUT_WORD_SHARE  # odd weights: each letter alone decides the class
+    # odd weights: whatever the other two are, one letter reaches every class
+    return (first + 3 * second + 5 * third) % HELD_OUT_WORD_SHARE
 
 
 # --- sampling -------------------------------------------------------------------------
@@ -257,37 +248,38 @@ def sample_scenes(
         raise Dalle2EduError(
             f"unknown split '{split}': choose from {', '.join(SPLITS)}"
         )
-    home = generator.device
-    factors = {
-        k: torch.randint(len(v), (n,), generator=generator, device=home)
-        for k, v in FACTORS.items()
-    }
+    home = generator.device  # where the generator lives
+    # every factor is drawn for every scene; what has no meaning is blanked at the end
+    factors = {}
+    for name, values in FACTORS.items():
+        factors[name] = torch.randint(
+            len(values), (n,), generator=generator, device=home
+        )
     shares = torch.tensor(KIND_SHARES[split], device=home)
     factors["kind"] = torch.multinomial(
         shares, n, replacement=True, generator=generator
     )
-    sign = factors["kind"] == SIGN
+    # shape and colour are drawn together, so that a pair can be held out
     pair_a, pair_b = _sample_pairs(factors["kind"], generator, split)
-    factors["shape_a"], factors["shape_b"] = (
-        pair_a // len(COLOURS),
-        pair_b // len(COLOURS),
-    )
+    factors["shape_a"] = pair_a // len(COLOURS)
+    factors["shape_b"] = pair_b // len(COLOURS)
+    sign = factors["kind"] == SIGN  # keeps its colour: any board is allowed
     factors["colour_a"] = torch.where(sign, factors["colour_a"], pair_a % len(COLOURS))
     factors["colour_b"] = pair_b % len(COLOURS)
     if split == "seen":
         # the next letter of the alphabet is always in another class, also from Z to A
-        respelt = (factors["letter_3"] + 1) % len(letters.ALPHABET)
-        factors["letter_3"] = torch.where(
-            _word_class(factors) == 0, respelt, factors["letter_3"]
-        )
-    jitter = torch.rand(n, 2, 4, generator=generator, device=home) * 2 - 1
+        letter = factors["letter_3"]
+        respelt = (letter + 1) % len(letters.ALPHABET)
+        held = _word_class(factors) == 0
+        factors["letter_3"] = torch.where(held, respelt, letter)
+    jitter = torch.rand(n, 2, 4, generator=generator, device=home) * 2 - 1  # in [-1, 1]
     return Scenes(_blank_meaningless(factors), jitter).to(device)
 
 
 def _sample_pairs(
     kind: Tensor, generator: torch.Generator, split: str
 ) -> tuple[Tensor, Tensor]:
-    """Two different (shape, colour) pairs a scene, by number: int64 (n,), (n,).
+    """Two different (shape, colour) pairs for each scene, by number: int64 (n,), (n,).
 
     "seen": neither is held out. "held_out": one of them is, and of a single object the
     first. "all": any two.
@@ -296,19 +288,20 @@ def _sample_pairs(
     def draw(high: int) -> Tensor:
         return torch.randint(high, kind.shape, generator=generator, device=kind.device)
 
-    held, everything = (
-        HELD_OUT_PAIRS.to(kind.device),
-        torch.arange(PAIR_COUNT, device=kind.device),
-    )
+    held = HELD_OUT_PAIRS.to(kind.device)  # (8,)
+    everything = torch.arange(PAIR_COUNT, device=kind.device)  # (64,)
     if split == "held_out":
         first = held[draw(len(held))]
         # any pair but the first
         second = (first + 1 + draw(PAIR_COUNT - 1)) % PAIR_COUNT
+        # of two objects, either may be the held-out one
         swap = (kind == TWO) & (draw(2) == 1)
-        return torch.where(swap, second, first), torch.where(swap, first, second)
-    allowed = (
-        everything if split == "all" else everything[~torch.isin(everything, held)]
-    )
+        a = torch.where(swap, second, first)
+        b = torch.where(swap, first, second)
+        return a, b
+    in_training = everything[~torch.isin(everything, held)]  # (56,)
+    allowed = everything if split == "all" else in_training
     first = draw(len(allowed))
+    # a step of 1 ... len - 1 round the list never comes back to the first
     second = (first + 1 + draw(len(allowed) - 1)) % len(allowed)
     return allowed[first], allowed[second]

@@ -98,7 +98,7 @@ def captions(
     generator: torch.Generator | None = None,
     detail: str = "full",
 ) -> list[str]:
-    """One caption a scene, in English ("en") or Chinese ("zh").
+    """One caption per scene, in English ("en") or Chinese ("zh").
 
     detail "full" names every factor that has a meaning in the scene; "mixed" leaves
     some out, as people do. The generator draws the wording; without one every scene
@@ -106,53 +106,45 @@ def captions(
     or detail.
     """
     if generator is None:
-        luck = [(0.0,) * grammar.DRAWS] * len(scenes)
+        draws = [(0.0,) * grammar.DRAWS] * len(scenes)
     else:
-        luck = torch.rand(
+        draws = torch.rand(
             len(scenes), grammar.DRAWS, generator=generator, device=generator.device
         ).tolist()
-    return grammar.captions(_truths(scenes), luck, language, detail)
+    return grammar.captions(_truths(scenes), draws, language, detail)
 
 
 def _truths(scenes: Scenes) -> list[grammar.Truth]:
     """What the grammar needs to know of each scene."""
-    name = {
-        k: [values[i] for i in scenes.factors[k].tolist()]
-        for k, values in FACTORS.items()
+    # indices on the device => names in a list, once for all scenes
+    names = {
+        factor: [values[i] for i in scenes.factors[factor].tolist()]
+        for factor, values in FACTORS.items()
     }
-    a, b = (
-        map(
-            grammar.Thing,
-            name[f"shape_{s}"],
-            name[f"colour_{s}"],
-            name[f"size_{s}"],
-            name[f"texture_{s}"],
+    objects_a = _things(names, "a")
+    objects_b = _things(names, "b")
+    truths = []
+    for i in range(len(scenes)):
+        word = "".join(names[f"letter_{place}"][i] for place in (1, 2, 3))
+        truths.append(
+            grammar.Truth(
+                kind=names["kind"][i],
+                background=names["background"][i],
+                a=objects_a[i],
+                b=objects_b[i],
+                place=names["place"][i],
+                layout=names["layout"][i],
+                word=word[: int(names["length"][i])],  # all three letters were drawn
+            )
         )
-        for s in "ab"
-    )
-    spelt = zip(
-        name["letter_1"],
-        name["letter_2"],
-        name["letter_3"],
-        name["length"],
-        strict=True,
-    )
-    words = [
-        (first + second + third)[: int(length)]
-        for first, second, third, length in spelt
-    ]
-    return list(
-        map(
-            grammar.Truth,
-            name["kind"],
-            name["background"],
-            a,
-            b,
-            name["place"],
-            name["layout"],
-            words,
-        )
-    )
+    return truths
+
+
+def _things(names: dict[str, list[str]], slot: str) -> list[grammar.Thing]:
+    """The objects of slot "a" or "b", one per scene."""
+    factors = ("shape", "colour", "size", "texture")
+    columns = [names[f"{factor}_{slot}"] for factor in factors]
+    return [grammar.Thing(*row) for row in zip(*columns, strict=True)]
 
 
 # --- pairs ----------------------------------------------------------------------------
@@ -167,14 +159,14 @@ def pairs(n: int, size: int, seed: int = 0, split: str = "seen") -> Pairs:
     """
     generator = torch.Generator().manual_seed(seed)
     scenes = sample_scenes(n, generator, split)
+    # (4, n): one generator for all, so that the order of the two loops counts
     wordings = [
-        captions(scenes, lang, generator, detail)
-        for lang in ("en", "zh")
+        captions(scenes, language, generator, detail)
+        for language in ("en", "zh")
         for detail in ("full", "mixed")
     ]
-    return Pairs(
-        _drawn(scenes, size), [list(four) for four in zip(*wordings, strict=True)]
-    )
+    per_scene = [list(four) for four in zip(*wordings, strict=True)]  # (n, 4)
+    return Pairs(_drawn(scenes, size), per_scene)
 
 
 def single_objects(
@@ -187,9 +179,9 @@ def single_objects(
     into SHAPES, int64 (n,). Raises as `pairs` does.
     """
     generator = torch.Generator().manual_seed(seed)
-    scenes = sample_scenes(
-        4 * n + 50 if n > 0 else n, generator, split
-    )  # two scenes in five have a single object
+    # two scenes in five have a single object: draw more, keep the first n
+    enough = 4 * n + 50 if n > 0 else n
+    scenes = sample_scenes(enough, generator, split)
     scenes = scenes[scenes.factors["kind"] == ONE][:n]
     scenes.factors["size_a"].fill_(SIZES.index("large"))
     scenes.factors["texture_a"].fill_(TEXTURES.index("plain"))
@@ -201,6 +193,8 @@ def _drawn(scenes: Scenes, size: int) -> Tensor:
     images = torch.empty(len(scenes), 3, size, size, dtype=torch.uint8)
     chunk = max(1, CHUNK_PIXELS // size**2)
     for start in range(0, len(scenes), chunk):
-        batch = render(scenes[start : start + chunk], size)
-        images[start : start + chunk] = ((batch + 1) * 127.5).round().to(torch.uint8)
+        stop = start + chunk
+        batch = render(scenes[start:stop], size)
+        grey = (batch + 1) * 127.5  # [-1, 1] => 0 ... 255
+        images[start:stop] = grey.round().to(torch.uint8)
     return images

@@ -54,7 +54,9 @@ def samples_from(source: str | os.PathLike[str]) -> Iterator[Sample]:
     place = os.fspath(source)
     if is_folder(place):
         shards = tars_in(Path(place))
-        return samples_in_shards(shards) if shards else samples_in_folder(Path(place))
+        if shards:
+            return samples_in_shards(shards)
+        return samples_in_folder(Path(place))
     return samples_in_shards(expand(place))
 
 
@@ -155,18 +157,17 @@ def write(
         )
     unfinished = Path(f"{os.fspath(path)}.part")
     try:
+        # USTAR: read by every tar
         with tarfile.open(unfinished, "w", format=tarfile.USTAR_FORMAT) as tar:
             if notice:
                 add_file(tar, "LICENSE", notice.encode())
             for index, image in enumerate(images):
                 name = names[index] if names else f"{index:06d}"
-                record = {
-                    **(records[index] if records else {}),
-                    "captions": list(captions[index]),
-                }
+                fields = records[index] if records else {}
+                record = {**fields, "captions": list(captions[index])}
                 add_file(tar, f"{name}.webp", webp(image, quality))
                 add_file(tar, f"{name}.json", compact_json(record))
-        os.replace(unfinished, path)
+        os.replace(unfinished, path)  # whole, or not at all
     finally:
         unfinished.unlink(missing_ok=True)
 

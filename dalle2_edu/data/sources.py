@@ -45,11 +45,13 @@ def expand(source: str) -> list[str]:
 
     Raises Dalle2EduError for a part of it that names nothing.
     """
+    # webdataset's way to read from a command: never done, and said so
     if source.startswith("pipe:") and not local_names(source):
         raise Dalle2EduError(
             "pipe: would run a command of the shell, which this package never does: give the"
             " address itself, such as s3://..., or download the shards first"
         )
+    # a file may have braces or stars in its name
     if os.path.isfile(source):
         return [source]
     try:
@@ -119,13 +121,15 @@ def open_shard(url: str) -> TarShard:
     first.
 
     With DALLE2_EDU_CACHE, a folder, fetched shards stay there, for all processes of the
-    machine and for the next epoch. Without it each process fetches its own and keeps it
-    only while it is open.
+    machine and for the next epoch. Without it a process fetches a shard for itself and
+    keeps it only while it is open.
     """
     if not is_address(url):
         return TarShard(url, Path(url))
+    # several processes share what is fetched
     if cache := os.environ.get("DALLE2_EDU_CACHE"):
-        copy = Path(cache) / f"{hashlib.sha256(url.encode()).hexdigest()[:32]}.tar"
+        name = hashlib.sha256(url.encode()).hexdigest()[:32]
+        copy = Path(cache) / f"{name}.tar"
         if not copy.is_file():
             fetch(url, copy)
         return TarShard(url, copy)
@@ -139,12 +143,13 @@ def fetch(url: str, copy: Path) -> None:
     """Write what an address gives into a file, which appears whole or not at all, also
     when several processes ask for it. Raises Dalle2EduError with the reason.
     """
+    # each process writes to its own
     unfinished = copy.with_suffix(f".{os.getpid()}.part")
     try:
         copy.parent.mkdir(parents=True, exist_ok=True)
         with opened(url) as source, unfinished.open("wb") as target:
             shutil.copyfileobj(source, target)
-        os.replace(unfinished, copy)
+        os.replace(unfinished, copy)  # at once: nobody sees half a file
     except (OSError, ValueError, ImportError) as error:
         reason = getattr(error, "reason", None) or one_line(error)
         raise Dalle2EduError(

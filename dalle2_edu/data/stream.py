@@ -59,8 +59,9 @@ def count_samples(
     """
     counts = known_counts(notes)
     missing = [url for url in urls if url not in counts]
-    quiet = not progress or len(missing) < MIXED
+    quiet = not progress or len(missing) < MIXED  # a few are counted in a moment
     for url in tqdm(missing, desc="counting samples", disable=quiet):
+        # 0 or None: count for oneself
         counts[url] = stated_count(url) or len(open_shard(url))
     if notes and missing:
         atomic_write(notes, json.dumps(counts, indent=0))
@@ -108,24 +109,24 @@ class Stream:
     def __init__(
         self, source: str, size: int, notes: Path | None = None, progress: bool = True
     ):
-        self.urls, self.size = tar_files(source), size
-        self.counts = count_samples(
-            self.urls, notes, progress
-        )  # the loop orders the shards by them
+        self.urls = tar_files(source)
+        self.size = size  # S
+        # the training loop orders the shards by their counts
+        self.counts = count_samples(self.urls, notes, progress)
         if not sum(self.counts):
             raise Dalle2EduError(
                 f"{source} holds no pictures: expected {', '.join(PICTURES)} with captions"
                 " beside them"
             )
-        self.ends = torch.tensor(self.counts).cumsum(0)
-        self.openers = ThreadPoolExecutor(
-            MIXED, thread_name_prefix="open"
-        )  # fetching is waiting, not work
+        self.ends = torch.tensor(self.counts).cumsum(0)  # where each shard ends
+        # fetching is waiting, not work: one thread for each shard of a window
+        self.openers = ThreadPoolExecutor(MIXED, thread_name_prefix="open")
         # Two windows' shards stay open: at a window's edge a batch needs both.
         self.shard = lru_cache(maxsize=2 * MIXED)(self._opening)
         self.readers = ThreadPoolExecutor(WORKERS, thread_name_prefix="decode")
-        self.ahead: dict[int, Future[Drawn]] = {}
-        self.seen, self.bad = 0, 0
+        self.ahead: dict[int, Future[Drawn]] = {}  # begun, by index
+        self.seen = 0
+        self.bad = 0
         self.last_bad = ""  # the last one that could not be used
 
     def __len__(self) -> int:
@@ -143,21 +144,21 @@ class Stream:
         drawn = [self.ahead[index].result() for index in indices.tolist()]
         self.ahead.clear()
         self._count(drawn)
-        return torch.stack([each.image for each in drawn]), [
-            each.captions for each in drawn
-        ]
+        images = torch.stack([sample.image for sample in drawn])  # (B, 3, S, S)
+        return images, [sample.captions for sample in drawn]
 
     def prefetch(self, indices: Tensor) -> None:
         """Begin to read and decode these in the background: the next `take` wants
         them.
         """
         for index in indices.tolist():
-            if index not in self.ahead:
-                which = int(torch.searchsorted(self.ends, index, right=True))
-                first = int(self.ends[which]) - self.counts[which]
-                self.ahead[index] = self.readers.submit(
-                    self._read, self.shard(which), index - first
-                )
+            if index in self.ahead:
+                continue
+            # the first shard that ends beyond the index
+            which = int(torch.searchsorted(self.ends, index, right=True))
+            first = int(self.ends[which]) - self.counts[which]
+            opened = self.shard(which)
+            self.ahead[index] = self.readers.submit(self._read, opened, index - first)
 
     def _opening(self, which: int) -> Future[TarShard]:
         """A shard that is being opened in the background."""
@@ -176,7 +177,7 @@ class Stream:
     def _read(self, opened: Future[TarShard], index: int) -> Drawn:
         shard = opened.result()
         bad: list[str] = []
-        for further in range(len(shard)):
+        for further in range(len(shard)):  # the next one stands in
             sample = shard[(index + further) % len(shard)]
             try:
                 return Drawn(usable(sample, self.size), sample.captions, bad)
@@ -186,12 +187,13 @@ class Stream:
 
     def _count(self, drawn: Sequence[Drawn]) -> None:
         """Name the bad ones, and stop where there are too many of them."""
-        for each in drawn:
-            for name in each.bad:
+        for sample in drawn:
+            for name in sample.bad:
                 warnings.warn(f"left out {name}", stacklevel=4)
                 self.last_bad = name
         self.seen += len(drawn)
-        self.bad += sum(bool(each.bad) for each in drawn)
+        self.bad += sum(bool(sample.bad) for sample in drawn)
+        # 1% of the first ten pictures would be one picture: wait for a few hundred
         if self.seen >= FEW and self.bad > MOST_BAD * self.seen:
             raise Dalle2EduError(
                 f"{self.bad} of the first {self.seen} pictures can't be used (1% may be bad),"

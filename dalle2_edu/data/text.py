@@ -40,16 +40,17 @@ from dalle2_edu.errors import Dalle2EduError
 from dalle2_edu.files import atomic_write, read_text
 
 SHIPPED = Path(__file__).with_name("tokenizer.json")
-# tokens a caption may take, with the start and the end token; CLIP's is 77, unCLIP's
-# 256
+# the most tokens of a caption, start and end included: CLIP has 77, unCLIP 256
+CONTEXT = 32
 CONTEXT = 32
 MOST_TOKENS = 4096  # the largest vocabulary, with pad, start and end
-SPECIAL = 3
+SPECIAL = 3  # pad, start, end
 MARK = 1  # ids of BPE symbols are moved up by one, to make room for pad = 0
 
 # Chinese characters, for use inside [...]
 HAN = "\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
 LETTERS = "0-9a-z\u00df-\u04ff"  # Latin, Greek and Cyrillic small letters, and digits
+# where a word in letters begins without a space
 WORD_START = re.compile(rf"(?<![{LETTERS}'\- ])(?=[{LETTERS}])")
 
 # Marks that Unicode's NFKC leaves as they are, though they mean the same. (， and （
@@ -94,12 +95,12 @@ def normalize(text: str) -> str:
     (so that "rocket" is the same token everywhere), and no space touches a Chinese
     character.
     """
-    text = text.encode("utf-8", "replace").decode(
-        "utf-8"
-    )  # half of a surrogate pair becomes "?"
-    text = unicodedata.normalize("NFKC", text).lower().translate(SAME_MARKS)
-    text = re.sub(r"\s+", " ", text).strip()
-    text = re.sub(rf" ?([{HAN}]) ?", r"\1", text)
+    # half of a surrogate pair becomes "?"
+    text = text.encode("utf-8", "replace").decode("utf-8")
+    text = unicodedata.normalize("NFKC", text)  # full width => half width, and more
+    text = text.lower().translate(SAME_MARKS)
+    text = re.sub(r"\s+", " ", text).strip()  # every white space, once
+    text = re.sub(rf" ?([{HAN}]) ?", r"\1", text)  # none beside a Chinese character
     return WORD_START.sub(" ", text)
 
 
@@ -110,6 +111,7 @@ def pre_tokenizer() -> pre_tokenizers.PreTokenizer:
     return pre_tokenizers.Sequence(
         [
             pre_tokenizers.Split(Regex(PIECES), behavior="isolated"),
+            # bytes, not characters: nothing is unknown
             pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
         ]
     )
@@ -123,7 +125,7 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int = MOST_TOKENS) -> "Tok
     earlier where nothing is left to merge. Raises Dalle2EduError where there are no
     texts or not even the 256 bytes fit.
     """
-    known = sorted(texts)
+    known = sorted(texts)  # sorted: the order of the texts must not matter
     if not known or vocab_size < 256 + SPECIAL:
         raise Dalle2EduError(
             f"a tokenizer needs texts and a vocabulary of {256 + SPECIAL} or more: "
@@ -132,6 +134,7 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int = MOST_TOKENS) -> "Tok
     bpe = tokenizers.Tokenizer(models.BPE())
     bpe.pre_tokenizer = pre_tokenizer()
     bpe.decoder = decoders.ByteLevel()
+    # the library knows nothing of pad, start and end
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size - SPECIAL,
         # all 256, seen or not
@@ -159,9 +162,9 @@ class Tokenizer:
 
     def __init__(self, bpe: tokenizers.Tokenizer) -> None:
         self.bpe = bpe
-        self.vocab_size = bpe.get_vocab_size() + SPECIAL
+        self.vocab_size = bpe.get_vocab_size() + SPECIAL  # BPE symbols, pad, start, end
         self.start_id = self.vocab_size - 2
-        self.end_id = self.vocab_size - 1
+        self.end_id = self.vocab_size - 1  # the largest: CLIP looks for it
 
     @classmethod
     def load(cls, path: str | Path = SHIPPED) -> "Tokenizer":
@@ -191,12 +194,13 @@ class Tokenizer:
                 'the tokenizer takes a list of texts, such as ["rocket", "火箭"], not'
                 f" {texts!r:.60}"
             )
-        rows = torch.full(
-            (len(texts), self.context_length), self.pad_id, dtype=torch.int64
-        )  # (B, L)
-        encodings = self.bpe.encode_batch([normalize(text) for text in texts])
+        shape = (len(texts), self.context_length)  # (B, L)
+        rows = torch.full(shape, self.pad_id, dtype=torch.int64)
+        spelt = [normalize(text) for text in texts]
+        encodings = self.bpe.encode_batch(spelt)
         for row, encoding in zip(rows, encodings, strict=True):
-            ids = [MARK + symbol for symbol in encoding.ids[: self.context_length - 2]]
+            kept = encoding.ids[: self.context_length - 2]  # room for start and end
+            ids = [MARK + symbol for symbol in kept]
             row[: len(ids) + 2] = torch.tensor([self.start_id, *ids, self.end_id])
         return rows
 
@@ -213,7 +217,7 @@ class Tokenizer:
             if token == self.end_id:
                 break
             if token not in (self.pad_id, self.start_id):
-                symbols.append(token - MARK)
+                symbols.append(token - MARK)  # a BPE symbol's own number
         return self.bpe.decode(symbols).strip()
 
     def pieces(self, text: str) -> list[str]:
@@ -223,15 +227,15 @@ class Tokenizer:
         A piece of a character, which no screen can show, is written as its bytes: "<f0
         9f>".
         """
-        return [
-            self._readable(symbol) for symbol in self.bpe.encode(normalize(text)).tokens
-        ]
+        symbols = self.bpe.encode(normalize(text)).tokens
+        return [self._readable(symbol) for symbol in symbols]
 
     @staticmethod
     def _readable(symbol: str) -> str:
         data = bytes(BYTE_OF_LETTER[letter] for letter in symbol)
         try:
-            return data.decode("utf-8").strip() or " "
+            return data.decode("utf-8").strip() or " "  # a space alone stays one
+        # a piece of a character: UTF-8 takes up to four bytes for one
         except UnicodeDecodeError:
             return f"<{data.hex(' ')}>"
 
@@ -240,8 +244,9 @@ class Tokenizer:
         it; "" if all fits.
         """
         spelt = normalize(text)
-        offsets = self.bpe.encode(spelt).offsets[self.context_length - 2 :]
-        return spelt[offsets[0][0] :].strip() if offsets else ""
+        offsets = self.bpe.encode(spelt).offsets  # where each token begins and ends
+        beyond = offsets[self.context_length - 2 :]
+        return spelt[beyond[0][0] :].strip() if beyond else ""
 
 
 def letters_of_bytes() -> dict[str, int]:
@@ -250,6 +255,7 @@ def letters_of_bytes() -> dict[str, int]:
     Printable bytes stand for themselves, the others are the letters from U+0100 on (as
     in GPT-2).
     """
+    # GPT-2's three ranges
     printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     others = [byte for byte in range(256) if byte not in printable]
     moved = {chr(256 + place): byte for place, byte in enumerate(others)}
@@ -274,12 +280,12 @@ def training_texts(scenes: int = 4000) -> list[str]:
     """The captions of all emoji, and of some scenes of shapes in both languages; the
     same ones every time.
     """
-    from dalle2_edu.data import (
-        emoji,
-        shapes,
-    )  # wanted here alone: a tokenizer is loaded without either
+    # imported here: a tokenizer is loaded without either
+    from dalle2_edu.data import emoji, shapes
 
-    texts = [caption for each in emoji.load() for caption in each.captions]
+    texts = []
+    for picture in emoji.load():
+        texts += picture.captions
     generator = torch.Generator().manual_seed(0)
     drawn = shapes.sample_scenes(scenes, generator)
     for language in ("en", "zh"):

@@ -11,7 +11,6 @@ Chapters 08, 12, 15, 16 and 17 train with these data.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dalle2_edu.data import emoji, shapes, shards
-from dalle2_edu.data.pairs import Pairs
+from dalle2_edu.data.pairs import Pairs, mix, repeats, subset
 from dalle2_edu.data.sources import is_shards, tar_files
 from dalle2_edu.data.stream import Stream
 from dalle2_edu.data.text import Tokenizer
@@ -79,29 +78,6 @@ def evened(drawn: Pairs) -> Pairs:
     # (N,)
     toned = torch.tensor(["skin tone" in captions[0] for captions in drawn.captions])
     return mix([(drawn, 1), (subset(drawn, ~toned), 2)])
-
-
-def subset(pairs: Pairs, chosen: Tensor) -> Pairs:
-    """The pairs where `chosen`, bool (N,), is True."""
-    places = chosen.nonzero()[:, 0].tolist()
-    return Pairs(pairs.images[chosen], [pairs.captions[i] for i in places])
-
-
-def mix(parts: Sequence[tuple[Pairs, int]]) -> Pairs:
-    """Several data sets as one, each repeated so many times, so that a small one is not
-    drowned by a large one.
-    """
-    repeated = [pairs for pairs, times in parts for _ in range(times)]
-    images = torch.cat([pairs.images for pairs in repeated])
-    captions = [caption for pairs in repeated for caption in pairs.captions]
-    return Pairs(images, captions, sum(pairs.skipped for pairs, _ in parts))
-
-
-def repeats(small: int, large: int) -> int:
-    """How often to repeat a set of `small` so that it weighs about as much as one of
-    `large`.
-    """
-    return max(1, math.ceil(large / small))
 
 
 # --- the reader's own -----------------------------------------------------------------

@@ -14,10 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from dalle2_edu.data import shapes
-from dalle2_edu.data.pairs import Pairs
+from dalle2_edu.data.pairs import Pairs, mix, repeats
 from dalle2_edu.data.text import default_tokenizer
 from dalle2_edu.drawing.pictures import cover
-from dalle2_edu.recipes.data import mix, repeats, shrink, to_float
+from dalle2_edu.recipes.data import shrink, to_float
 from dalle2_edu.recipes.encoded import Encoded, encode
 from dalle2_edu.recipes.inpainting import (
     IMAGE_DROP,
