@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from dalle2_edu.cli.options import Device, find_device, writing
+from dalle2_edu.data.layouts import SHARDS_HELP
 
 
 def data_emoji(
@@ -42,9 +43,7 @@ def data_emoji(
 
 
 def data_embed(
-    source: Annotated[
-        str, typer.Argument(help="WebDataset shards: a path, glob, brace range or URL.")
-    ],
+    source: Annotated[str, typer.Argument(help=f"{SHARDS_HELP}.")],
     out: Annotated[Path, typer.Option(help="The folder to write, a file a shard.")],
     image_size: Annotated[
         int, typer.Option(help="Of the copies beside the embeddings, for a decoder.")

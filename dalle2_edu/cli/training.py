@@ -8,6 +8,7 @@ from typing import Annotated, Literal, cast, get_args
 import typer
 
 from dalle2_edu.cli.options import MixedPrecision, Tier, choose, choose_precision
+from dalle2_edu.data.layouts import FOLDER_HELP, SHARDS_HELP
 
 Logger = Literal["csv", "tensorboard"]
 
@@ -36,9 +37,8 @@ def train(
     data: Annotated[
         str | None,
         typer.Option(
-            help="Your own data: a folder of pictures, with a .txt beside each one or"
-            " captions.csv, .tsv or .jsonl for all; WebDataset shards (path, glob, range, URL;"
-            " several stream); or a folder that `data embed` wrote."
+            help=f"Your own data: {FOLDER_HELP}; {SHARDS_HELP}, of which several are"
+            " streamed; or a folder that `data embed` wrote."
         ),
     ] = None,
     start: Annotated[

@@ -17,9 +17,6 @@ import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
-# the kinds of files that are taken for pictures
-PICTURES = ("jpg", "jpeg", "png", "webp")
-
 
 def open_image(source: bytes | Path) -> Image.Image:
     """A picture, read to its last byte and turned the way its camera was held.

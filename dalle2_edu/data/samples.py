@@ -21,8 +21,8 @@ goes up to the last dot.
     captions.jsonl                {"file_name": "cat.png", "caption": "a cat"} on each line
     cat.txt beside cat.png        a caption on each line
 
-Text is UTF-8, or has a mark at its start that names another encoding. What can't be
-used makes one bad sample, with the reason; it never ends the reading.
+Text is UTF-8, or has a mark at its start that names another encoding. `layouts` lists the
+names that are looked for. What can't be used makes one bad sample, with the reason; it never ends the reading.
 
 Chapters 02 (data and tokens) and 24 (to full size) use this file.
 """
@@ -38,21 +38,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dalle2_edu.data.pictures import PICTURES
+from dalle2_edu.data.layouts import (
+    BESIDE,
+    CAPTION_FIELDS,
+    CAPTION_FILES,
+    FILE_FIELDS,
+    PICTURES,
+)
 from dalle2_edu.errors import Dalle2EduError
 from dalle2_edu.files import decode_text, one_line, parse_json, printable, read_text
 
-LIST_NAMES = ("captions.csv", "captions.tsv", "captions.jsonl")
-FILE_FIELDS = (
-    "file_name",
-    "file",
-    "filename",
-    "filepath",
-    "path",
-    "image",
-    "image_path",
-)
-CAPTION_FIELDS = ("captions", "caption", "text", "title")
 LONGEST_FIELD = 1 << 20  # characters in a field of a table; csv's own limit is 131,072
 
 
@@ -252,7 +247,7 @@ class Row:
 
 def samples_in_folder(folder: Path) -> Iterator[Sample]:
     """The pictures of a folder with their captions."""
-    named = (folder / name for name in LIST_NAMES)
+    named = (folder / name for name in CAPTION_FILES)
     listed = next((path for path in named if path.is_file()), None)
     if listed is None:
         rows: Iterable[Row] = rows_beside_pictures(folder)
@@ -277,7 +272,7 @@ def rows_beside_pictures(folder: Path) -> Iterator[Row]:
         if path.suffix[1:].lower() not in PICTURES:
             continue
         file = str(path.relative_to(folder))
-        text = path.with_suffix(".txt")
+        text = path.with_suffix(BESIDE)
         try:
             caption = decode_text(text.read_bytes()) if text.is_file() else ""
         except (OSError, ValueError) as error:

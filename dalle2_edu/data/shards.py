@@ -26,8 +26,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dalle2_edu.data.layouts import PICTURES
 from dalle2_edu.data.pairs import Pairs
-from dalle2_edu.data.pictures import PICTURES, decode, webp
+from dalle2_edu.data.pictures import decode, webp
 from dalle2_edu.data.samples import Sample, samples_in_folder
 from dalle2_edu.data.sources import expand, is_folder, open_shard, tars_in
 from dalle2_edu.errors import Dalle2EduError

@@ -35,7 +35,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from dalle2_edu.data.pictures import PICTURES
+from dalle2_edu.data.layouts import PICTURES
 from dalle2_edu.data.samples import TarShard
 from dalle2_edu.data.shards import MOST_BAD, usable
 from dalle2_edu.data.sources import open_shard, tar_files
