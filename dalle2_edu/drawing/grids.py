@@ -42,22 +42,20 @@ def picture_grid(
     prompts: Sequence[str], images: Tensor, path: Path, columns: int = 6
 ) -> Path:
     """Write a PNG with the pictures (N, 3, S, S) in rows, each under its prompt."""
-    rows = -(-len(prompts) // columns)
+    rows = -(-len(prompts) // columns)  # rounded up
     figure = Figure(figsize=(1.9 * columns, 2.3 * rows), layout="constrained")
-    FigureCanvasAgg(figure)
+    FigureCanvasAgg(figure)  # no window
     panels = figure.subplots(rows, columns, squeeze=False).ravel()
     for panel in panels:
         panel.axis("off")
-    for panel, prompt, image in zip(
-        panels, prompts, images, strict=False
-    ):  # the last row may be short
+    # not strict: the last row may be short
+    for panel, prompt, image in zip(panels, prompts, images, strict=False):
         panel.imshow(to_pil(image), interpolation="nearest")
         panel.set_title(wrapped(prompt, 24), fontproperties=font(8))
         panel.axis("on")
         panel.set(xticks=[], yticks=[])
-        panel.spines[:].set(
-            color="0.8", linewidth=0.6
-        )  # where a white picture, a mask say, ends
+        # a thin frame: a white picture, a mask for instance, must show where it ends
+        panel.spines[:].set(color="0.8", linewidth=0.6)
     save_figure(figure, path, dpi=110)
     return path
 
@@ -68,13 +66,13 @@ def labelled_grid(
     """Write a PNG with a row of pictures (columns, 3, S, S) for each name, the names to
     the left, the titles above.
     """
-    figure = Figure(figsize=(2.4 + 1.5 * len(titles), 0.9 + 1.5 * len(rows)))
+    size = (2.4 + 1.5 * len(titles), 0.9 + 1.5 * len(rows))  # inches
+    figure = Figure(figsize=size)
     FigureCanvasAgg(figure)
     panels = figure.subplots(len(rows), 1, squeeze=False)[:, 0]
     for panel, (name, images) in zip(panels, rows.items(), strict=True):
-        panel.imshow(
-            to_pil(torch.cat(list(images), dim=2)), interpolation="nearest"
-        )  # (3, S, columns * S)
+        strip = torch.cat(list(images), dim=2)  # (3, S, columns * S)
+        panel.imshow(to_pil(strip), interpolation="nearest")
         panel.set_ylabel(
             wrapped(name, 20),
             rotation=0,
@@ -83,7 +81,7 @@ def labelled_grid(
             fontproperties=font(10),
         )
         panel.set(xticks=[], yticks=[], frame_on=False)
-    side = next(iter(rows.values())).shape[-1]
+    side = next(iter(rows.values())).shape[-1]  # S
     for i, title in enumerate(titles):
         words = panels[0].text(
             (i + 0.5) * side,
@@ -92,7 +90,8 @@ def labelled_grid(
             ha="center",
             fontproperties=font(7),
         )
-        words.set_parse_math(False)
+        words.set_parse_math(False)  # "$" in a prompt is a dollar
+    # inches: margins stay as wide, however many rows
     width, height = figure.get_size_inches()
     figure.subplots_adjust(
         left=1.9 / width, right=0.99, bottom=0.01, top=1 - 0.8 / height, hspace=0.04
@@ -114,11 +113,13 @@ def wrapped(text: str, width: int) -> str:
     """
     if not any(unicodedata.east_asian_width(char) in "WF" for char in text):
         return textwrap.fill(text, width)
-    lines, used = [""], 0
+    lines = [""]
+    used = 0  # columns of the last line
     for char in text:
         columns = 2 if unicodedata.east_asian_width(char) in "WF" else 1
         if used + columns > width:
-            lines, used = [*lines, ""], 0
+            lines.append("")
+            used = 0
         lines[-1] += char
         used += columns
     return "\n".join(lines)

@@ -81,7 +81,8 @@ def as_pictures(image: Picture, side: int) -> Tensor:
     warn_of_cut(opened.width, opened.height)
     with naming(image):
         square = to_square(opened, side)  # uint8 (3, side, side)
-    return square[None].float() / 127.5 - 1
+    batch = square[None].float()  # (1, 3, side, side)
+    return batch / 127.5 - 1  # 0 ... 255 => [-1, 1]
 
 
 @contextmanager
@@ -109,6 +110,7 @@ def one_picture(image: Picture, side: int) -> Tensor:
 def opened_picture(image: Picture) -> Image.Image | Tensor:
     """A picture of any kind as an image with pixels, or as the tensor that it is."""
     if isinstance(image, str | Path):
+        # the path first: what it opens is looked at by the next lines
         image = open_picture(image)
     if isinstance(image, np.ndarray):
         image = of_array(image)
@@ -140,7 +142,7 @@ def of_array(array: np.ndarray) -> Image.Image | Tensor:
                 "An array (H, W, 3) of floats holds numbers in [0, 1]; this one has others. For"
                 " [-1, 1] give a tensor (3, H, W)."
             )
-        array = (array * 255).round()
+        array = (array * 255).round()  # as a file would hold it
     elif ((array < 0) | (array > 255)).any():
         raise Dalle2EduError(
             "An array of whole numbers holds bytes, 0 to 255; this has others."
@@ -150,7 +152,7 @@ def of_array(array: np.ndarray) -> Image.Image | Tensor:
 
 def _checked_tensor(image: Tensor) -> Tensor:
     """(3, H, W) or (B, 3, H, W), uint8 or float in [-1, 1] => (B, 3, H, W) float."""
-    images = image[None] if image.dim() == 3 else image
+    images = image[None] if image.dim() == 3 else image  # (B, 3, H, W)
     if images.dim() != 4 or images.shape[1] != 3 or 0 in images.shape:
         raise Dalle2EduError(
             "A picture is a tensor (3, H, W), a batch (B, 3, H, W); this is"
@@ -158,9 +160,11 @@ def _checked_tensor(image: Tensor) -> Tensor:
         )
     if images.dtype == torch.uint8:
         return images.float() / 127.5 - 1
-    if images.is_complex() or not bool(
-        (images.abs() <= 1 + 1e-4).all()
-    ):  # false for nan as well
+    if images.is_complex():
+        in_range = False
+    else:
+        in_range = bool((images.abs() <= 1 + 1e-4).all())  # false for nan as well
+    if not in_range:
         raise Dalle2EduError(
             "A picture's numbers lie in [-1, 1], or are bytes (uint8); these do not."
         )
@@ -182,7 +186,8 @@ def _middle(images: Tensor) -> Tensor:
     """The middle square: (B, C, H, W) => (B, C, S, S)."""
     height, width = images.shape[-2:]
     short = min(height, width)
-    top, left = (height - short) // 2, (width - short) // 2
+    top = (height - short) // 2
+    left = (width - short) // 2
     return images[..., top : top + short, left : left + short]
 
 
@@ -191,12 +196,14 @@ def resize(images: Tensor, side: int) -> Tensor:
     average that the decoder and the upsamplers were trained with; the same side leaves
     every number as it is.
     """
-    own = images.shape[-1]
-    if own % side == 0:
-        return images if own == side else F.avg_pool2d(images, own // side)
-    return F.interpolate(images, (side, side), mode="bicubic", antialias=True).clamp(
-        -1, 1
-    )
+    side_now = images.shape[-1]
+    if side_now == side:
+        return images
+    if side_now % side == 0:
+        return F.avg_pool2d(images, side_now // side)
+    # bicubic overshoots at edges
+    resized = F.interpolate(images, (side, side), mode="bicubic", antialias=True)
+    return resized.clamp(-1, 1)
 
 
 # --- masks ----------------------------------------------------------------------------
@@ -231,9 +238,8 @@ def cover(mask: Tensor, side: int) -> Tensor:
     """A square mask at another side: True where it touches any True pixel. bool (B, 1,
     S, S) => (B, 1, side, side).
     """
-    own = mask.shape[-1]
-    if own >= side:
-        return F.adaptive_max_pool2d(mask.float(), side) > 0
+    if mask.shape[-1] >= side:
+        return F.adaptive_max_pool2d(mask.float(), side) > 0  # one True is enough
     return F.interpolate(mask.float(), (side, side), mode="nearest") > 0
 
 
@@ -243,23 +249,25 @@ def _mask_tensor(mask: Picture) -> Tensor:
     if isinstance(opened, Image.Image):
         hole = transparency_mask(opened)
         if hole is not None:
-            check_reading(opened)
+            check_reading(opened)  # which of the two parts is meant?
         with naming(mask):
-            pixels = np.array((hole or to_rgb(opened)).convert("L"))
+            grey = (hole or to_rgb(opened)).convert("L")
+            pixels = np.array(grey)
         opened = torch.from_numpy(pixels).float() / 255  # (H, W)
-    shape = (1,) * (4 - opened.dim()) + tuple(opened.shape)
+    shape = (1,) * (4 - opened.dim()) + tuple(opened.shape)  # (1, 1, H, W)
     if opened.dim() not in (2, 3, 4) or shape[:2] != (1, 1) or 0 in shape:
         raise Dalle2EduError(
             f"A mask is one tensor (H, W) of True and False; this is {tuple(opened.shape)}."
         )
-    return opened.reshape(shape) > 0.5
+    return opened.reshape(shape) > 0.5  # white is True
 
 
 def transparency_mask(image: Image.Image) -> Image.Image | None:
     """White where a picture is more than half transparent; None where no pixel is."""
     if not image.has_transparency_data:
         return None
-    hole = np.array(image.convert("RGBA").getchannel("A")) < 128  # (H, W)
+    alpha = image.convert("RGBA").getchannel("A")
+    hole = np.array(alpha) < 128  # (H, W)
     return Image.fromarray(hole.astype(np.uint8) * 255) if hole.any() else None
 
 
@@ -267,12 +275,14 @@ def check_reading(image: Image.Image) -> None:
     """Raise Dalle2EduError for a mask in which the transparent part or the white part
     could be meant: white strokes on nothing, or black, white and clear.
     """
+    # int: bytes would wrap round
     pixels = np.array(image.convert("RGBA")).astype(int)  # (H, W, 4)
     opaque = pixels[pixels[..., 3] >= 128][:, :3]  # (N, 3)
     black = (opaque <= PURE).all(axis=1)
     white = (opaque >= 255 - PURE).all(axis=1)
-    drawn = (black | white).mean() > 0.95 if len(opaque) else True
-    if drawn and (white.any() or not len(opaque)):
+    # a photograph with a hole has few pure pixels; a drawn mask has hardly any others
+    pure = (black | white).mean() > 0.95 if len(opaque) else True
+    if pure and (white.any() or not len(opaque)):
         raise Dalle2EduError(
             "The mask has a transparent part and a white one, and either could be meant: save it"
             " without transparency, white where to paint and black elsewhere."
@@ -289,10 +299,11 @@ def check_same_shape(picture: Sequence[int], mask: Sequence[int]) -> None:
     """Raise Dalle2EduError unless (width, height) of both have the same proportions;
     the size may differ.
     """
-    (width, height), (mask_width, mask_height) = picture, mask
-    if abs(width * mask_height - height * mask_width) > max(
-        width, height, mask_width, mask_height
-    ):
+    width, height = picture
+    mask_width, mask_height = mask
+    # w / h = w' / h', cross-multiplied: up to one pixel of rounding in a side
+    difference = abs(width * mask_height - height * mask_width)
+    if difference > max(width, height, mask_width, mask_height):
         raise Dalle2EduError(
             f"The mask is {mask_width} x {mask_height}, the picture {width} x {height}: they"
             " must have the same shape."

@@ -1,9 +1,9 @@
 """One call of the pipeline: its seeds, who is watching, and a stream of noise for each
 stage.
 
-Every picture has a seed of its own, and every stage draws from a stream of its own,
-made from that seed. So the same prompt and seed give the same picture alone, in a
-batch, or beside other prompts.
+Every picture has its seed, and every stage draws from a separate stream, made from that
+seed. So the same prompt and seed give the same picture alone, in a batch, or beside
+other prompts.
 
 Chapters 18 and 19 use this file.
 """
@@ -44,6 +44,7 @@ class SeededNoise:
         self, seeds: Sequence[int], device: str | torch.device = "cpu"
     ) -> None:
         self.device = torch.device(device)
+        # one per picture
         self.generators = [torch.Generator().manual_seed(seed) for seed in seeds]
 
     def __call__(self, shape: Sequence[int]) -> Tensor:
@@ -54,7 +55,8 @@ class SeededNoise:
             raise Dalle2EduError(
                 f"{len(self.generators)} seeds can't make noise for a batch of {shape[0]}."
             )
-        draws = torch.stack(  # B x (...) => (B, ...)
+        # B x (...) => (B, ...)
+        draws = torch.stack(
             [
                 torch.randn(*shape[1:], generator=generator)
                 for generator in self.generators
@@ -68,22 +70,23 @@ class SeededNoise:
 
 def mixed_seed(stream: str, seed: int) -> int:
     """A seed for one stream of noise: streams of one picture have nothing in common."""
+    # a hash: with seed + number of the stage, two pictures would share a stream
     digest = blake2b(f"{stream} {seed}".encode(), digest_size=7).digest()
-    return int.from_bytes(digest, "big")
+    return int.from_bytes(digest, "big")  # 56 bits: any generator takes it
 
 
 @dataclass(frozen=True)
 class Run:
     """One call's seeds, and who is watching."""
 
-    seeds: list[int]
+    seeds: list[int]  # one per picture
     device: torch.device
     progress: bool = False
-    callback: Watcher | None = None
+    callback: Watcher | None = None  # after each step of each stage
 
     def noise(self, stream: str) -> SeededNoise:
-        """A stage's own stream of noise: drawing more in one stage changes nothing in
-        the next.
+        """A stage's stream of noise: drawing more in one stage changes nothing in the
+        next.
         """
         seeds = [mixed_seed(stream, seed) for seed in self.seeds]
         return SeededNoise(seeds, self.device)
@@ -91,10 +94,10 @@ class Run:
     def watch(
         self, stage: str, finish: Callable[[Tensor], Tensor] = lambda pred_x0: pred_x0
     ) -> Callable[[int, Tensor, Tensor], object] | None:
-        """The caller's callback, told which stage it watches; `finish` makes the
-        prediction a picture. None if nobody does.
+        """The caller's callback, which is given the stage as well; `finish` makes the
+        prediction a picture. None if there is no callback.
         """
-        callback = self.callback
+        callback = self.callback  # so that the function below closes over it alone
         if callback is None:
             return None
         return lambda step, x_t, pred_x0: callback(stage, step, finish(pred_x0))
@@ -120,7 +123,7 @@ def checked_prompts(prompts: Sequence[str], tokenizer: Tokenizer) -> list[str]:
         raise Dalle2EduError(
             "The list of prompts is empty: give at least one, ['rocket']."
         )
-    for prompt in dict.fromkeys(read):
+    for prompt in dict.fromkeys(read):  # once for each, in their order
         if cut := tokenizer.cut(prompt):
             message = (
                 f"The prompt is too long for {tokenizer.context_length} tokens; cut off:"
@@ -142,7 +145,7 @@ def checked_seeds(
     """One seed a picture; `of` is what an error calls the n."""
     try:
         several = [seed] * n if isinstance(seed, SupportsIndex) else list(seed)
-        seeds = [operator.index(one) for one in several]
+        seeds = [operator.index(one) for one in several]  # NumPy's integers, too
     except TypeError:
         raise Dalle2EduError(
             f"A seed is a whole number, or a list with one for each picture; not {seed!r:.60}."
@@ -169,14 +172,14 @@ def following_seeds(
     """
     seeds = checked_seeds(seed, n, of)
     if isinstance(seed, SupportsIndex):
-        return [first + i for i, first in enumerate(seeds)]
+        return [first + i for i, first in enumerate(seeds)]  # seed, seed + 1, ...
     return seeds
 
 
 def checked_device(device: str | torch.device) -> torch.device:
     """The device, if PyTorch can compute on it here; raises Dalle2EduError if not."""
     try:
-        return torch.empty(0, device=device).device
+        return torch.empty(0, device=device).device  # fails at once if it can't
     # AssertionError: a PyTorch built without CUDA
     except (RuntimeError, AssertionError):
         raise Dalle2EduError(
@@ -190,7 +193,7 @@ def frames_inside() -> int:
     torch's.
     """
     inside = (str(Path(__file__).parents[1]), str(Path(torch.__file__).parent))
-    frame = sys._getframe(1)
+    frame = sys._getframe(1)  # of the function that calls this one
     count = 1
     while frame.f_back is not None and frame.f_code.co_filename.startswith(inside):
         frame = frame.f_back
