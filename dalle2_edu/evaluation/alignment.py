@@ -11,12 +11,10 @@ does: among 100 captions, guessing puts the right one first once in a hundred ti
 traps:
 
 1. The judge must not be the CLIP that the generator was trained with. The prior aims at
-   its
-   embeddings, and drawing two and keeping the better one even selects by it: it would mark its
-   own homework.
+   its embeddings, and drawing two and keeping the better one even selects by it: it
+   would mark its own homework.
 2. The judge errs too. Its rank on the REAL pictures is the ceiling that a perfect
-   generator
-   would reach.
+   generator would reach.
 
 Chapter 20 uses this file.
 """
@@ -32,7 +30,7 @@ from dalle2_edu.data.text import normalize
 from dalle2_edu.errors import Dalle2EduError
 from dalle2_edu.text2image.clip import Clip
 
-DISTRACTORS = 99
+DISTRACTORS = 99  # with the right one: 100 captions
 
 Tokenize = Callable[[Sequence[str]], Tensor]  # B texts -> int64 (B, context_length)
 
@@ -54,9 +52,9 @@ def embed_texts(
 ) -> Tensor:
     """Text embeddings of length 1, (B, D), of B captions."""
     tokens = tokenize(list(texts)).to(device)  # (B, context_length)
-    parts = [
-        clip.encode_text(part).text_emb.float() for part in tokens.split(batch_size)
-    ]
+    parts = []
+    for part in tokens.split(batch_size):
+        parts.append(clip.encode_text(part).text_emb.float())  # (batch, D)
     return torch.cat(parts)
 
 
@@ -65,7 +63,7 @@ def clip_score(image_emb: Tensor, text_emb: Tensor) -> Tensor:
     1.
     """
     cosine = (image_emb * text_emb).sum(dim=-1)  # (B,)
-    return 100 * cosine.clamp(min=0)
+    return 100 * cosine.clamp(min=0)  # in per cent; below 0 means no likeness at all
 
 
 def retrieval_ranks(image_emb: Tensor, right_emb: Tensor, wrong_emb: Tensor) -> Tensor:
@@ -101,7 +99,8 @@ def choose_distractors(
     generator = torch.Generator().manual_seed(seed)
     spelt = []  # everything that may be said of each item
     for name, texts in zip(names, captions, strict=True):
-        spelt.append({normalize(text) for text in (name, *texts)})
+        everything = {normalize(text) for text in (name, *texts)}
+        spelt.append(everything)
     rows = []
     for item in chosen:
         order = torch.randperm(len(names), generator=generator).tolist()

@@ -80,11 +80,13 @@ def first_half_in_english(places: list[int]) -> dict[str, list[int]]:
 def shapes_exam(n: int, seed: int) -> Exam:
     """n scenes, compositions seen and never seen in training by turns."""
     splits = [sample_split(split, n // 2, seed) for split in ("seen", "held_out")]
+    # seen and held-out by turns, so that each half, a language, has as many of both
     by_turns = torch.arange(n).reshape(2, -1).T.flatten()  # 0, n/2, 1, n/2 + 1, ...
     scenes = join(splits)[by_turns]
+    # other scenes: seed + 1
     fresh = sample_split("seen", max(STRANGERS, REFERENCE), seed + 1)
 
-    everyone = join([scenes, fresh[:STRANGERS]])
+    everyone = join([scenes, fresh[:STRANGERS]])  # all that have a name
     english = shapes.captions(everyone, "en")
     chinese = shapes.captions(everyone, "zh")
     return Exam(
@@ -98,7 +100,8 @@ def shapes_exam(n: int, seed: int) -> Exam:
 
 def sample_split(split: str, count: int, seed: int) -> shapes.Scenes:
     """Scenes of "seen" or "held_out" compositions, by a seed."""
-    return shapes.sample_scenes(count, torch.Generator().manual_seed(seed), split)
+    generator = torch.Generator().manual_seed(seed)
+    return shapes.sample_scenes(count, generator, split)
 
 
 def join(parts: Sequence[shapes.Scenes]) -> shapes.Scenes:
@@ -106,7 +109,8 @@ def join(parts: Sequence[shapes.Scenes]) -> shapes.Scenes:
     factors = {}
     for name in shapes.FACTORS:
         factors[name] = torch.cat([part.factors[name] for part in parts])
-    return shapes.Scenes(factors, torch.cat([part.jitter for part in parts]))
+    jitter = torch.cat([part.jitter for part in parts])  # (B, 2, 4)
+    return shapes.Scenes(factors, jitter)
 
 
 def bilingual_captions(scenes: shapes.Scenes, seed: int) -> list[str]:
@@ -116,13 +120,15 @@ def bilingual_captions(scenes: shapes.Scenes, seed: int) -> list[str]:
     half = len(scenes) // 2
     generator = torch.Generator().manual_seed(seed)
     english = shapes.captions(scenes[:half], "en", generator)
+    # other scenes than the English ones
     chinese = shapes.captions(scenes[half:], "zh", generator)
     return english + chinese
 
 
 def render_all(scenes: shapes.Scenes) -> Tensor:
     """Real pictures of the scenes, (B, 3, 128, 128) in [-1, 1]."""
-    chunks = [scenes[start : start + CHUNK] for start in range(0, len(scenes), CHUNK)]
+    starts = range(0, len(scenes), CHUNK)
+    chunks = [scenes[start : start + CHUNK] for start in starts]
     return torch.cat([shapes.render(chunk, PICTURE_SIZE) for chunk in chunks])
 
 
@@ -141,10 +147,11 @@ def emoji_exam(n: int, seed: int) -> Exam:
         raise Dalle2EduError(
             f"There are {len(things)} emoji; ask for at most {most} of them."
         )
-    order = torch.randperm(len(things), generator=torch.Generator().manual_seed(seed))
+    generator = torch.Generator().manual_seed(seed)
+    order = torch.randperm(len(things), generator=generator)
     chosen = order[:n]
     rest = order[n:][:REFERENCE]
-    real = emoji.pairs(PICTURE_SIZE).images
+    real = emoji.pairs(PICTURE_SIZE).images  # uint8 (N, 3, 128, 128)
     return Exam(
         things=things,
         asked=first_half_in_english(chosen.tolist()),

@@ -39,9 +39,10 @@ def frechet_distance(real: Tensor, generated: Tensor) -> float:
     mu_2, sigma_2 = gaussian(generated)
     means = (mu_1 - mu_2).square().sum()  # |mu_1 - mu_2|^2
     root = trace_of_root(sigma_1, sigma_2)  # Tr (Sigma_1 Sigma_2)^(1/2)
-    spreads = sigma_1.trace() + sigma_2.trace() - 2 * root
-    # rounding can leave -1e-15 between equal sets
-    return max(0.0, float(means + spreads))
+    total = sigma_1.trace() + sigma_2.trace()  # Tr (Sigma_1 + Sigma_2)
+    spreads = total - 2 * root
+    distance = float(means + spreads)
+    return max(0.0, distance)  # rounding can leave -1e-15 between equal sets
 
 
 def gaussian(features: Tensor) -> tuple[Tensor, Tensor]:
@@ -51,7 +52,9 @@ def gaussian(features: Tensor) -> tuple[Tensor, Tensor]:
     small.
     """
     features = features.detach().cpu().double()
-    return features.mean(dim=0), torch.cov(features.T)  # unbiased: divided by N - 1
+    mu = features.mean(dim=0)  # (D,)
+    sigma = torch.cov(features.T)  # (D, D), unbiased: divided by N - 1
+    return mu, sigma
 
 
 def trace_of_root(sigma_1: Tensor, sigma_2: Tensor) -> Tensor:
@@ -62,8 +65,10 @@ def trace_of_root(sigma_1: Tensor, sigma_2: Tensor) -> Tensor:
     matrix Sigma_1^(1/2) Sigma_2 Sigma_1^(1/2), which are real and not negative.
     """
     values, vectors = torch.linalg.eigh(sigma_1)  # Sigma_1 = V diag(values) V^T
-    half = vectors * values.clamp(min=0).sqrt() @ vectors.T  # Sigma_1^(1/2)
-    eigenvalues = torch.linalg.eigvalsh(half @ sigma_2 @ half)
+    roots = values.clamp(min=0).sqrt()  # rounding may leave one at -1e-17
+    half = vectors * roots @ vectors.T  # Sigma_1^(1/2) = V diag(roots) V^T
+    product = half @ sigma_2 @ half  # symmetric
+    eigenvalues = torch.linalg.eigvalsh(product)
     return eigenvalues.clamp(min=0).sqrt().sum()
 
 
@@ -78,20 +83,23 @@ def frechet_error(
     with their number; so its percentiles would not contain the value.
     """
     generator = torch.Generator().manual_seed(seed)
-    values = [
-        frechet_distance(_resample(real, generator), _resample(generated, generator))
-        for _ in range(draws)
-    ]
+    values = []
+    for _ in range(draws):
+        real_copy = _resample(real, generator)
+        generated_copy = _resample(generated, generator)
+        values.append(frechet_distance(real_copy, generated_copy))
     return float(torch.tensor(values, dtype=torch.float64).std())
 
 
 def _resample(features: Tensor, generator: torch.Generator) -> Tensor:
-    index = torch.randint(len(features), (len(features),), generator=generator)
-    return features[index.to(features.device)]  # (N, D), drawn with replacement
+    n = len(features)
+    index = torch.randint(n, (n,), generator=generator)  # with replacement
+    return features[index.to(features.device)]  # (N, D)
 
 
 def _check(real: Tensor, generated: Tensor) -> None:
-    if real.ndim != 2 or generated.ndim != 2 or real.shape[1] != generated.shape[1]:
+    matrices = real.ndim == 2 and generated.ndim == 2
+    if not matrices or real.shape[1] != generated.shape[1]:
         raise Dalle2EduError(
             "The Fréchet distance compares features (N, D) with (M, D), "
             f"not {tuple(real.shape)} with {tuple(generated.shape)}."

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-Z_95 = 1.96
+Z_95 = 1.96  # standard deviations that hold 95% of a normal distribution
 
 
 @dataclass(frozen=True)
@@ -39,11 +39,12 @@ class Measure:
 def share(right: Tensor) -> Measure:
     """Share of True in bool (n,), in per cent, with Wilson's interval."""
     n = len(right)
-    p = float(right.double().mean())
+    p = float(right.double().mean())  # the share
     shrink = 1 + Z_95**2 / n  # the common denominator: 1 + z^2/n
     centre = (p + Z_95**2 / (2 * n)) / shrink  # pulled from p towards one half
     variance = p * (1 - p) / n + Z_95**2 / (4 * n**2)  # not 0 even where all are right
     half = Z_95 * variance**0.5 / shrink
+    # rounding only: Wilson's ends lie in [0, 1]
     low = max(0.0, centre - half)
     high = min(1.0, centre + half)
     return Measure(value=100 * p, low=100 * low, high=100 * high, n=n)

@@ -73,10 +73,11 @@ def attributes_right(
     assert judges.oracle is not None
     predicted = judges.oracle.predict(images.to(judges.device))
     on_cpu = {name: values.cpu() for name, values in predicted.items()}
-    # name -> bool (scenes where the factor has a meaning,)
+    # each bool, over the scenes where the factor has a meaning
     right = marks(on_cpu, scenes)
     for value, kind in enumerate(shapes.FACTORS["kind"]):
-        of_kind = right[ALL_RIGHT][scenes.factors["kind"] == value]
+        among = scenes.factors["kind"] == value
+        of_kind = right[ALL_RIGHT][among]
         if len(of_kind):  # no sign is ever held out
             right[f"{ALL_RIGHT}, kind {kind}"] = of_kind
     return right
@@ -100,19 +101,19 @@ def caption_ranks(
     """
     image_emb = judges.embed_images(images)  # (n, D)
     captions = [thing.captions for thing in things]
-    counts = [len(places) for places in asked.values()]
+    counts = [len(places) for places in asked.values()]  # pictures of each language
     found = {}
-    for (language, chosen), pictures in zip(
-        asked.items(), image_emb.split(counts), strict=True
-    ):
+    by_language = zip(asked.items(), image_emb.split(counts), strict=True)
+    for (language, chosen), pictures in by_language:
         names = [getattr(thing, language) for thing in things]
         # (places, 99)
         wrong = alignment.choose_distractors(names, captions, chosen, seed=seed)
-        text_emb = embed_needed(judges, names, {*chosen, *wrong.flatten().tolist()})
+        needed = {*chosen, *wrong.flatten().tolist()}  # of thousands of names
+        text_emb = embed_needed(judges, names, needed)  # (names, D)
         found[language] = alignment.retrieval_ranks(
             image_emb=pictures,
-            right_emb=text_emb[chosen],
-            wrong_emb=text_emb[wrong],
+            right_emb=text_emb[chosen],  # (places, D)
+            wrong_emb=text_emb[wrong],  # (places, 99, D)
         )
     return found
 
@@ -134,10 +135,11 @@ def frechet(features: Tensor, reference: Tensor) -> Measure | None:
 
     Times 1000, since embeddings have length 1 and the distance is small.
     """
+    # a covariance of D features needs more than D pictures
     if len(features) <= features.shape[1]:
         return None
     value = 1000 * frechet_distance(reference, features)
+    # from the bootstrap's spread
     half = 1000 * intervals.Z_95 * frechet_error(reference, features)
-    return Measure(
-        value, low=max(0.0, value - half), high=value + half, n=len(features)
-    )
+    low = max(0.0, value - half)
+    return Measure(value, low=low, high=value + half, n=len(features))

@@ -12,7 +12,7 @@ Eight bits per dimension is what the bytes take unwritten; a model must stay bel
 Likelihood and looks are different things: most bits pay for the last, invisible levels
 of noise.
 
-Each picture has noise of its own, by its place in the set: the result does not depend
+Each picture has separate noise, by its place in the set: the result does not depend
 on the batch size.
 
 Chapter 09 (better and faster) uses this file.
@@ -68,7 +68,7 @@ def likelihood(
     terms = []
     for places in torch.arange(len(images)).split(batch_size):
         x0 = images[places].float() / 127.5 - 1  # bytes 0..255 => [-1, 1]
-        # Each picture's noise depends on its own place: not on the batch that it is in.
+        # by the picture's place, so that its noise does not depend on the batch
         seeds = [seed * 1_000_003 + place for place in places.tolist()]
         noise = SeededNoise(seeds, images.device)
         priors.append(diffusion.prior_bpd(x0))  # L_T of each picture, (B,)
@@ -77,7 +77,7 @@ def likelihood(
     prior = torch.cat(priors)  # (N,)
     term = torch.cat(terms)  # (N, T)
     bits = prior + term.sum(dim=1)  # the whole bound, (N,)
-    error = bits.std() / len(bits) ** 0.5
+    error = bits.std() / len(bits) ** 0.5  # of the mean
     return Likelihood(
         bits_per_dim=bits.mean().item(),
         error=error.item(),

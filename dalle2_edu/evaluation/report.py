@@ -55,7 +55,7 @@ class ReportPlan:
 
     pictures: int = 200
     seed: int = 0
-    guidance_scale: float | None = None
+    guidance_scale: float | None = None  # None: the pipeline's
     batch_size: int = 16
 
     def __post_init__(self) -> None:
@@ -102,10 +102,10 @@ def draw(pipeline: UnCLIP, prompts: Sequence[str], plan: ReportPlan) -> Tensor:
     if plan.guidance_scale is not None:
         guidance["guidance_scale"] = plan.guidance_scale
     drawn = []
-    for start in tqdm(
-        range(0, len(prompts), plan.batch_size), desc="drawing", unit="batch"
-    ):
-        batch = list(prompts[start : start + plan.batch_size])
+    size = plan.batch_size
+    for start in tqdm(range(0, len(prompts), size), desc="drawing", unit="batch"):
+        batch = list(prompts[start : start + size])
+        # by place: batches do not matter
         seeds = [plan.seed + start + i for i in range(len(batch))]
         images = pipeline.text_to_image(batch, seed=seeds, progress=False, **guidance)
         drawn.append(images.float().cpu())
@@ -131,16 +131,16 @@ def evaluate_shapes(
 
     # the prompts' own scenes, rendered
     twins = exams.render_all(exams.join([seen, held_out]))
-    fresh = exams.join(
-        [
-            exams.sample_split("seen", exams.REFERENCE // 2, plan.seed + 1),
-            exams.sample_split("held_out", exams.REFERENCE // 2, plan.seed + 1),
-        ]
-    )
+    parts = [
+        exams.sample_split(split, exams.REFERENCE // 2, plan.seed + 1)
+        for split in ("seen", "held_out")
+    ]
+    fresh = exams.join(parts)
     others = exams.render_all(fresh)  # scenes that no prompt asks for
     right = {
         "seen": by_language(attributes_right(judges, images[:half], seen)),
         "held-out": by_language(attributes_right(judges, images[half:], held_out)),
+        # the oracle's own errors: the ceiling
         "real renders": attributes_right(judges, others, fresh),
     }
     return [
@@ -153,9 +153,10 @@ def by_language(right: dict[str, Tensor]) -> dict[str, Tensor]:
     """Adds a row for each language's half of the prompts, in the order of
     `bilingual_captions`.
     """
-    half = len(right[ALL_RIGHT]) // 2
-    english = right[ALL_RIGHT][:half]
-    chinese = right[ALL_RIGHT][half:]
+    every = right[ALL_RIGHT]  # (B,), English first
+    half = len(every) // 2
+    english = every[:half]
+    chinese = every[half:]
     rows = {
         f"{ALL_RIGHT}, English prompts": english,
         f"{ALL_RIGHT}, Chinese prompts": chinese,
@@ -190,6 +191,7 @@ def evaluate_emoji(
     """
     exam = exams.emoji_exam(plan.pictures, plan.seed)
     images = draw(pipeline, exam.prompts, plan)
+    # the same names and the same wrong ones, so that both ranks compare
     drawn = caption_ranks(judges, images, exam.things, exam.asked, plan.seed)
     ceiling = caption_ranks(judges, exam.twins, exam.things, exam.asked, plan.seed)
     return [
@@ -204,7 +206,7 @@ def retrieval_table(
     """Share of first ranks and median rank, drawn and real, by language and in both."""
 
     def row(measure: Callable[[Tensor], Measure], ranks: dict[str, Tensor]) -> Cells:
-        both = torch.cat(list(ranks.values()))
+        both = torch.cat(list(ranks.values()))  # (n,)
         return [measure(ranks["en"]), measure(ranks["zh"]), measure(both)]
 
     def first(ranks: Tensor) -> Measure:
@@ -232,7 +234,7 @@ def closeness_table(
     has the same number of pictures and the same bias as the number above it.
     """
     text_emb = judges.embed_texts(prompts)
-    generated = judges.embed_images(images)
+    generated = judges.embed_images(images)  # (n, D)
     real = judges.embed_images(twins)
     reference = judges.embed_images(others)
     rows: dict[str, Cells] = {

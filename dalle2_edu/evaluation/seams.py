@@ -13,7 +13,7 @@ differ, across the hole's edge and inside what was painted
 Asked twice. First with the picture's own caption: then the prior's embedding knows what
 is around the hole, and every way can hit it. Then with *another* picture's: paint a
 rocket into the cat. That is what one inpaints for, and there embedding and surroundings
-pull in two directions.
+disagree.
 
 Two numbers, since one would mislead: the ratio of edge to inside falls when the edge
 gets milder, and just as well when the fill gets rougher. Each is compared with the real
@@ -54,7 +54,7 @@ REPLACED = "replaced"
 TAUGHT = "fine-tuned"
 REAL = "real pictures"
 WAYS: dict[str, dict[str, Any]] = {
-    REPLACED: {"method": "replace", "resamples": 1},
+    REPLACED: {"method": "replace", "resamples": 1},  # straight down, once
     "replaced, again": {"method": "replace"},
     TAUGHT: {"method": "finetuned"},
 }
@@ -92,26 +92,28 @@ def paint_holes(
         )
     painted = {REAL: images}
     for name, way in WAYS.items():
-        if way["method"] == "replace" or unclip.inpaint_decoder is not None:
-            rows = tqdm(
-                zip(images, masks[:, 0], prompts, strict=True),
-                desc=name,
-                total=len(images),
-                unit="picture",
+        if way["method"] == "finetuned" and unclip.inpaint_decoder is None:
+            continue
+        rows = tqdm(
+            zip(images, masks[:, 0], prompts, strict=True),
+            desc=name,
+            total=len(images),
+            unit="picture",
+        )
+        drawn = []
+        for i, (image, mask, prompt) in enumerate(rows):
+            # the same seed in every way: what differs is how the hole is filled
+            picture = inpaint(
+                unclip,
+                image,
+                mask,
+                prompt,
+                seed=seed + i,
+                progress=False,
+                **{**settings, **way},
             )
-            drawn = [
-                inpaint(
-                    unclip,
-                    image,
-                    mask,
-                    prompt,
-                    seed=seed + i,
-                    progress=False,
-                    **{**settings, **way},
-                )
-                for i, (image, mask, prompt) in enumerate(rows)
-            ]
-            painted[name] = torch.cat(drawn).cpu()
+            drawn.append(picture)
+        painted[name] = torch.cat(drawn).cpu()  # (N, 3, S, S)
     return painted
 
 
@@ -125,21 +127,21 @@ def compare_seams(
     inside.
     """
     logs = {name: log_seams(images, masks) for name, images in painted.items()}
-    found = {}
+    found: dict[str, dict[str, Tensor]] = {}
     for way in logs:
         if way != REAL:
-            found[way] = {
-                name: logs[way][name] - logs[REAL][name] for name in (EDGE, INSIDE)
-            }
+            found[way] = _less(logs[way], logs[REAL])  # ln(painted / real)
     if TAUGHT in found:
-        pairs = {
-            name: found[TAUGHT][name] - found[REPLACED][name] for name in (EDGE, INSIDE)
-        }
-        found[LESS] = pairs
+        found[LESS] = _less(found[TAUGHT], found[REPLACED])  # paired, hole by hole
     return {
         way: {name: intervals.mean(100 * values) for name, values in numbers.items()}
         for way, numbers in found.items()
     }
+
+
+def _less(logs: dict[str, Tensor], others: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Both numbers of one way minus those of another, (N,) each."""
+    return {name: logs[name] - others[name] for name in (EDGE, INSIDE)}
 
 
 def log_seams(images: Tensor, masks: Tensor) -> dict[str, Tensor]:
@@ -148,9 +150,10 @@ def log_seams(images: Tensor, masks: Tensor) -> dict[str, Tensor]:
     A difference below one step of a byte counts as one step: a flat hole has no
     logarithm.
     """
-    measured = seam(images, masks)
+    measured = seam(images, masks)  # (N,) each
     logs = {EDGE: measured.across, INSIDE: measured.inside}
     for values in logs.values():
+        # nan: nothing was measured
         if not bool(values.isfinite().all()):
             raise Dalle2EduError(
                 "A hole has no edge, or no two neighbouring pixels inside: there is no seam to"
@@ -163,12 +166,13 @@ def squares(n: int, side: int, generator: torch.Generator) -> Tensor:
     """n square holes, 7/16 of the side wide, an eighth or more away from the border:
     bool (n, 1, side, side).
     """
-    width, least = side * 7 // 16, side // 8
+    width = side * 7 // 16
+    least = side // 8  # from the border
     holes = torch.zeros(n, 1, side, side, dtype=torch.bool)
+    most = side - least - width
     for hole in holes:
-        top, left = torch.randint(
-            least, side - least - width + 1, (2,), generator=generator
-        ).tolist()
+        corner = torch.randint(least, most + 1, (2,), generator=generator)
+        top, left = corner.tolist()
         hole[:, top : top + width, left : left + width] = True
     return holes
 
@@ -200,11 +204,13 @@ def contest(
     unclip = unclip or UnCLIP.from_zoo(domain, device)
     exam = make_exam(domain, n, seed)
     masks = squares(n, unclip.image_size, torch.Generator().manual_seed(seed))
-    settings = {"decoder_steps": STEPS, **settings}
+    settings = {"decoder_steps": STEPS, **settings}  # 25 steps, unless asked otherwise
 
     found = {}
+    # the first row: what is to be painted
     shown = {"the hole": torch.where(masks, 0.0, exam.twins)}
     for column, moved in CAPTIONS.items():
+        # 1: the next picture's caption
         prompts = [exam.prompts[(i + moved) % n] for i in range(n)]
         painted = paint_holes(unclip, exam.twins, masks, prompts, seed, **settings)
         found[column] = compare_seams(painted, masks)
@@ -223,7 +229,7 @@ def seam_table(
     caption.
     """
     columns = [f"{number}, {caption}" for caption in found for number in (EDGE, INSIDE)]
-    ways = next(iter(found.values()))
+    ways = next(iter(found.values()))  # the same ways for every caption
     rows = {}
     for way in ways:
         rows[way] = [
@@ -241,6 +247,7 @@ def write_grid(prompts: Sequence[str], shown: Mapping[str, Tensor], out: Path) -
     Neighbours, so that another picture's caption stands over the next column.
     """
     n = len(prompts)
+    # from the middle: English captions end there and Chinese ones begin
     first = max(0, n // 2 - SHOWN // 2)
     places = list(range(first, min(n, first + SHOWN)))
     rows = {name: images[places] for name, images in shown.items()}

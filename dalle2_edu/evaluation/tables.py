@@ -27,10 +27,9 @@ def table(title: str, columns: list[str], rows: Mapping[str, Cells]) -> dict[str
     """A table as JSON values: its title, its columns, and for each row one measure a
     column.
     """
-    cells = {
-        name: [None if measure is None else asdict(measure) for measure in row]
-        for name, row in rows.items()
-    }
+    cells = {}
+    for name, row in rows.items():
+        cells[name] = [None if cell is None else asdict(cell) for cell in row]
     return {"title": title, "columns": columns, "rows": cells}
 
 
@@ -45,6 +44,7 @@ def table_lines(one: dict[str, Any]) -> list[list[str]]:
 def format_table(one: dict[str, Any]) -> str:
     """A table as plain text, its columns aligned."""
     lines = table_lines(one)
+    # of the widest cell
     widths = [max(len(cell) for cell in column) for column in zip(*lines, strict=True)]
     text = []
     for line in lines:

@@ -65,7 +65,7 @@ from dalle2_edu.unclip.prior import nearest_to_text
 PER_CAPTION = 4  # pictures of one caption that diversity is measured on
 DIVERSE = 24  # captions that diversity is measured on
 GUIDANCE = 2.0  # the decoder's, unless it is what is being tried
-SCALES = (1.0, 2.0, 4.0)
+SCALES = (1.0, 2.0, 4.0)  # of guidance, in the two further tables
 SHOWN = 8  # columns of the picture grid
 DIVERSITY = "diversity of a caption's pictures, x 100"
 RIGHT = f"{ALL_RIGHT}, %"
@@ -93,8 +93,8 @@ class Question:
     """
 
     unclip: UnCLIP
-    text: TextEncoding
-    true_emb: Tensor
+    text: TextEncoding  # the captions, as CLIP encodes them
+    true_emb: Tensor  # (B, D), for row (f) only
     run: Run
     prior_steps: int
 
@@ -107,9 +107,9 @@ class Answer:
     """One row: what is fed to the decoder, or why it can't be."""
 
     name: str
-    feed: Feed | None
+    feed: Feed | None  # None: its weights are missing
     guidance_scale: float = GUIDANCE
-    missing: str = ""
+    missing: str = ""  # why they are missing
 
 
 def null_embedding(question: Question) -> Tensor:
@@ -120,7 +120,7 @@ def null_embedding(question: Question) -> Tensor:
 
 def text_embedding(question: Question) -> Tensor:
     """Row (b)."""
-    return question.text.text_emb
+    return question.text.text_emb  # (B, D): it has the image embedding's size and space
 
 
 def true_embedding(question: Question) -> Tensor:
@@ -136,6 +136,7 @@ def drawn_by(prior: Prior | None = None, scale: float = 1.0) -> Feed:
     def feed(question: Question) -> Tensor:
         unclip = question.unclip
         if prior is not None:
+            # everything but the prior stays
             unclip = UnCLIP(
                 unclip.clip, prior, unclip.decoder, unclip.upsamplers, unclip.tokenizer
             )
@@ -145,6 +146,7 @@ def drawn_by(prior: Prior | None = None, scale: float = 1.0) -> Feed:
             steps=question.prior_steps,
             guidance_scale=scale,
         )
+        # the paper's selection: of two candidates the one nearer to the text
         return nearest_to_text(candidates, question.text.text_emb)
 
     return feed
@@ -165,6 +167,7 @@ def find_rival(domain: str, part: str, device: str) -> Prior | str:
             f"the zoo has none yet: `{train}`, then `dalle2-edu zoo publish` the run."
         )
     try:
+        # a prior of another CLIP draws in a space that the decoder does not know
         zoo.check_same_clip(domain, (part,))
         return zoo.load(domain, part, device)
     except Dalle2EduError as error:  # of another CLIP, or damaged
@@ -210,6 +213,7 @@ def guided(unguided: Answer) -> list[Bench]:
         decoder[label] = Answer(
             f"decoder guided by {label}", drawn_by(), guidance_scale=scale
         )
+    # scale 1 on the prior, and GUIDANCE on the decoder, are row (e): drawn once
     prior["1"] = unguided
     decoder[f"{GUIDANCE:g}"] = unguided
     return [
@@ -245,7 +249,7 @@ class TrialPlan:
     @property
     def diverse(self) -> list[int]:
         """The captions that are drawn PER_CAPTION times, spread over both languages."""
-        step = max(1, self.captions // DIVERSE)
+        step = max(1, self.captions // DIVERSE)  # 4 for 100 captions
         return list(range(0, self.captions, step))[:DIVERSE]
 
 
@@ -259,18 +263,19 @@ def draw(
     plan: TrialPlan,
 ) -> Tensor:
     """Pictures of the captions at these places, (len(places), 3, S, S) on the CPU."""
-    assert answer.feed is not None
+    assert answer.feed is not None  # such rows are left out before
     prompts = exam.prompts
     drawn = []
-    for start in tqdm(
-        range(0, len(places), plan.batch_size), desc=answer.name, unit="batch"
-    ):
-        batch = places[start : start + plan.batch_size]
-        run = Run(seeds[start : start + plan.batch_size], unclip.device)
+    size = plan.batch_size
+    for start in tqdm(range(0, len(places), size), desc=answer.name, unit="batch"):
+        batch = places[start : start + size]
+        run = Run(seeds[start : start + size], unclip.device)
         text = unclip.encode_text([prompts[place] for place in batch])
+        # only row (f) looks at the twins: real pictures of the same captions
         true_emb = unclip.clip.encode_image(exam.twins[batch].to(unclip.device))
+        # (B, D)
         z_i = answer.feed(Question(unclip, text, true_emb, run, plan.prior_steps))
-        small = unclip.paint(
+        small = unclip.paint(  # (B, 3, 32, 32)
             z_i,
             text,
             run,
@@ -296,10 +301,12 @@ def draw_all(unclip: UnCLIP, answer: Answer, exam: Exam, plan: TrialPlan) -> Gal
     """Every caption once, and some PER_CAPTION times; no seed is used twice."""
     n = plan.captions
     everything = list(range(n))
+    # the same seeds in every row: what differs is the embedding
     seeds = [plan.seed + place for place in everything]
     images = draw(unclip, answer, exam, everything, seeds, plan)
     more = []
     for turn in range(1, PER_CAPTION):
+        # beyond those of the rounds before
         seeds = [plan.seed + turn * n + place for place in plan.diverse]
         more.append(draw(unclip, answer, exam, plan.diverse, seeds, plan))
     return Gallery(images, more)
@@ -315,18 +322,20 @@ def mark(
     real pictures.
     """
     marks: Marks = {}
-    if exam.scenes is not None:
+    if exam.scenes is not None:  # shapes only: emoji have no factors
         right = attributes_right(judges, gallery.images, exam.scenes)[ALL_RIGHT]
         marks[RIGHT] = intervals.share(right)
     ranks = caption_ranks(judges, gallery.images, exam.things, exam.asked, plan.seed)
+    # of both languages
     marks[FIRST] = intervals.share(torch.cat(list(ranks.values())) == 1)
-    emb = judges.embed_images(gallery.images)
+    emb = judges.embed_images(gallery.images)  # (n, D)
     marks[FRECHET] = frechet(emb, reference)
-    marks[DIVERSITY] = None
+    marks[DIVERSITY] = None  # a gap, unless there are rounds
     if gallery.more:
-        rounds = [emb[plan.diverse]]
+        rounds = [emb[plan.diverse]]  # (24, D)
         rounds += [judges.embed_images(images) for images in gallery.more]
-        marks[DIVERSITY] = intervals.mean(100 * spread(torch.stack(rounds, dim=1)))
+        pictures = torch.stack(rounds, dim=1)  # (24, PER_CAPTION, D)
+        marks[DIVERSITY] = intervals.mean(100 * spread(pictures))
     return marks
 
 
@@ -337,9 +346,9 @@ def spread(emb: Tensor) -> Tensor:
     """
     distances = []
     for i, j in combinations(range(emb.shape[1]), 2):
-        cosine = (emb[:, i] * emb[:, j]).sum(dim=1)  # (B,)
+        cosine = (emb[:, i] * emb[:, j]).sum(dim=1)  # (B,)  # unit vectors: (B,)
         distances.append(1 - cosine)
-    return torch.stack(distances).mean(dim=0)
+    return torch.stack(distances).mean(dim=0)  # pairs x (B,) => (B,)
 
 
 # --- the trial ------------------------------------------------------------------------
@@ -374,12 +383,11 @@ def trial(
     rows = contenders(find_rivals(domain, device) if rivals is None else rivals)
     benches = [Bench(TITLE, {answer.name: answer for answer in rows})]
     if sweep:
-        diffusion_prior = next(
-            answer for answer in rows if answer.name.startswith("(e)")
-        )
-        benches += guided(diffusion_prior)
+        row_e = next(answer for answer in rows if answer.name.startswith("(e)"))
+        benches += guided(row_e)
 
     galleries = answer_all(pipeline, exam, plan, benches)
+    # others, to which all rows are compared
     reference = judges.embed_images(exam.others)
     marks = {
         name: mark(judges, gallery, exam, reference, plan)
@@ -391,9 +399,7 @@ def trial(
         "domain": domain,
         **asdict(plan),
         "tables": [as_table(bench, marks) for bench in benches],
-        "missing": [
-            f"{answer.name}: {answer.missing}" for answer in rows if not answer.feed
-        ],
+        "missing": [f"{row.name}: {row.missing}" for row in rows if not row.feed],
     }
 
 
@@ -409,7 +415,7 @@ def answer_all(
         for answer in bench.answers.values():
             if answer.feed is not None and answer.name not in galleries:
                 galleries[answer.name] = draw_all(unclip, answer, exam, plan)
-    galleries[REAL] = Gallery(exam.twins)
+    galleries[REAL] = Gallery(exam.twins)  # the ceiling of every column
     return galleries
 
 
@@ -427,7 +433,7 @@ def columns(n: int) -> list[int]:
     """Which of n captions the grid shows: as many of the first half, English, as of the
     second, Chinese.
     """
-    most = min(SHOWN, n) // 2
+    most = min(SHOWN, n) // 2  # half of the columns
     return [*range(most), *range(n // 2, n // 2 + most)]
 
 
@@ -459,7 +465,6 @@ def format_trial(result: dict[str, Any], markdown: bool = False) -> str:
     as_text = markdown_table if markdown else format_table
     parts = [head, *(as_text(one) for one in result["tables"])]
     if result["missing"]:
-        parts.append(
-            "\n".join(["Missing:", *(f"  {line}" for line in result["missing"])])
-        )
+        lines = [f"  {line}" for line in result["missing"]]
+        parts.append("\n".join(["Missing:", *lines]))
     return "\n\n".join([*parts, PAPER])
