@@ -2,22 +2,18 @@
 
 A training run of hours is worth a few careful lines. The idea in five:
 
-1. Each checkpoint is a folder of its own, `checkpoint/step-00000500/`. It is written
-   under a
-   temporary name, forced onto the disk with `fsync`, and then *renamed*. A rename is atomic:
-   after a crash the folder is there whole, or not at all, never half.
+1. Each checkpoint is a separate folder, `checkpoint/step-00000500/`. It is written
+   under a temporary name, forced onto the disk with `fsync`, and then *renamed*. A
+   rename is atomic: after a crash the folder is there whole, or not at all, never half.
 2. An old checkpoint goes only after the new one has its name: at every moment at least
-   one is
-   whole.
+   one is whole.
 3. Tensors are safetensors, everything else is JSON. Python's `pickle`, which
-   `torch.save` uses,
-   runs code when it is read; a checkpoint from a stranger must not be able to do that.
+   `torch.save` uses, runs code when it is read; a checkpoint from a stranger must not
+   be able to do that.
 4. `state.json` holds each file's SHA-256. A file that was cut off or altered is refused
-   by
-   name, and the checkpoint before it is used.
+   by name, and the checkpoint before it is used.
 5. There is no random state in here, because there is none to keep: the loop draws every
-   random
-   number from (seed, step), see `order.py`.
+   random number from (seed, step), see `order.py`.
 
     step-00000500/
         model.safetensors       the weights as trained
@@ -96,9 +92,8 @@ def save_checkpoint(
     with disk_errors(f"the checkpoint {final}", "Older checkpoints are untouched."):
         try:
             _write_files(unfinished, state, tensors)
-            _discard(
-                final
-            )  # only there if it was damaged, and the run fell back and came here again
+            # only there if it was damaged, and the run fell back and came here again
+            _discard(final)
             unfinished.rename(final)
         except BaseException:
             shutil.rmtree(unfinished, ignore_errors=True)  # a full disk needs the room
@@ -112,12 +107,12 @@ def save_checkpoint(
 def _write_files(
     folder: Path, state: dict[str, Any], tensors: dict[str, Tensors]
 ) -> None:
-    shutil.rmtree(folder, ignore_errors=True)
+    shutil.rmtree(folder, ignore_errors=True)  # left by a run that was killed
     folder.mkdir(parents=True)
     hashes = {}
     for part, named in tensors.items():
         file = folder / f"{part}.safetensors"
-        file.touch()
+        file.touch()  # with the rights that new files get here
         readers = file.stat().st_mode  # safetensors would let the owner alone read it
         # A copy of each tensor: safetensors refuses tied weights (two names, one
         # storage) and odd strides.
@@ -128,9 +123,8 @@ def _write_files(
         file.chmod(readers)
         hashes[file.name] = _sha256(file)
         _sync(file)
-    (folder / "state.json").write_text(
-        json.dumps({**state, "sha256": hashes}, indent=1), encoding="utf-8"
-    )
+    text = json.dumps({**state, "sha256": hashes}, indent=1)
+    (folder / "state.json").write_text(text, encoding="utf-8")
     _sync(folder / "state.json")
     _sync(folder)
 
@@ -139,6 +133,7 @@ def _prune(folder: Path, newest: int) -> None:
     """Keep `newest` and the `KEPT` - 1 before it. A later step can only be a damaged
     one, left behind.
     """
+    # newest first
     earlier = [path for path in _listed(folder) if _step_of(path) <= newest]
     for path in set(_listed(folder)) - set(earlier[:KEPT]):
         _discard(path)
@@ -205,7 +200,7 @@ def latest_checkpoint(folder: Path) -> Checkpoint | None:
             return load_checkpoint(path)
         except Dalle2EduError as error:
             warnings.warn(f"{error} Trying the checkpoint before it.", stacklevel=2)
-            damage = damage or error
+            damage = damage or error  # the newest one's, if all are damaged
     if damage:
         raise damage
     return None
@@ -271,11 +266,8 @@ def _read_state(file: Path) -> dict[str, Any]:
 def _is_part(entry: tuple[Any, Any]) -> bool:
     """Whether a file's name and hash are such as `save_checkpoint` writes."""
     name, digest = entry
-    return (
-        Path(name).name == name
-        and name.endswith(".safetensors")
-        and type(digest) is str
-    )
+    plain = Path(name).name == name  # no folder in it: a file of the checkpoint alone
+    return plain and name.endswith(".safetensors") and type(digest) is str
 
 
 def _listed(folder: Path) -> list[Path]:
@@ -286,13 +278,13 @@ def _listed(folder: Path) -> list[Path]:
 
 def _step_of(path: Path) -> int:
     digits = path.name.removeprefix(PREFIX)
-    return int(digits) if digits.isdecimal() else -1
+    return int(digits) if digits.isdecimal() else -1  # no checkpoint
 
 
 def _sha256(file: Path) -> str:
     digest = hashlib.sha256()
     with file.open("rb") as stream:
-        while block := stream.read(1 << 20):
+        while block := stream.read(1 << 20):  # 1 MiB at a time
             digest.update(block)
     return digest.hexdigest()
 
@@ -322,10 +314,9 @@ def restore_optimizer(
         name, key = full_name.rsplit("/", 1)
         parameter = parameters[name]
         moment = value.shape == parameter.shape  # the step count has no shape
-        like = (
-            torch.empty_like(parameter, requires_grad=False)
-            if moment
-            else value.to(parameter.device, copy=True)
-        )
+        if moment:
+            like = torch.empty_like(parameter, requires_grad=False)
+        else:
+            like = value.to(parameter.device, copy=True)
         fill(like, value)
         optimizer.state[parameter][key] = like

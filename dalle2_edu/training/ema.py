@@ -29,7 +29,7 @@ def ema_decay(step: int, decay: float) -> float:
     """The decay d_s of step `step` (0 for the first update): `decay`, warmed up from
     0.1.
     """
-    return min(decay, (1 + step) / (10 + step))
+    return min(decay, (1 + step) / (10 + step))  # d_s
 
 
 class EMA:
@@ -44,7 +44,8 @@ class EMA:
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
-        self.decay = decay
+        self.decay = decay  # d
+        # a copy, so that the buffers come along
         self.module = copy.deepcopy(model).eval().requires_grad_(False)
 
     def copy_from(self, model: nn.Module) -> None:
@@ -58,12 +59,13 @@ class EMA:
         Buffers (batch-norm statistics, say) are averages already or constants, so they
         are copied.
         """
-        pairs = zip(self.module.parameters(), model.parameters(), strict=True)
-        averages, weights = zip(
-            *(pair for pair in pairs if pair[1].requires_grad), strict=True
-        )
-        # lerp(a, b, w) = a + w (b - a). One call for all: launching one per tensor
-        # would idle a GPU.
-        torch._foreach_lerp_(averages, weights, 1 - ema_decay(step, self.decay))
+        both = zip(self.module.parameters(), model.parameters(), strict=True)
+        # frozen weights are equal, and stay so
+        trained = [pair for pair in both if pair[1].requires_grad]
+        averages, weights = zip(*trained, strict=True)
+        # lerp(a, b, w) = a + w (b - a). One call for all: one per tensor would leave a
+        # GPU waiting for Python.
+        share = 1 - ema_decay(step, self.decay)  # 1 - d_s
+        torch._foreach_lerp_(averages, weights, share)
         for average, buffer in zip(self.module.buffers(), model.buffers(), strict=True):
             average.copy_(buffer)

@@ -1,8 +1,8 @@
 """One writer per run folder.
 
 Two trainings in one folder would write into one log and remove each other's
-checkpoints. So a training locks its folder, and a second one is told who holds it. The
-lock is the system's own (`flock`, on Windows `msvcrt.locking`): it ends with its
+checkpoints. So a training locks its folder, and a second one stops and names the first.
+The lock is the system's own (`flock`, on Windows `msvcrt.locking`): it ends with its
 process, however that ends. A file that merely *says* "locked" would stay behind after
 `kill -9`.
 
@@ -28,10 +28,8 @@ from dalle2_edu.errors import Dalle2EduError
 
 NAME = ".writer"
 FAR = 1 << 30  # Windows locks bytes, and nobody may read them: one far beyond the text
-TAKEN = (
-    BlockingIOError,
-    PermissionError,
-)  # what the system says of a lock that is held
+# what the system raises for a lock that another process holds
+TAKEN = (BlockingIOError, PermissionError)
 
 _held: set[Path] = set()  # the folders that this process has locked
 
@@ -41,8 +39,8 @@ def one_writer(folder: Path) -> Iterator[None]:
     """Hold the folder's lock; inside of it, the same process may ask again. Raises
     Dalle2EduError, naming the other process, if another one holds it.
     """
-    place = folder.resolve()
-    if place in _held:
+    place = folder.resolve()  # the same folder by whatever path
+    if place in _held:  # a recipe locks, and the loop inside it
         yield
         return
     with opened(folder) as file:
@@ -60,6 +58,7 @@ def opened(folder: Path) -> Iterator[IO[str]]:
     """The folder's lock file; closing it lets go of the lock."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        # "a+": what stands there is kept until we hold it
         file = (folder / NAME).open("a+", encoding="utf-8")
     except OSError as error:
         raise Dalle2EduError(
@@ -90,7 +89,7 @@ def _ask_the_system(file: IO[str]) -> None:
     else:
         import fcntl
 
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # at once, or not at all
 
 
 def _sign(file: IO[str]) -> None:
@@ -104,7 +103,7 @@ def _sign(file: IO[str]) -> None:
     file.seek(0)
     file.truncate()
     file.write(json.dumps(about))
-    file.flush()
+    file.flush()  # so that others can read who it is
 
 
 def _writer(folder: Path) -> str:

@@ -37,9 +37,9 @@ class Logs:
         with disk_errors(str(self.file)):
             out.mkdir(parents=True, exist_ok=True)
             self.columns = cut_csv(self.file, step)
-        self.board: Any = (
-            _tensorboard(out / "tensorboard", step) if logger == "tensorboard" else None
-        )
+        self.board: Any = None
+        if logger == "tensorboard":
+            self.board = _tensorboard(out / "tensorboard", step)
 
     def write(self, row: dict[str, float]) -> None:
         """Append one row; its first entry is the step. The names must be those of the
@@ -56,7 +56,7 @@ class Logs:
         if self.board:
             for name, value in row.items():
                 self.board.add_scalar(name, value, int(row["step"]))
-            self.board.flush()
+            self.board.flush()  # a killed run keeps what it wrote
 
     def close(self) -> None:
         if self.board:
@@ -69,12 +69,13 @@ def _append(file: Path, row: dict[str, float]) -> None:
         writer = csv.writer(stream, lineterminator="\n")
         if new:
             writer.writerow(row)
-        writer.writerow(
+        cells = [
             f"{value:.6g}" if isinstance(value, float) else value
             for value in row.values()
-        )
+        ]
+        writer.writerow(cells)
         stream.flush()
-        os.fsync(stream.fileno())
+        os.fsync(stream.fileno())  # on the disk before the checkpoint of its step
 
 
 def cut_csv(file: Path, step: int) -> list[str]:
@@ -85,6 +86,7 @@ def cut_csv(file: Path, step: int) -> list[str]:
     """
     text = file.read_text(encoding="utf-8") if file.exists() else ""
     header, *rows = text.splitlines(keepends=True) or [""]
+    # a crash may cut the last one off
     whole = [row for row in rows if row.endswith("\n")]
     kept = [row for row in whole if int(row.split(",")[0]) <= step]
     if not kept:
@@ -104,9 +106,8 @@ def _tensorboard(folder: Path, step: int) -> Any:
         raise Dalle2EduError(
             'TensorBoard is missing: pip install tensorboard, or use logger="csv".'
         ) from error
-    return SummaryWriter(
-        str(folder), purge_step=step + 1
-    )  # hides what a killed run logged beyond `step`
+    # purge_step hides what a killed run logged beyond `step`
+    return SummaryWriter(str(folder), purge_step=step + 1)
 
 
 def save_grid(pictures: Tensor, file: Path) -> None:

@@ -68,7 +68,9 @@ def identity(task: Task, config: TrainConfig) -> dict[str, Any]:
         "size": task.size,
         "config": dataclasses.asdict(config),
     }
-    return json.loads(json.dumps({**fields, "metadata": task.metadata()}))
+    whole = {**fields, "metadata": task.metadata()}
+    # as `state.json` holds it: tuples become lists
+    return json.loads(json.dumps(whole))
 
 
 def find_start(
@@ -84,6 +86,7 @@ def find_start(
     if checkpoint is None:
         return task.config, None
     config = continued(task.config, checkpoint, out)
+    # what `continued` allows is no difference: the config is already the longer run's
     different = _differences(checkpoint.state, identity(task, config))
     different += _shape_differences(checkpoint, task.model)
     if different:
@@ -106,10 +109,12 @@ def refuse_to_overwrite(out: Path, resume: bool) -> None:
 def continued(config: TrainConfig, checkpoint: Checkpoint, out: Path) -> TrainConfig:
     """The config of a run that goes on, which may be longer or shorter than it was."""
     old = _old_config(checkpoint)
+    # past restarts bend the learning rate: they belong to the run
     config = dataclasses.replace(config, restarts=old.restarts)
     done = checkpoint.step
     if config.steps == old.steps or _rates_agree(old, config.steps, done):
         return config
+    # the old schedule has begun to fall: keep what was done, and begin a new one
     if config.steps > old.steps:
         return dataclasses.replace(config, restarts=(*old.restarts, old.steps))
     raise Dalle2EduError(
@@ -120,14 +125,12 @@ def continued(config: TrainConfig, checkpoint: Checkpoint, out: Path) -> TrainCo
 
 def _old_config(checkpoint: Checkpoint) -> TrainConfig:
     """How the checkpoint's run was trained."""
+    # an older version may hold others
     known = {field.name for field in dataclasses.fields(TrainConfig)}
     try:
-        fields = {
-            key: value
-            for key, value in checkpoint.state["config"].items()
-            if key in known
-        }
-        fields["restarts"] = tuple(fields.get("restarts", ()))
+        stored = checkpoint.state["config"]
+        fields = {key: value for key, value in stored.items() if key in known}
+        fields["restarts"] = tuple(fields.get("restarts", ()))  # JSON has lists only
         return TrainConfig(**fields)
     except (KeyError, TypeError, AttributeError, Dalle2EduError) as error:
         file = checkpoint.path / "state.json"
@@ -138,19 +141,23 @@ def _rates_agree(old: TrainConfig, steps: int, done: int) -> bool:
     """Whether the steps that are done had the learning rates of a run of `steps`
     steps.
     """
+    # what was done can't be undone
     if steps < done:
         return False
+    # no schedule that could fall
     if old.decay == "constant":
         return True
-    began = old.last_restart
+    began = old.last_restart  # the step of the last warm-up
     shorter = min(old.steps, steps) - began
+    # a cool-down begins at a share of the run: until then, both had the full rate
     return old.decay == "cooldown" and done - began <= (1 - COOLDOWN) * shorter
 
 
 def _earliest_end(old: TrainConfig, done: int) -> str:
     """What to do instead of ending a run too early."""
     began = old.last_restart
-    end = max(done, began + math.ceil((done - began) / (1 - COOLDOWN)))
+    shortest = (done - began) / (1 - COOLDOWN)  # of which `done` is the part before it
+    end = max(done, began + math.ceil(shortest))
     if _rates_agree(old, end, done):
         return f"--steps {end} is the shortest"
     return (
@@ -166,8 +173,10 @@ def _differences(
     """
     found = []
     for key, value in new.items():
-        name, before = f"{prefix}{key}", old.get(key)
+        name = f"{prefix}{key}"
+        before = old.get(key)
         if isinstance(value, dict) and isinstance(before, dict):
+            # also what stands in the old one alone
             missing = dict.fromkeys(before.keys() - value.keys())
             found += _differences(before, {**value, **missing}, f"{name}.")
         elif name not in FREE and not _equal(before, value):
@@ -178,6 +187,7 @@ def _differences(
 
 
 def _equal(before: Any, value: Any) -> bool:
+    # an older version did not write what has since got an empty default
     return before == value or (before is None and value in ("", [], {}))
 
 
@@ -185,11 +195,8 @@ def _shape_differences(checkpoint: Checkpoint, model: nn.Module) -> list[str]:
     tensors = checkpoint.tensors.get("model", {})
     old = {name: list(tensor.shape) for name, tensor in tensors.items()}
     new = {name: list(tensor.shape) for name, tensor in model.state_dict().items()}
-    names = [
-        name
-        for name in sorted(old.keys() | new.keys())
-        if old.get(name) != new.get(name)
-    ]
+    every = sorted(old.keys() | new.keys())
+    names = [name for name in every if old.get(name) != new.get(name)]
     return [f"{name} (was {old.get(name)}, now {new.get(name)})" for name in names]
 
 
@@ -223,9 +230,11 @@ def train(
         raise Dalle2EduError(f"Unknown logger {logger!r}; known: {', '.join(LOGGERS)}.")
     out = Path(out)
     sharded = fsdp or wants_fsdp()
+    # to know the precision before the models are made
     state = latest_state(out / "checkpoint") or {}
     with lost_processes():
         accelerator = make_accelerator(task.config, device, state.get("precision"))
+        # the first process alone writes
         lock = one_writer(out) if accelerator.is_main_process else nullcontext()
         with lock:
             config, start = find_start(task, out, resume)
@@ -242,13 +251,14 @@ def _logged(
     """Train with a log; give the task its bare model back, however it ends."""
     logs = None
     if run.accelerator.is_main_process:
-        remove_unfinished(out / "checkpoint")
+        remove_unfinished(out / "checkpoint")  # of a run that was killed
         logs = Logs(out, logger, run.step)
     try:
         return _run_to_the_end(run, out, logs, progress, _clock(run, max_minutes))
     finally:
         if logs:
             logs.close()
+        # the bare model, without the wrappers of accelerate
         run.accelerator.unwrap_model(run.model, keep_fp32_wrapper=False)
 
 
@@ -257,13 +267,14 @@ def _clock(run: Run, max_minutes: float | None) -> Callable[[], bool]:
     every process.
     """
     began = time.monotonic()
-    before = run.minutes
+    before = run.minutes  # of earlier sessions, when resumed
 
     def time_is_up() -> bool:
         passed = (time.monotonic() - began) / 60
         run.minutes = before + passed
         if max_minutes is None:
             return False
+        # one process's clock is enough to stop all: they must stop at the same step
         up = torch.tensor([float(passed >= max_minutes)], device=run.accelerator.device)
         return bool(run.accelerator.reduce(up, reduction="sum").item() > 0)
 
@@ -277,7 +288,8 @@ def _run_to_the_end(
     progress: bool,
     time_is_up: Callable[[], bool],
 ) -> Path:
-    config, folder = run.config, out / "checkpoint"
+    config = run.config
+    folder = out / "checkpoint"
     about = identity(run.task, config)
     main = run.accelerator.is_main_process
     writes = main or run.fsdp  # of a sharded model, every process has a part
@@ -296,6 +308,7 @@ def _run_to_the_end(
             run.update()
             bar.update()
             if alone or run.due(config.log_every) or run.due(config.save_every):
+                # no checkpoint of a model that is broken
                 run.check_finite(folder)
                 stop = time_is_up()
             if run.due(config.log_every):
@@ -305,5 +318,6 @@ def _run_to_the_end(
                 run.sample(out / "samples" / f"step-{run.step:08d}.png")
             if writes and (stop or run.due(config.save_every)):
                 run.save(folder, about)
+    # the others must not end before the last checkpoint is written
     run.accelerator.wait_for_everyone()
     return folder / f"step-{run.step:08d}"

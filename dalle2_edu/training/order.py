@@ -30,7 +30,8 @@ def seed_for(*parts: object) -> int:
     """A 32-bit seed that depends on all the parts, and looks unrelated for parts that
     differ in one bit.
     """
-    digest = hashlib.blake2b(repr(parts).encode(), digest_size=4).digest()
+    name = repr(parts).encode()
+    digest = hashlib.blake2b(name, digest_size=4).digest()  # a hash: no two look alike
     return int.from_bytes(digest, "big")
 
 
@@ -40,30 +41,29 @@ class Order:
     """
 
     def __init__(self, size: int, batch_size: int, seed: int) -> None:
-        self.size = size
-        self.batch_size = batch_size
+        self.size = size  # N
+        self.batch_size = batch_size  # B
         self.seed = seed
-        self._epoch = -1
+        self._epoch = -1  # none yet
         self._permutation = torch.empty(0, dtype=torch.int64)
 
     def __call__(self, step: int) -> Tensor:
         """The indices of step `step`'s global batch, int64 (batch_size,); may reach
         into the next epoch.
         """
-        first = step * self.batch_size
+        first = step * self.batch_size  # s B
         places = torch.arange(first, first + self.batch_size)  # (B,)
-        epochs = places // self.size  # (B,)
+        epochs = places // self.size  # which pass over the data, (B,)
         parts = []
-        for epoch in epochs.unique().tolist():
-            here = places[epochs == epoch] % self.size
+        for epoch in epochs.unique().tolist():  # a batch may reach into the next one
+            here = places[epochs == epoch] % self.size  # places within the epoch
             parts.append(self._of_epoch(epoch)[here])
         return torch.cat(parts)  # (B,)
 
     def _of_epoch(self, epoch: int) -> Tensor:
         if epoch != self._epoch:  # the last one is kept: an epoch has many steps
-            generator = torch.Generator().manual_seed(
-                seed_for("order", self.seed, epoch)
-            )
+            seed = seed_for("order", self.seed, epoch)
+            generator = torch.Generator().manual_seed(seed)
             self._permutation = torch.randperm(self.size, generator=generator)
             self._epoch = epoch
         return self._permutation
@@ -84,11 +84,12 @@ class ShardOrder:
         seeded: Callable[..., torch.Generator],
     ):
         self.counts = torch.tensor(counts)  # (shards,)
-        # index of each shard's first sample
+        # (shards,): the index of each shard's first sample
         self.firsts = self.counts.cumsum(0) - self.counts
         self.size = int(self.counts.sum())
         self.batch_size = batch_size
         self.seeded = seeded
+        # (epoch, window) and its samples: none yet
         self._window: tuple[tuple[int, int], Tensor] = ((-1, -1), torch.empty(0))
 
     def __call__(self, step: int) -> Tensor:
@@ -98,9 +99,10 @@ class ShardOrder:
         place = step * self.batch_size
         wanted = self.batch_size
         parts = []
-        while wanted:
-            rest_of_window = self._from(place // self.size, place % self.size)
-            part = rest_of_window[:wanted]
+        while wanted:  # once, unless a window or an epoch ends within the batch
+            epoch, within = divmod(place, self.size)
+            rest_of_window = self._from(epoch, within)
+            part = rest_of_window[:wanted]  # no more than is left there
             parts.append(part)
             place += len(part)
             wanted -= len(part)
@@ -110,12 +112,12 @@ class ShardOrder:
         """An epoch's shards in their order, and at which place of the epoch each window
         ends.
         """
-        shards = torch.randperm(
-            len(self.counts), generator=self.seeded("shards", epoch)
-        )
-        ends = self.counts[shards].cumsum(0)
-        last_of_window = torch.arange(len(shards)).add(1).remainder(MIXED) == 0
-        last_of_window[-1] = True
+        generator = self.seeded("shards", epoch)
+        shards = torch.randperm(len(self.counts), generator=generator)
+        ends = self.counts[shards].cumsum(0)  # (shards,), in this epoch's order
+        numbers = torch.arange(1, len(shards) + 1)
+        last_of_window = numbers % MIXED == 0  # every sixteenth shard ends a window
+        last_of_window[-1] = True  # the last window may be shorter
         return shards, ends[last_of_window]
 
     def _from(self, epoch: int, place: int) -> Tensor:
@@ -123,8 +125,9 @@ class ShardOrder:
         place on.
         """
         _, ends = self._shards_of(epoch)
+        # the first that ends beyond
         window = int(torch.searchsorted(ends, place, right=True))
-        start = int(ends[window - 1]) if window else 0
+        start = int(ends[window - 1]) if window else 0  # where it begins
         return self._samples(epoch, window)[place - start :]
 
     def _samples(self, epoch: int, window: int) -> Tensor:
@@ -133,10 +136,11 @@ class ShardOrder:
         """
         if self._window[0] != (epoch, window):
             shards, _ = self._shards_of(epoch)
-            mixed = shards[window * MIXED : (window + 1) * MIXED].tolist()
+            mixed = shards[window * MIXED : (window + 1) * MIXED].tolist()  # its shards
             parts = [self.firsts[i] + torch.arange(int(self.counts[i])) for i in mixed]
-            samples = torch.cat(parts)
+            samples = torch.cat(parts)  # in the order of the files
             generator = self.seeded("window", epoch, window)
+            # shuffled over all shards of the window
             order = torch.randperm(len(samples), generator=generator)
             self._window = (epoch, window), samples[order]
         return self._window[1]

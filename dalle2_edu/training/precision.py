@@ -35,8 +35,10 @@ def choose_precision(device: torch.device, used: str | None = None) -> str:
     begun in, which is kept unless the other is clearly faster.
     """
     speedup = bf16_speedup(device.type)
+    # kept, unless float32 is clearly faster here
     if used == "bf16" and speedup > 1 / CLEARLY:
         return "bf16"
+    # kept, unless bf16 is clearly faster here
     if used == "no" and speedup < CLEARLY:
         return "no"
     return "bf16" if speedup > 1 else "no"
@@ -74,6 +76,7 @@ def fastest(model: nn.Module, images: torch.Tensor, context: Any) -> float:
     """The seconds of the fastest forward and backward pass; the first one, which sets
     things up, is not counted.
     """
+    # the fastest, not the mean: see ROUNDS
     seconds = []
     for _ in range(1 + ROUNDS):
         wait_for(images.device)

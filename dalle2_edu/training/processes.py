@@ -46,6 +46,7 @@ def make_accelerator(
     # many models.
     AcceleratorState._reset_state()
     if PartialState._shared_state and not torch.distributed.is_initialized():
+        # forget the device as well, unless processes talk to each other already
         PartialState._reset_state()
     on_cpu = device == "cpu" or (device is None and only_cpu())
     precision = agreed_precision(config.mixed_precision, on_cpu, used)
@@ -55,6 +56,7 @@ def make_accelerator(
         mixed_precision=precision,
         kwargs_handlers=[InitProcessGroupKwargs(timeout=patience())],
     )
+    # every process takes an equal share of the global batch
     if config.batch_size % accelerator.num_processes:
         raise Dalle2EduError(
             f"A batch of {config.batch_size} can't be shared by {accelerator.num_processes}"
@@ -89,7 +91,7 @@ def agreed_precision(wanted: str, on_cpu: bool, used: str | None) -> str:
         print(
             f"This machine is faster in another precision: {used} becomes {answer[0]}."
         )
-    broadcast_object_list(answer)
+    broadcast_object_list(answer)  # all take the first one's
     return answer[0]
 
 
@@ -112,12 +114,12 @@ def wants_fsdp() -> bool:
 
 def patience() -> timedelta:
     """How long processes wait for each other."""
-    said = os.environ.get("DALLE2_EDU_PATIENCE", str(PATIENCE))
+    wish = os.environ.get("DALLE2_EDU_PATIENCE", str(PATIENCE))
     try:
-        return timedelta(seconds=max(1.0, float(said)))
+        return timedelta(seconds=max(1.0, float(wish)))
     except (ValueError, OverflowError):
         raise Dalle2EduError(
-            f"DALLE2_EDU_PATIENCE is {said!r}; it must be a number of seconds."
+            f"DALLE2_EDU_PATIENCE is {wish!r}; it must be a number of seconds."
         ) from None
 
 
@@ -130,6 +132,7 @@ def lost_processes() -> Iterator[None]:
         # no C++ lines
         reason = re.sub(r"\[\S+:\d+\]", "", " ".join(str(error).split()))
         alone = os.environ.get("WORLD_SIZE", "1") == "1"
+        # any other error of a computation goes on as it is
         if alone or not any(word in reason.lower() for word in LOST):
             raise
         raise Dalle2EduError(

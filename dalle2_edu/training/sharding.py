@@ -44,11 +44,12 @@ def shard(module: nn.Module, accelerator: Accelerator) -> None:
         )
     module.to(accelerator.device)
     for tensor in module.state_dict().values():
-        torch.distributed.broadcast(tensor, src=0)
+        torch.distributed.broadcast(tensor, src=0)  # all start from the first's values
     mesh = init_device_mesh(accelerator.device.type, (accelerator.num_processes,))
     # Weights travel as what computes with them; gradients are summed in full precision.
     half = torch.bfloat16 if accelerator.mixed_precision == "bf16" else None
     policy = MixedPrecisionPolicy(param_dtype=half, reduce_dtype=torch.float32)
+    # blocks first: what is left belongs to the whole
     for block in module.modules():
         if getattr(block, "gathered_alone", False):
             fully_shard(block, mesh=mesh, mp_policy=policy)
@@ -59,6 +60,7 @@ def whole(tensor: Tensor) -> Tensor:
     """A tensor with all its parts; every process must ask. One that is not sharded is
     given back as it is.
     """
+    # an operation of all processes: if one does not ask, the others wait for ever
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
@@ -66,10 +68,10 @@ def gathered(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """Whole copies on the CPU, gathered one after the other: never more than one whole
     tensor on a GPU.
     """
-    return {
-        name: whole(tensor.detach()).to("cpu", copy=True)
-        for name, tensor in tensors.items()
-    }
+    copies = {}
+    for name, tensor in tensors.items():
+        copies[name] = whole(tensor.detach()).to("cpu", copy=True)
+    return copies
 
 
 @torch.no_grad()
@@ -78,9 +80,8 @@ def fill(target: Tensor, values: Tensor) -> None:
     one.
     """
     if isinstance(target, DTensor):
-        values = distribute_tensor(
-            values.to(target.device), target.device_mesh, target.placements
-        )
+        here = values.to(target.device)
+        values = distribute_tensor(here, target.device_mesh, target.placements)
     target.copy_(values)
 
 
