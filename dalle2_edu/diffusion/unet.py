@@ -219,7 +219,7 @@ def place_waves(channels: int, side: int) -> Tensor:
     across = waves[:, None, :].expand(-1, side, side)  # (channels/2, side, side)
     down = waves[:, :, None].expand(-1, side, side)
     both = torch.cat([across, down])  # (channels, side, side)
-    return 0.3 * both[None]  # (1, channels, side, side)  # broadcasts over B later
+    return 0.3 * both[None]  # (1, channels, side, side): the same for all B
 
 
 class ResBlock(nn.Module):

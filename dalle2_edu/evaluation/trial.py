@@ -346,7 +346,7 @@ def spread(emb: Tensor) -> Tensor:
     """
     distances = []
     for i, j in combinations(range(emb.shape[1]), 2):
-        cosine = (emb[:, i] * emb[:, j]).sum(dim=1)  # (B,)  # unit vectors: (B,)
+        cosine = (emb[:, i] * emb[:, j]).sum(dim=1)  # (B,): the vectors have length 1
         distances.append(1 - cosine)
     return torch.stack(distances).mean(dim=0)  # pairs x (B,) => (B,)
 

@@ -51,7 +51,7 @@ def unet_tensors(
         if where in UNET_OUTSIDE:
             yield f"{prefix}{UNET_OUTSIDE[where]}.{kind}", official[key]
             continue
-        block, part = _block(where, num_res_blocks)
+        block, part = _block(where, num_res_blocks)  # "down.4.res", "norm1"
         yield from _renamed(
             official,
             key,
@@ -72,18 +72,12 @@ def _block(where: str, num_res_blocks: int) -> tuple[str, str]:
         raise Dalle2EduError(f"No place for diffusers' key {where!r} in our U-Net.")
     side, level, what, number, part = match.groups()
     if side == "mid":
-        return (
-            "middle.attention"
-            if what == "attentions"
-            else f"middle.res{int(number) + 1}",
-            part,
-        )
+        kind = "attention" if what == "attentions" else f"res{int(number) + 1}"
+        return f"middle.{kind}", part
     last = what in ("downsamplers", "upsamplers")  # at the end of a resolution's blocks
-    # going down the doubling of channels has a block of its own; going up it sits in
-    # the last one
-    place = int(level) * (num_res_blocks + 1) + (
-        num_res_blocks if last else int(number)
-    )
+    # a halving is a separate block; a doubling sits in the last block of its resolution
+    within = num_res_blocks if last else int(number)
+    place = int(level) * (num_res_blocks + 1) + within
     kind = {
         "resnets": "res",
         "attentions": "attention",
@@ -107,13 +101,11 @@ def _renamed(
     if part in MERGED:
         ours, theirs = MERGED[part]
         stem = key.removesuffix(f"{part}.{kind}")
-        yield (
-            f"{block}.{ours}.{kind}",
-            torch.cat([official[f"{stem}{each}.{kind}"] for each in theirs]),
-        )
+        matrices = [official[f"{stem}{name}.{kind}"] for name in theirs]
+        yield f"{block}.{ours}.{kind}", torch.cat(matrices)  # one below the other
     elif part in parts:
         yield f"{block}.{parts[part]}.{kind}", official[key]
-    elif part not in MERGED_AWAY:
+    elif part not in MERGED_AWAY:  # those were taken with the first
         raise Dalle2EduError(f"No place for diffusers' key {key!r} in our networks.")
 
 
@@ -177,9 +169,8 @@ def text_proj_tensors(official: Official) -> Named:
         where, _, kind = key.rpartition(".")
         if key == "learned_classifier_free_guidance_embeddings":
             yield "null_image_emb", official[key]
-        elif (
-            TEXT_PROJ.get(where) == "image_to_tokens"
-        ):  # rows (width, tokens) => (tokens, width)
+        # rows (width, tokens) => (tokens, width)
+        elif TEXT_PROJ.get(where) == "image_to_tokens":
             rows = official[key].unflatten(0, (-1, IMAGE_TOKENS))
             yield f"image_to_tokens.{kind}", rows.transpose(0, 1).flatten(0, 1)
         elif where in TEXT_PROJ:
@@ -222,27 +213,24 @@ def clip_tensors(official: Official) -> Named:
     for key in official:
         if key in outside:
             tensor = official[key]
-            yield (
-                outside[key],
-                tensor.T
-                if key in ("text_projection.weight", "visual_projection.weight")
-                else tensor,
-            )
+            # open_clip keeps W of x @ W; a linear layer keeps its transpose
+            if key in ("text_projection.weight", "visual_projection.weight"):
+                tensor = tensor.T
+            yield outside[key], tensor
         elif match := re.fullmatch(
             r"(text|vision)_model\.encoder\.layers\.(\d+)\.(.+)\.(weight|bias)", key
         ):
             tower, number, part, kind = match.groups()
-            block = f"{'visual.' if tower == 'vision' else ''}transformer.resblocks.{number}"
+            tower_name = "visual." if tower == "vision" else ""
+            block = f"{tower_name}transformer.resblocks.{number}"
             if part == "self_attn.q_proj":
-                three = [
-                    official[key.replace("q_proj", f"{each}_proj")] for each in "qkv"
-                ]
+                names = [key.replace("q_proj", f"{letter}_proj") for letter in "qkv"]
+                three = [official[name] for name in names]
                 yield f"{block}.attn.in_proj_{kind}", torch.cat(three)
             elif part in CLIP_PARTS:
                 yield f"{block}.{CLIP_PARTS[part]}.{kind}", official[key]
             elif part not in ("self_attn.k_proj", "self_attn.v_proj"):
                 raise Dalle2EduError(f"No place for the key {key!r} in CLIP.")
-        elif not key.endswith(
-            "position_ids"
-        ):  # older files list the positions 0, 1, 2, ... as if they were learned
+        # older files list the positions 0, 1, 2, ... as if they were learned
+        elif not key.endswith("position_ids"):
             raise Dalle2EduError(f"No place for the key {key!r} in CLIP.")

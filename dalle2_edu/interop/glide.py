@@ -54,6 +54,7 @@ class GlidePipeline:
     def __init__(self, networks: dict[str, Glide], tokenizer: GlideTokenizer):
         self.networks = networks
         self.tokenizer = tokenizer
+        # of any of them: device and type are the same
         any_network = next(iter(networks.values()))
         weight = next(any_network.parameters())
         self.device = weight.device
@@ -114,20 +115,21 @@ class GlidePipeline:
         network = self.network("upsample-inpaint" if known_part else "upsample")
         stage = self.upsampler_stage.changed(steps=steps, name="upsampler_steps")
         # in training the small picture came from a file: whole bytes
-        low_res = ((small.clamp(-1, 1) + 1) * 127.5).round() / 127.5 - 1
+        grey = (small.clamp(-1, 1) + 1) * 127.5  # 0 ... 255
+        low_res = grey.round() / 127.5 - 1
         tokens, mask = self.tokenizer(prompts, self.device)
-        text = network.read(tokens, mask)
+        text = network.read(tokens, mask)  # once, not once a step
         noise = run.noise("upsampler")
         start = noise(picture_shape(network, len(small))).to(self.dtype)
         drawn = stage.sample(
             lambda x_t, t: network.denoise(
                 x_t, t, **text, low_res=low_res, **known_part
             ),
-            start * TEMPERATURE,
+            start * TEMPERATURE,  # a little less noise: fewer grains
             noise,
             progress=run.label("upsampler"),
         )
-        return drawn.clamp(-1, 1)
+        return drawn.clamp(-1, 1)  # in bf16 a little may lie outside
 
     @torch.no_grad()
     def inpaint(
@@ -151,12 +153,14 @@ class GlidePipeline:
         stage = self.base_stage.changed(steps=steps, guidance_scale=guidance_scale)
         base = self.network("base-inpaint")
         large = self.networks.get("upsample-inpaint")
+        # S: what the picture is brought to
         side = (large or base).config.unet.image_size
         known = as_pictures(image, side).to(self.device, self.dtype)  # (1, 3, S, S)
         hole = as_mask(mask, side).to(self.device)  # (1, 1, S, S)
         small_side = base.config.unet.image_size
         small_known = resize(known, small_side)
         small_hole = cover(hole, small_side)
+        # fine-tuned to see the known pixels: one walk down is enough (resamples=1)
         small = repaint(
             self.guided(
                 base, prompts, guidance_scale, known=small_known, hole=small_hole
@@ -173,6 +177,7 @@ class GlidePipeline:
         drawn = self.upsample(
             small, prompts, run, upsampler_steps, known=known, hole=hole
         )
+        # the known pixels themselves, bit by bit
         return torch.where(hole, drawn, known)
 
     def guided(
@@ -190,6 +195,7 @@ class GlidePipeline:
             tokens, mask = self.tokenizer(texts, self.device)
             return {**network.read(tokens, mask), **known_part}
 
+        # one empty text for each prompt: null and conditional run as one batch
         empty = [""] * len(prompts)
         return classifier_free(
             network.denoise, guidance_scale, conditioning(empty), conditioning(prompts)
@@ -212,8 +218,8 @@ def picture_shape(network: Glide, n: int) -> tuple[int, int, int, int]:
 
 
 class GlideTokenizer:
-    """GPT-2's byte pairs, as GLIDE reads them: lower case (reported of its code), the
-    last token of the vocabulary as padding, and no token for start or end.
+    """GPT-2's byte pairs, as GLIDE reads them: lower case, the last token of the
+    vocabulary as padding, and no token for start or end.
     """
 
     def __init__(self, bpe: BytePairs, context_length: int, vocab_size: int):
@@ -227,21 +233,21 @@ class GlideTokenizer:
         """Ids int64 and mask bool, True where a token is real, both (B,
         context_length).
         """
-        rows = [
-            self.bpe.encode(text.lower()).ids[: self.context_length] for text in texts
-        ]
-        tokens = torch.full(
-            (len(rows), self.context_length), self.padding, dtype=torch.int64
-        )
+        length = self.context_length
+        rows = [self.bpe.encode(text.lower()).ids[:length] for text in texts]
+        shape = (len(rows), length)  # (B, L)
+        tokens = torch.full(shape, self.padding, dtype=torch.int64)
         for row, ids in zip(tokens, rows, strict=True):
             row[: len(ids)] = torch.tensor(ids, dtype=torch.int64)
         lengths = torch.tensor([[len(ids)] for ids in rows])  # (B, 1)
-        mask = torch.arange(self.context_length)[None] < lengths
+        places = torch.arange(length)[None]  # (1, L)
+        mask = places < lengths  # (B, L)
         return tokens.to(device), mask.to(device)
 
     def cut(self, text: str) -> str:
         """What of a text does not fit."""
-        return self.bpe.decode(self.bpe.encode(text.lower()).ids[self.context_length :])
+        ids = self.bpe.encode(text.lower()).ids
+        return self.bpe.decode(ids[self.context_length :])
 
 
 def load_glide(
@@ -262,19 +268,17 @@ def load_glide(
         kind: load_glide_network(source, kind, config=configs.get(kind), **how)
         for kind in kinds
     }
-    config = next(iter(networks.values())).config
-    tokenizer = GlideTokenizer(
-        _byte_pairs(path), config.context_length, config.vocab_size
-    )
+    config = next(iter(networks.values())).config  # the text side is the same in all
+    bpe = _byte_pairs(path)
+    tokenizer = GlideTokenizer(bpe, config.context_length, config.vocab_size)
     return GlidePipeline(networks, tokenizer)
 
 
 def _byte_pairs(path: Path) -> BytePairs:
     try:
         return BytePairs.from_file(str(path))
-    except (
-        Exception
-    ) as error:  # the library raises bare Exception for a file that is not a tokenizer
+    # the library raises bare Exception for a file that is not a tokenizer
+    except Exception as error:
         raise Dalle2EduError(
             f"{path} is no tokenizer ({error}). To get it by hand: {VOCABULARY}"
         ) from error

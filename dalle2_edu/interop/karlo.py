@@ -67,7 +67,7 @@ class Karlo(UnCLIP):
         tokenizer: Any = ClipTokenizer(clip.model.context_length)
         super().__init__(clip, prior, decoder, [first], tokenizer)
         self.last = last
-        self.candidates = 1
+        self.candidates = 1  # the paper draws two
         self.prior_stage = Stage(
             karlo_process("x0", "fixed_small"),
             ancestral_sample,
@@ -81,6 +81,7 @@ class Karlo(UnCLIP):
             steps=25,
             guidance_scale=8.0,
         )
+        # its upsampler was trained with a fixed variance, predicting the noise
         self.upsampler_stages = [
             Stage(karlo_process("eps", "fixed_small"), ancestral_sample, steps=7)
         ]
@@ -108,7 +109,9 @@ class Karlo(UnCLIP):
         side = first.config.unet.image_size
         name = f"upsampler_{side}"
         noise = run.noise(name)
-        networks = iter([first] * (stage.process.num_timesteps - 1) + [self.last])
+        # one network for each step, in the order in which the sampler asks
+        steps_of_first = stage.process.num_timesteps - 1
+        networks = iter([first] * steps_of_first + [self.last])
         pictures = stage.sample(
             lambda x_t, t: next(networks)(x_t, t, low_res),
             noise((len(low_res), 3, side, side)).to(low_res.dtype),
@@ -135,6 +138,7 @@ class ClipTokenizer:
 
     def __call__(self, texts: Sequence[str]) -> Tensor:
         """Token ids (B, context_length), zero-padded."""
+        # start and end come with it
         return self.bpe(list(texts), context_length=self.context_length)
 
     def pieces(self, text: str) -> list[str]:
@@ -143,4 +147,6 @@ class ClipTokenizer:
 
     def cut(self, text: str) -> str:
         """What of a text does not fit."""
-        return self.bpe.decode(self.bpe.encode(text)[self.context_length - 2 :]).strip()
+        tokens = self.bpe.encode(text)
+        beyond = tokens[self.context_length - 2 :]  # start and end take two places
+        return self.bpe.decode(beyond).strip()

@@ -92,6 +92,7 @@ def load_karlo(
     """
     target = Target(dtype, checked_device(device), progress)
     folder = find_folder(source)
+    # only diffusers' folders say their sizes
     if (folder / "prior" / "config.json").is_file():
         return _from_diffusers(folder, target)
     return _from_checkpoints(folder, config or KarloConfig(), target)
@@ -110,6 +111,7 @@ def find_folder(source: Source) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError
 
+    # and no .ckpt: half of it would be twice
     wanted = ["*.json", "*.safetensors", "*.bin", "*.txt"]
     try:
         return Path(snapshot_download(str(source), allow_patterns=wanted))
@@ -151,6 +153,7 @@ def _from_checkpoints(folder: Path, config: KarloConfig, target: Target) -> Karl
     )
     upsampler_tensors = _state_dict(paths["upsampler"])
 
+    # two networks in one file, told apart by their prefix
     def upsampler(prefix: str) -> Upsampler:
         tensors = Selected(upsampler_tensors, prefix)
         return pour(
@@ -175,7 +178,8 @@ def _statistics(path: Path) -> tuple[Tensor, Tensor]:
     """The mean and the standard deviation of the image embeddings."""
     found = open_object(path)
     pair = list(found) if isinstance(found, (list, tuple)) else []
-    if len(pair) != 2 or not all(isinstance(part, Tensor) for part in pair):
+    pair_of_tensors = len(pair) == 2 and all(isinstance(part, Tensor) for part in pair)
+    if not pair_of_tensors:
         raise Dalle2EduError(
             f"{path} is no statistics file of Karlo: expected two tensors."
         )
@@ -217,15 +221,16 @@ def clip_from_shapes(state: dict[str, Tensor]) -> Any:
     """
     import open_clip  # here, since it takes seconds
 
-    width = state["visual.conv1.weight"].shape[0]
-    patch = state["visual.conv1.weight"].shape[-1]
+    conv = state["visual.conv1.weight"]  # (width, 3, patch, patch)
+    width = conv.shape[0]
+    patch = conv.shape[-1]
     patches = len(state["visual.positional_embedding"]) - 1  # less the class token
     vision = open_clip.CLIPVisionCfg(
         layers=_depth(state, "visual."),
         width=width,
         head_width=min(64, width),
         patch_size=patch,
-        image_size=patch * math.isqrt(patches),
+        image_size=patch * math.isqrt(patches),  # patches a row, times their width
     )
     text_width = state["ln_final.weight"].shape[0]
     text = open_clip.CLIPTextCfg(
@@ -236,6 +241,7 @@ def clip_from_shapes(state: dict[str, Tensor]) -> Any:
         layers=_depth(state, ""),
     )
     embed_dim = state["text_projection"].shape[1]
+    # OpenAI trained with QuickGELU
     return lambda: open_clip.CLIP(embed_dim, vision, text, quick_gelu=True)
 
 
@@ -250,6 +256,7 @@ def _clip(model: Any) -> Clip:
     """An open_clip model as Karlo reads it: not normalised."""
     length = model.context_length
     like = model.positional_embedding
+    # causal: a text's token looks only at those before it
     mask = torch.full((length, length), -math.inf, device=like.device, dtype=like.dtype)
     model.attn_mask = mask.triu(1)  # no weight, so no file holds it
     clip = wrap_open_clip(model)
@@ -266,6 +273,7 @@ CLIP_WEIGHTS = ["model.safetensors", "pytorch_model.bin"]
 def _from_diffusers(folder: Path, target: Target) -> Karlo:
     """The folder that diffusers made: a config and weights for each network."""
     prior_config = _prior_config(_config(folder, "prior"))
+    # the decoder's file lacks the text side: `text_proj` has it
     unet = unet_config(_config(folder, "decoder"))
     emb_dim = _config(folder, "text_proj")["clip_embeddings_dim"]
     decoder_config = DecoderConfig(clip_dim=emb_dim, text_width=emb_dim, unet=unet)
@@ -310,7 +318,7 @@ def _prior_config(theirs: dict[str, Any]) -> PriorConfig:
         clip_dim=theirs["embedding_dim"],
         text_width=theirs["embedding_dim"],
         context_length=theirs["num_embeddings"],
-        width=heads * theirs["attention_head_dim"],
+        width=heads * theirs["attention_head_dim"],  # 32 heads of 64
         layers=theirs["num_layers"],
         heads=heads,
     )
@@ -333,7 +341,7 @@ def _config(folder: Path, part: str) -> dict[str, Any]:
 
 
 class Fields(dict[str, Any]):
-    """A config file's fields; one that is missing is told with the file's name."""
+    """A config file's fields; a missing one raises an error with the file's name."""
 
     def __init__(self, path: Path, fields: dict[str, Any]):
         super().__init__(fields)
@@ -355,15 +363,14 @@ def _read_json(path: Path) -> Fields:
 def unet_config(theirs: dict[str, Any]) -> UNetConfig:
     """Our U-Net's config from `UNet2DConditionModel`'s or `UNet2DModel`'s."""
     widths = theirs["block_out_channels"]
-    attends = [
-        i for i, kind in enumerate(theirs["down_block_types"]) if "CrossAttn" in kind
-    ]
+    kinds = theirs["down_block_types"]
+    attends = [i for i, kind in enumerate(kinds) if "CrossAttn" in kind]
     return UNetConfig(
         image_size=theirs["sample_size"],
         in_channels=theirs["in_channels"],
         out_channels=theirs["out_channels"],
         channels=widths[0],
-        channel_mult=tuple(width // widths[0] for width in widths),
+        channel_mult=tuple(width // widths[0] for width in widths),  # 320, 640 => 1, 2
         num_res_blocks=theirs["layers_per_block"],
         attention_levels=tuple(attends),
         head_channels=theirs.get("attention_head_dim") or 64,

@@ -4,12 +4,10 @@ The released networks are the ones that this book builds, under other field name
 with two differences of layout:
 
 - ADM's blocks number their parts (`in_layers.0`, `out_layers.3`); ours name them
-  (`norm1`,
-  `conv2`).
+  (`norm1`, `conv2`).
 - Their attention keeps query, key and value of one head side by side, [q|k|v] per head
-  ("legacy
-  order"); ours keeps all queries, then all keys, then all values, which is also ADM's
-  `use_new_attention_order`. `heads_last` reorders.
+  ("legacy order"); ours keeps all queries, then all keys, then all values, which is
+  also ADM's `use_new_attention_order`. `heads_last` reorders.
 
 Each function takes an official state dict and yields our name and our tensor for one
 official key after the other: each key is used exactly once, and only one tensor is in
@@ -77,9 +75,11 @@ def unet_tensor(
     key: str, tensor: Tensor, config: UNetConfig, legacy_order: bool = True
 ) -> tuple[str, Tensor]:
     """One of them."""
-    name, heads_of = unet_key(key), {"qkv": 3, "context_kv": 2}
-    part = name.rsplit(".", 2)[-2]
-    if part in (*heads_of, "proj") and ".attention." in name and tensor.ndim == 3:
+    name = unet_key(key)
+    heads_of = {"qkv": 3, "context_kv": 2}  # how many matrices lie in one
+    part = name.rsplit(".", 2)[-2]  # the layer: "...qkv.weight"
+    in_attention = part in (*heads_of, "proj") and ".attention." in name
+    if in_attention and tensor.ndim == 3:
         # a 1x1 convolution over positions is a linear layer
         tensor = tensor.squeeze(-1)
     if legacy_order and part in heads_of:
@@ -92,22 +92,19 @@ def unet_key(key: str) -> str:
     for prefix, ours in OUTSIDE_BLOCKS.items():
         if key.startswith(prefix + "."):
             return ours + key[len(prefix) :]
-    if match := re.fullmatch(
-        r"(input_blocks|output_blocks|middle_block)\.(\d+)\.(.+)", key
-    ):
+    blocks = r"(input_blocks|output_blocks|middle_block)\.(\d+)\.(.+)"
+    if match := re.fullmatch(blocks, key):
         side, number, rest = match.groups()
         if side == "middle_block":
             kind, name = _part(rest)
-            place = (
-                "attention"
-                if kind == "attention"
-                else ("res1" if number == "0" else "res2")
-            )
+            res = "res1" if number == "0" else "res2"  # 0, attention, 2
+            place = "attention" if kind == "attention" else res
             return f"middle.{place}.{name}"
         child, rest = rest.split(".", 1)
         kind, name = _part(rest)
         if kind == "res" and child != "0":
             kind = "upsample"  # a second residual block in one rung doubles the picture
+        # input block 0 is the stem
         where = f"down.{int(number) - 1}" if side == "input_blocks" else f"up.{number}"
         return f"{where}.{kind}.{name}"
     raise Dalle2EduError(f"No place for the official key {key!r} in our U-Net.")
@@ -130,7 +127,8 @@ def heads_last(tensor: Tensor, parts: int, head_channels: int) -> Tensor:
     ...) -> (parts * heads * c, ...).
     """
     per_head = tensor.unflatten(0, (-1, parts, head_channels))  # (heads, parts, c, ...)
-    return per_head.transpose(0, 1).flatten(0, 2)
+    by_part = per_head.transpose(0, 1)  # (parts, heads, c, ...)
+    return by_part.flatten(0, 2)
 
 
 def transformer_tensor(key: str, tensor: Tensor, heads: int) -> tuple[str, Tensor]:
@@ -144,7 +142,8 @@ def transformer_tensor(key: str, tensor: Tensor, heads: int) -> tuple[str, Tenso
         )
     if match[2] == "attn.c_qkv":
         tensor = heads_last(tensor, 3, tensor.shape[0] // (3 * heads))
-    return f"blocks.{match[1]}.{TRANSFORMER_PARTS[match[2]]}.{match[3]}", tensor
+    name = TRANSFORMER_PARTS[match[2]]
+    return f"blocks.{match[1]}.{name}.{match[3]}", tensor
 
 
 def classifier_tensors(official: Official, config: UNetConfig) -> Named:
@@ -158,10 +157,10 @@ def classifier_tensors(official: Official, config: UNetConfig) -> Named:
         if key == "out.2.positional_embedding":
             yield pool[key], official[key].T  # (C, 1 + H*W) => (1 + H*W, C)
         elif key in pool:
-            yield (
-                pool[key],
-                official[key].squeeze(-1) if official[key].ndim == 3 else official[key],
-            )
+            tensor = official[key]
+            if tensor.ndim == 3:  # a 1x1 convolution over positions
+                tensor = tensor.squeeze(-1)
+            yield pool[key], tensor
         else:
             yield unet_tensor(key, official[key], config)
 
@@ -204,8 +203,8 @@ KARLO_PRIOR_OUTSIDE = {
 
 
 def karlo_prior_tensors(official: Official, heads: int) -> Named:
-    """Karlo's `PriorTransformer`. Its statistics come in a file of their own: they go
-    to `mean` and `std`.
+    """Karlo's `PriorTransformer`. Its statistics come in a separate file: they go to
+    `mean` and `std`.
     """
     return _assembled(official, KARLO_PRIOR_OUTSIDE, "", None, heads)
 
@@ -233,9 +232,8 @@ def karlo_decoder_tensors(official: Official, config: UNetConfig) -> Named:
     for name, tensor in _assembled(official, KARLO_DECODER_OUTSIDE, "", config, 0):
         # rows (width, tokens) => (tokens, width)
         if name.startswith("image_to_tokens."):
-            tensor = (
-                tensor.unflatten(0, (-1, IMAGE_TOKENS)).transpose(0, 1).flatten(0, 1)
-            )
+            by_token = tensor.unflatten(0, (-1, IMAGE_TOKENS)).transpose(0, 1)
+            tensor = by_token.flatten(0, 1)
         yield name, tensor
 
 
@@ -277,15 +275,11 @@ def dvae_tensors(official: Official) -> Named:
     """OpenAI's dVAE encoder or decoder; its convolutions call their tensors w and b."""
     for key in official:
         where, _, kind = key.removeprefix("blocks.").rpartition(".")
-        if match := re.fullmatch(
-            r"group_(\d+)\.block_(\d+)\.(id_path|res_path\.conv_(\d+))", where
-        ):
+        group = r"group_(\d+)\.block_(\d+)\.(id_path|res_path\.conv_(\d+))"  # from 1
+        if match := re.fullmatch(group, where):
             block = f"groups.{int(match[1]) - 1}.{int(match[2]) - 1}"
-            where = (
-                f"{block}.skip"
-                if match[4] is None
-                else f"{block}.convs.{int(match[4]) - 1}"
-            )
+            conv = match[4]
+            where = f"{block}.convs.{int(conv) - 1}" if conv else f"{block}.skip"
         elif where in DVAE_PARTS:
             where = DVAE_PARTS[where]
         else:
@@ -307,6 +301,7 @@ def unet_config(
         channels=official["model_channels"],
         channel_mult=tuple(official["channel_mult"]),
         num_res_blocks=official["num_res_blocks"],
+        # a factor 2^level: 8 => level 3
         attention_levels=tuple(sorted(factor.bit_length() - 1 for factor in factors)),
         head_channels=official.get("num_head_channels", 64),
         dropout=official.get("dropout", 0.0),

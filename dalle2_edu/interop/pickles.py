@@ -1,8 +1,8 @@
 """PyTorch's own weight files, read without ever running them.
 
 A `.pt`, `.ckpt` or `.pkl` file is a pickle, and a pickle is a small program: "call this
-function with these arguments, and set these attributes". Python's own reader does as it
-is told, whoever wrote the file. This one knows a dozen harmless instructions, those
+function with these arguments, and set these attributes". Python's own reader obeys,
+whoever wrote the file. This one knows a dozen harmless instructions, those
 that rebuild tensors and plain containers. Every other name in the file becomes a
 *stand-in*: an object that keeps what it is given and does nothing. So a file may say
 `os.system("...")`, and gets a stand-in called `os.system` with one argument.
@@ -76,12 +76,11 @@ class StandIn:
 
     def __setstate__(self, state: Any) -> None:
         # (__dict__, slots) or __dict__
-        parts = state if isinstance(state, tuple) else (state,)
+        parts = state if isinstance(state, tuple) else (state,)  # pickle's two forms
         for part in parts:
             if isinstance(part, dict):
-                self.attributes.update(
-                    {str(name): value for name, value in part.items()}
-                )
+                named = {str(name): value for name, value in part.items()}
+                self.attributes.update(named)
 
     def append(self, item: Any) -> None:
         self.items.append(item)
@@ -92,15 +91,17 @@ class StandIn:
     def __setitem__(self, key: Any, value: Any) -> None:
         self.attributes[str(key)] = value
 
+    # a call in the file: nothing happens
     def __call__(self, *arguments: Any, **named: Any) -> StandIn:
         return self
 
+    # by identity: the attributes may change
     def __hash__(self) -> int:
         return id(self)
 
 
 def stand_in(module: str, name: str) -> type[StandIn]:
-    """A class of its own for each name, so that nothing that a file sets is shared."""
+    """A new class for each name, so that nothing that a file sets is shared."""
     return type("StandIn", (StandIn,), {"known_as": f"{module}.{name}"})
 
 
@@ -122,6 +123,7 @@ def rebuild_tensor(
     numbers = (offset, *size, *stride)
     if not all(type(number) is int and number >= 0 for number in numbers):
         raise ValueError("a tensor with sizes that are no numbers")
+    # the highest place that the view touches
     last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
     if 0 not in size and last >= len(storage):
         raise ValueError("a tensor that reaches beyond its storage")
@@ -165,14 +167,14 @@ class InertUnpickler(pickle.Unpickler):
         if (module, name) in known:
             return known[module, name]
         if (module, name) in FUNCTIONS:
-            # One of its own for each mention: a file may set attributes on what it is
-            # given, and would otherwise change ours for the rest of the program.
+            # a new one for each mention: a file may set attributes on it, and would
+            # otherwise change ours for the rest of the program
             return functools.partial(FUNCTIONS[module, name])
         if module in ("torch", "torch.storage", "torch.cuda") and name in STORAGES:
             return StorageType(STORAGES[name])
         if module == "torch" and name in DTYPES:
             return DTYPES[name]
-        return stand_in(module, name)
+        return stand_in(module, name)  # harmless, whatever its name
 
     def persistent_load(self, saved: Any) -> Any:
         """A storage: ("storage", type, key, device, numbers), with a view's data behind
@@ -182,13 +184,11 @@ class InertUnpickler(pickle.Unpickler):
             raise pickle.UnpicklingError("an unknown reference")
         if saved[0] == "module":  # legacy files bring a class with its source text
             return saved[1] if len(saved) > 1 else stand_in("?", "?")
-        if (
-            saved[0] != "storage"
-            or len(saved) < 5
-            or not isinstance(saved[1], StorageType)
-        ):
+        known = saved[0] == "storage" and len(saved) >= 5
+        if not known or not isinstance(saved[1], StorageType):
             raise pickle.UnpicklingError("an unknown reference")
-        key, count = saved[2], saved[4]
+        key = saved[2]
+        count = saved[4]  # of numbers, not bytes
         if type(count) is not int or count < 0:
             raise pickle.UnpicklingError("a storage of no size")
         whole = self.storage(str(key), saved[1].dtype, count)
@@ -227,17 +227,17 @@ def load_inert(path: Path) -> Any:
 def _load_zip(path: Path) -> Any:
     with zipfile.ZipFile(path) as archive:
         records = {info.filename: info for info in archive.infolist()}
-        name = next(
-            (each for each in records if each.rpartition("/")[2] == "data.pkl"), None
-        )
+        names = [
+            record for record in records if record.rpartition("/")[2] == "data.pkl"
+        ]
+        name = names[0] if names else None
         if name is None:
             raise ValueError("a zip file without data.pkl: not one of PyTorch's")
         if records[name].file_size > LARGEST_PICKLE:
             raise ValueError("its pickle is too large")
         folder = name.removesuffix("data.pkl")
-        mapped: Any = torch.UntypedStorage.from_file(
-            str(path), False, path.stat().st_size
-        )
+        size = path.stat().st_size
+        mapped: Any = torch.UntypedStorage.from_file(str(path), False, size)
         found: dict[str, Tensor] = {}
 
         def storage(key: str, dtype: torch.dtype, count: int) -> Tensor:
@@ -268,12 +268,10 @@ def _record(
                 f"the storage {record.filename} is compressed and too large"
             )
         data = bytearray(archive.read(record))
-        return (
-            torch.frombuffer(data, dtype=dtype, count=count)
-            if count
-            else torch.empty(0)
-        )
-    # a local header may have an own length
+        if not count:
+            return torch.empty(0)  # `frombuffer` refuses an empty buffer
+        return torch.frombuffer(data, dtype=dtype, count=count)
+    # the header before the data may be longer than the archive's list says
     with open(str(archive.filename), "rb") as file:
         file.seek(record.header_offset)
         header = file.read(30)
@@ -291,6 +289,7 @@ def _load_legacy(file: BinaryIO) -> Any:
     def storage(key: str, dtype: torch.dtype, count: int) -> Tensor:
         if key not in waiting:
             if count * dtype.itemsize > _bytes_left(file):
+                # before the memory is asked for
                 raise ValueError("a storage that is larger than the file")
             waiting[key] = torch.empty(count, dtype=dtype)
         return waiting[key]
@@ -303,7 +302,7 @@ def _load_legacy(file: BinaryIO) -> Any:
     load()  # the protocol's version
     load()  # the machine's byte order
     found = load()
-    for key in load():
+    for key in load():  # in the order of the file
         tensor = waiting[str(key)]
         (count,) = struct.unpack("<q", file.read(8))
         if count != len(tensor):
@@ -311,7 +310,7 @@ def _load_legacy(file: BinaryIO) -> Any:
         data = bytearray(file.read(count * tensor.dtype.itemsize))
         if len(data) != count * tensor.dtype.itemsize:
             raise ValueError("it was cut off")
-        if count:
+        if count:  # `frombuffer` refuses an empty buffer
             tensor.copy_(torch.frombuffer(data, dtype=tensor.dtype))
     return found
 
@@ -334,7 +333,7 @@ def tensors_in(found: Any) -> dict[str, Tensor]:
     """
     tensors: dict[str, Tensor] = {}
     visited = 0
-    waiting = [(found, "", 0)]
+    waiting = [(found, "", 0)]  # (part, its name, how deep it lies)
     while waiting:
         part, prefix, depth = waiting.pop()
         if depth > DEEPEST:
@@ -359,6 +358,7 @@ def _entries(part: Any) -> dict[Any, Any]:
     if not isinstance(part, StandIn):
         return {}
     inside = part.attributes
+    # where `nn.Module` keeps what it holds
     groups = [inside.get(name) for name in ("_parameters", "_buffers", "_modules")]
     found: dict[Any, Any] = {}
     for group in groups:

@@ -32,13 +32,13 @@ from dalle2_edu.unclip.upsampler import Upsampler, UpsamplerConfig
 
 ADM_64 = UNetConfig(
     image_size=64,
-    out_channels=6,
+    out_channels=6,  # noise and variance
     channels=192,
-    channel_mult=(1, 2, 3, 4),
+    channel_mult=(1, 2, 3, 4),  # 192, 384, 576, 768
     num_res_blocks=3,
-    attention_levels=(1, 2, 3),
+    attention_levels=(1, 2, 3),  # 32, 16 and 8 pixels
     head_channels=64,
-    dropout=0.1,
+    dropout=0.1,  # ADM: at 64 pixels only
     num_classes=1000,
 )
 ADM_256 = replace(
@@ -47,12 +47,12 @@ ADM_256 = replace(
     channels=256,
     channel_mult=(1, 1, 2, 2, 4, 4),
     num_res_blocks=2,
-    attention_levels=(3, 4, 5),
+    attention_levels=(3, 4, 5),  # 32, 16 and 8 pixels
     dropout=0.0,
 )
 ADM_64_CLASSIFIER = UNetConfig(
     image_size=64,
-    out_channels=1000,
+    out_channels=1000,  # classes
     channels=128,
     channel_mult=(1, 2, 3, 4),
     num_res_blocks=4,
@@ -61,7 +61,7 @@ ADM_64_CLASSIFIER = UNetConfig(
 )
 
 GLIDE_TEXT = {
-    "vocab_size": 50257,
+    "vocab_size": 50257,  # GPT-2's byte pairs
     "context_length": 128,
     "width": 512,
     "layers": 16,
@@ -78,7 +78,7 @@ GLIDE = {
             dropout=0.1,
             num_classes=None,
             context_dim=512,
-            in_channels=6,
+            in_channels=6,  # and the small picture
         ),
         **GLIDE_TEXT,
     ),
@@ -96,6 +96,7 @@ KARLO_PRIOR = PriorConfig(
 KARLO_DECODER = DecoderConfig(
     clip_dim=768,
     text_width=768,
+    # no text transformer: CLIP's tokens
     unet=replace(ADM_64, channels=320, num_classes=None, context_dim=1536),
 )
 KARLO_UPSAMPLER = UpsamplerConfig(
@@ -103,10 +104,10 @@ KARLO_UPSAMPLER = UpsamplerConfig(
     UNetConfig(
         image_size=256,
         in_channels=6,
-        channels=320,
+        channels=320,  # Table 3's widths for 64 -> 256
         channel_mult=(1, 2, 3, 4),
         num_res_blocks=3,
-        attention_levels=(),
+        attention_levels=(),  # runs at any size
         scale_shift_norm=False,
         middle_attention=False,
     ),
@@ -120,9 +121,8 @@ UNCLIP_PRIOR = PriorConfig(
     clip_dim=1024, text_width=1024, context_length=256, width=2048, layers=24, heads=32
 )
 UNCLIP_DECODER = DecoderConfig(clip_dim=1024, text_width=2048, unet=_WIDE)
-UNCLIP_UPSAMPLER_256 = (
-    KARLO_UPSAMPLER  # 320 channels, depth 3, multiples 1, 2, 3, 4: Karlo took them over
-)
+# 320 channels, depth 3, multiples 1, 2, 3, 4: Karlo took them over
+UNCLIP_UPSAMPLER_256 = KARLO_UPSAMPLER
 UNCLIP_UPSAMPLER_1024 = UpsamplerConfig(
     "linear",
     replace(
@@ -143,7 +143,7 @@ PAPER_TEXT = {
 GLIDE_3B = GlideConfig(_WIDE, **PAPER_TEXT)
 GLIDE_3B_UPSAMPLER = GlideConfig(
     replace(ADM_256, channels=384, num_classes=None, context_dim=1024, in_channels=6),
-    **{**PAPER_TEXT, "width": 1024, "heads": 16},
+    **{**PAPER_TEXT, "width": 1024, "heads": 16},  # the paper's width
 )
 IMAGEN_BASE = replace(_WIDE, out_channels=3, context_dim=4096)
 

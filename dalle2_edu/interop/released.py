@@ -38,7 +38,7 @@ ADM_FILES = {
     "256": ("256x256_diffusion.pt", presets.ADM_256),
     "64-classifier": ("64x64_classifier.pt", presets.ADM_64_CLASSIFIER),
 }
-# the one released network whose attention keeps all queries together
+# the one released network whose attention keeps all queries together (see `keys`)
 NEW_ORDER = ("64",)
 
 
@@ -51,7 +51,7 @@ def load_glide_network(
     """GLIDE (filtered): kind is "base", "upsample", "base-inpaint" or
     "upsample-inpaint".
 
-    config is the released one unless another is given. how: `dtype`, `device` and
+    config is the released one unless you give another. how: `dtype`, `device` and
     `progress` of `weights.pour`.
     """
     name = _known(kind, GLIDE_FILES, "GLIDE network")
@@ -70,9 +70,8 @@ def load_adm(
     source: Source = ".", kind: str = "64", config: UNetConfig | None = None, **how: Any
 ) -> UNet:
     """ADM's class-conditional ImageNet network: kind is "64" or "256"."""
-    name, released = _known(
-        kind, {k: v for k, v in ADM_FILES.items() if k.isdigit()}, "ADM network"
-    )
+    networks = {k: v for k, v in ADM_FILES.items() if k.isdigit()}  # no classifier
+    name, released = _known(kind, networks, "ADM network")
     config = config or released
     path = find_file(
         source,
@@ -110,8 +109,9 @@ def load_dvae(
     being run, or written as safetensors by `dalle2-edu convert`.
     """
     config = config or DvaeConfig()
-    return _dvae(encoder, "encoder", DvaeEncoder, config, how), _dvae(
-        decoder, "decoder", DvaeDecoder, config, how
+    return (
+        _dvae(encoder, "encoder", DvaeEncoder, config, how),
+        _dvae(decoder, "decoder", DvaeDecoder, config, how),
     )
 
 

@@ -7,9 +7,8 @@ safe:
 1. The file is mapped, not read: a tensor comes off the disk when it is asked for
    (`open_weights`).
 2. The module is built on the meta device, where tensors have a shape and no memory.
-   Each
-   official tensor is moved straight to its device and type and becomes the module's own
-   (`pour`), so nothing is ever twice in memory.
+   Each official tensor is moved straight to its device and type and becomes the
+   module's (`pour`), so nothing is ever twice in memory.
 3. Safetensors, or PyTorch's own files, whose pickle is read without running it
    (`pickles`).
 
@@ -44,13 +43,13 @@ class MappedTensors(Mapping[str, Tensor]):
     """A safetensors file as a dict whose tensors are read when they are asked for."""
 
     def __init__(self, path: Path):
-        self._file = safe_open(path, "pt")
+        self._file = safe_open(path, "pt")  # maps the file, reads its header
         self._keys = list(self._file.keys())
 
     def __getitem__(self, key: str) -> Tensor:
         if key not in self._keys:
             raise KeyError(key)
-        return self._file.get_tensor(key)
+        return self._file.get_tensor(key)  # here it comes off the disk
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._keys)
@@ -63,7 +62,8 @@ class Selected(Mapping[str, Tensor]):
     """The tensors whose keys start with a prefix, under their names without it."""
 
     def __init__(self, tensors: Mapping[str, Tensor], prefix: str):
-        self._tensors, self._prefix = tensors, prefix
+        self._tensors = tensors
+        self._prefix = prefix
         self._keys = [
             key.removeprefix(prefix) for key in tensors if key.startswith(prefix)
         ]
@@ -87,7 +87,8 @@ def find_file(source: Source, names: Iterable[str], by_hand: str = "") -> Path:
 
     Raises Dalle2EduError if there is none, with the command `by_hand` that fetches it.
     """
-    names, path = list(names), Path(source).expanduser()
+    names = list(names)
+    path = Path(source).expanduser()
     if path.is_file():
         return path
     if path.is_dir():
@@ -105,11 +106,9 @@ def find_file(source: Source, names: Iterable[str], by_hand: str = "") -> Path:
 def is_hub_name(source: Source) -> bool:
     """Whether this reads like "owner/name" and not like a path."""
     text = str(source)
-    return (
-        text.count("/") == 1
-        and not text.startswith((".", "/", "~"))
-        and not Path(text).suffix
-    )
+    one_slash = text.count("/") == 1
+    relative = text.startswith((".", "/", "~"))
+    return one_slash and not relative and not Path(text).suffix
 
 
 def _download(repository: str, names: list[str], by_hand: str) -> Path:
@@ -117,15 +116,11 @@ def _download(repository: str, names: list[str], by_hand: str) -> Path:
     for name in names:
         try:
             return Path(hf_hub_download(repository, name))
-        except (
-            OSError,
-            HFValidationError,
-            ValueError,
-        ) as error:  # no network, no such repository, no such file
+        # no network, no such repository, no such file
+        except (OSError, HFValidationError, ValueError) as error:
             problem = error
-    by_hand = (
-        by_hand or f"hf download {repository} --local-dir {repository.split('/')[1]}"
-    )
+    folder = repository.split("/")[1]
+    by_hand = by_hand or f"hf download {repository} --local-dir {folder}"
     reason = str(problem).splitlines()[0] if problem else "it names no file"
     raise Dalle2EduError(
         f"{repository} could not be fetched ({reason}).{_hint(by_hand)}"
@@ -170,6 +165,7 @@ def open_network(path: Path) -> Mapping[str, Tensor]:
     }
     if tensors:
         return tensors
+    # no tensor among them: the network stands under one of the usual names
     inside = next((entries[name] for name in NETWORKS if name in entries), None)
     try:
         return unwrapped(tensors_in(inside))
@@ -208,8 +204,8 @@ def open_object(path: Path) -> Any:
 
 
 def plain_tensors(path: Path) -> dict[str, Tensor]:
-    """All named tensors of a file, each with memory of its own: what safetensors can
-    hold.
+    """All named tensors of a file, none sharing memory with another: what safetensors
+    can hold.
 
     Of a checkpoint the ones under `state_dict`, if there is such an entry. Raises
     Dalle2EduError, naming the file, for one that holds none.
@@ -221,6 +217,7 @@ def plain_tensors(path: Path) -> dict[str, Tensor]:
     except ValueError as error:
         shown = ", ".join(list(entries)[:5])
         raise Dalle2EduError(f"{path}: {error}; its entries are {shown}.") from error
+    # tied weights are views of one storage: each gets a copy
     return {name: tensor.contiguous().clone() for name, tensor in found.items()}
 
 
@@ -272,17 +269,18 @@ def pour(
     both shapes, unless every tensor of the module comes exactly once; then no module is
     returned. It also says before it allocates how much memory is missing.
     """
-    with torch.device("meta"):
+    with torch.device("meta"):  # shapes, no memory
         module = build()
     wanted = module.state_dict()
     check_memory(wanted, dtype, device, source)
     state: dict[str, Tensor] = {}
-    given = _with(_naming(tensors, source), extra)
-    for name, tensor in tqdm(
-        given, total=count, desc=Path(source).name, disable=not progress
-    ):
-        _check(name, tensor, wanted, state, source)
-        state[name] = tensor.to(device, dtype if tensor.is_floating_point() else None)
+    incoming = _with(_naming(tensors, source), extra)
+    bar = tqdm(incoming, total=count, desc=Path(source).name, disable=not progress)
+    for name, tensor in bar:
+        _check(name, tensor, wanted, state, source)  # before it is moved
+        # whole numbers, such as counts, stay what they are
+        kind = dtype if tensor.is_floating_point() else None
+        state[name] = tensor.to(device, kind)
     missing = [name for name in wanted if name not in state]
     if missing:
         raise Dalle2EduError(
@@ -342,10 +340,10 @@ def check_memory(
     """Raise Dalle2EduError unless the device has room for these tensors in this
     type.
     """
-    needed = sum(
-        prod(t.shape) * (dtype if t.is_floating_point() else t.dtype).itemsize
-        for t in wanted.values()
-    )
+    needed = 0
+    for tensor in wanted.values():
+        kind = dtype if tensor.is_floating_point() else tensor.dtype
+        needed += prod(tensor.shape) * kind.itemsize
     free = free_memory(torch.device(device))
     if needed > free:
         raise Dalle2EduError(
