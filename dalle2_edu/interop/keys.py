@@ -32,7 +32,7 @@ Official = Mapping[str, Tensor]
 Named = Iterator[tuple[str, Tensor]]  # our name, our tensor
 KINDS = ("weight", "bias")
 
-RES_PARTS = {
+RES_PARTS = {  # the numbers left out are SiLU and dropout: they hold no weights
     "in_layers.0": "norm1",
     "in_layers.2": "conv1",
     "emb_layers.1": "emb_proj",
@@ -54,7 +54,7 @@ TRANSFORMER_PARTS = {
     "mlp.c_fc": "mlp.0",
     "mlp.c_proj": "mlp.2",
 }
-OUTSIDE_BLOCKS = {
+OUTSIDE_BLOCKS = {  # out.1 is a SiLU
     "time_embed": "time_mlp",
     "input_blocks.0.0": "stem",
     "out.0": "norm_out",
@@ -261,6 +261,7 @@ def _assembled(
             )
             yield f"{text}transformer.{name}", tensor
         elif config is not None:
+            # what belongs to nothing else is the U-Net's, which refuses what it lacks
             name, tensor = unet_tensor(key, official[key], config)
             yield f"unet.{name}", tensor
         else:

@@ -49,7 +49,8 @@ def domain_pairs(domain: str, tier: str, size: int) -> Pairs:
     """The pictures and captions of a domain at `size`, as many as the tier keeps.
     "shared" is both domains together.
     """
-    scenes = (SCENES if size <= CLIP_SIZE else LARGE_SCENES)[tier]
+    most = SCENES if size <= CLIP_SIZE else LARGE_SCENES
+    scenes = most[tier]
     if domain == "shapes":
         return shapes.pairs(scenes, size)
     limit = scenes if tier == "smoke" else None
@@ -57,8 +58,8 @@ def domain_pairs(domain: str, tier: str, size: int) -> Pairs:
     if domain == "emoji":
         return evened(drawn)
     rendered = shapes.pairs(scenes, size)
-    # as many of the one as of the other
-    return mix([(rendered, 1), (drawn, repeats(len(drawn), len(rendered)))])
+    times = repeats(len(drawn), len(rendered))  # as many of the one as of the other
+    return mix([(rendered, 1), (drawn, times)])
 
 
 def single_objects(domain: str, tier: str, size: int) -> Tensor:
@@ -75,9 +76,10 @@ def evened(drawn: Pairs) -> Pairs:
     Half of the set are variants of a few hundred people and hands; without this a
     rocket would be seen once while a waving hand is seen six times.
     """
-    # (N,)
+    # (N,): the first caption is the English name
     toned = torch.tensor(["skin tone" in captions[0] for captions in drawn.captions])
-    return mix([(drawn, 1), (subset(drawn, ~toned), 2)])
+    others = subset(drawn, ~toned)
+    return mix([(drawn, 1), (others, 2)])
 
 
 # --- the reader's own -----------------------------------------------------------------
@@ -88,6 +90,7 @@ def read_own(source: str, size: int, out: Path) -> Own:
     folder of pictures, is read into memory; a folder that `dalle2-edu data embed` wrote
     holds embeddings, and its path is given back.
     """
+    # the embeddings of `data embed`; "" would be the folder that we are in
     if source and any(Path(source).glob("*.safetensors")):
         return Path(source)
     if is_shards(source) and len(tar_files(source)) > 1:
@@ -122,12 +125,14 @@ def draw_one(counts: Tensor) -> Tensor:
     """Which of its captions each picture is shown with, drawn from torch's global
     generator: counts (B,) -> (B,).
     """
-    return (torch.rand(len(counts)) * counts).long()
+    uniform = torch.rand(len(counts))  # in [0, 1)
+    return (uniform * counts).long()  # 0 ... counts - 1
 
 
 def draw_captions(captions: Sequence[Sequence[str]]) -> list[str]:
     """One of each picture's captions."""
-    chosen = draw_one(torch.tensor([len(several) for several in captions])).tolist()
+    counts = torch.tensor([len(several) for several in captions])  # (B,)
+    chosen = draw_one(counts).tolist()
     return [several[i] for several, i in zip(captions, chosen, strict=True)]
 
 
@@ -137,15 +142,16 @@ class Captions:
     """
 
     def __init__(self, pairs: Pairs, tokenizer: Tokenizer):
-        # (N,)
-        self.counts = torch.tensor([len(captions) for captions in pairs.captions])
+        counts = [len(captions) for captions in pairs.captions]
+        self.counts = torch.tensor(counts)  # (N,)
         self.starts = self.counts.cumsum(0) - self.counts  # (N,)
-        every = [caption for captions in pairs.captions for caption in captions]
+        every = [caption for captions in pairs.captions for caption in captions]  # M
         self.tokens = tokenizer(every)  # (M, L)
 
     def draw(self, indices: Tensor) -> Tensor:
         """One caption of each picture: places in `tokens`, (B,)."""
-        return self.starts[indices] + draw_one(self.counts[indices])
+        within = draw_one(self.counts[indices])  # which of the picture's captions
+        return self.starts[indices] + within
 
 
 # --- pictures, steps and noise --------------------------------------------------------
@@ -163,7 +169,8 @@ def shrink(images: Tensor, size: int) -> Tensor:
         raise Dalle2EduError(
             f"Pictures of {side} pixels can't be box-averaged to {size}."
         )
-    return F.avg_pool2d(images.float(), side // size).round().to(torch.uint8)
+    average = F.avg_pool2d(images.float(), side // size)
+    return average.round().to(torch.uint8)  # bytes again: a quarter of the memory
 
 
 def noise_like(x: Tensor, generator: torch.Generator) -> Tensor:

@@ -61,11 +61,11 @@ class DdpmTask(Task):
             raise Dalle2EduError(
                 "A class-conditional model learns from labels: give the task `labels`."
             )
-        self.images = pictures_of(data)
+        self.images = pictures_of(data)  # or a stream, indexed alike
         self.labels = labels
         self.objective = objective
         self.importance = importance
-        self.ddpm = Ddpm(model)
+        self.ddpm = Ddpm(model)  # network and process together
         self.diffusion = self.ddpm.diffusion
         super().__init__(
             name,
@@ -79,26 +79,31 @@ class DdpmTask(Task):
 
     def batch(self, indices: Tensor) -> dict[str, Tensor]:
         unet = self.ddpm.config.unet
-        batch = {"images": shrink(self.images[indices], unet.image_size)}
+        images = shrink(self.images[indices], unet.image_size)  # uint8 (B, 3, S, S)
+        batch = {"images": images}
         if unet.num_classes and self.labels is not None:
-            batch["y"] = self.labels[indices]
+            batch["y"] = self.labels[indices]  # (B,)
         return batch
 
     def loss(
         self, model: nn.Module, batch: dict[str, Tensor], generator: torch.Generator
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        x0 = to_float(batch.pop("images"))
-        index, weights = self.draw_timesteps(len(x0), generator)
-        losses_of = self.diffusion.training_losses
+        x0 = to_float(batch.pop("images"))  # (B, 3, S, S) in [-1, 1]
+        index, weights = self.draw_timesteps(len(x0), generator)  # (B,) each
+        losses_of = self.diffusion.training_losses  # L_simple, or the hybrid loss
         if self.objective == "bound":
-            losses_of = self.diffusion.vlb_losses
-        losses = losses_of(model, x0, index, noise_like(x0, generator), **batch)
+            losses_of = self.diffusion.vlb_losses  # L_vlb alone
+        noise = noise_like(x0, generator)  # ε
+        losses = losses_of(model, x0, index, noise, **batch)  # (B,) each
         if isinstance(self.state, ImportanceSampler):
+            # unweighted: p_t follows sqrt(E[L_t^2])
             self.state.record(index, losses["loss"])
+        # what the log shows beside the loss: "mse", "vb"
         numbers = {
             name: values.mean() for name, values in losses.items() if name != "loss"
         }
-        return (losses["loss"] * weights).mean(), numbers
+        weighted = losses["loss"] * weights  # 1 / (T p_t): the mean stays what it was
+        return weighted.mean(), numbers
 
     def draw_timesteps(
         self, n: int, generator: torch.Generator
@@ -107,18 +112,23 @@ class DdpmTask(Task):
         if isinstance(self.state, ImportanceSampler):
             return self.state.draw(n, generator)
         index = index_timesteps(n, self.diffusion, generator)
-        return index, torch.ones(n, device=generator.device)
+        weights = torch.ones(n, device=generator.device)
+        return index, weights
 
     def sample(self, model: nn.Module) -> Tensor | None:
         """A grid in 50 steps, (GRID, 3, S, S)."""
         assert isinstance(model, Ddpm)
         y = None
         if classes := model.config.unet.num_classes:
-            y = torch.arange(GRID, device=next(model.parameters()).device) % classes
+            device = next(model.parameters()).device
+            y = torch.arange(GRID, device=device) % classes  # by turns
+
         steps = min(50, self.diffusion.num_timesteps)
-        return model.sample(range(GRID), steps, "ddim", y=y).cpu()
+        grid = model.sample(range(GRID), steps, "ddim", y=y)
+        return grid.cpu()
 
     def metadata(self) -> dict[str, Any]:
+        # resuming with another objective would be another run
         settings = {"objective": self.objective, "importance": self.importance}
         return {**settings, **super().metadata()}
 
@@ -131,8 +141,8 @@ DDPM_TRAINING = TrainConfig(
     steps=5000,
     batch_size=64,
     learning_rate=1e-3,
-    decay="cosine",
-    ema=0.998,
+    decay="cosine",  # down to 0 at the end
+    ema=0.998,  # remembers 500 steps: a tenth of the run
     mixed_precision="auto",
     save_every=250,
     sample_every=1000,

@@ -67,17 +67,18 @@ class InpaintTask(DecoderTask):
     def batch(self, indices: Tensor) -> dict[str, Tensor]:
         n = len(indices)
         network: Any = self.model
-        keep = torch.rand(n) >= IMAGE_DROP
+        keep = torch.rand(n) >= IMAGE_DROP  # (B,)
         batch = super().batch(indices)
-        hole = random_holes(n, network.config.unet.image_size)
+        hole = random_holes(n, network.config.unet.image_size)  # (B, 1, S, S)
         return {**batch, "image_keep": keep, "hole": hole}
 
     def loss(
         self, model: nn.Module, batch: dict[str, Tensor], generator: torch.Generator
     ) -> tuple[Tensor, Numbers]:
         x0 = to_float(batch.pop("images"))  # (B, 3, S, S)
-        index = index_timesteps(len(x0), self.diffusion, generator)
+        index = index_timesteps(len(x0), self.diffusion, generator)  # (B,)
         noise = noise_like(x0, generator)
+        # what is known is the picture itself: the network hides what lies in the hole
         loss = hole_loss(self.diffusion, model, x0, index, noise, known=x0, **batch)
         return loss, {}
 
@@ -86,12 +87,13 @@ class InpaintTask(DecoderTask):
         device = next(model.parameters()).device
         known, conditional, empty = self.chosen(device)
         hole = fixed_holes(len(known), known.shape[-1], device)
+        # the known part stands on both sides: only z_i and the text are guided
         place = {"known": known, "hole": hole}
         denoiser = classifier_free(
             model, 2.0, {**empty, **place}, {**conditional, **place}
         )
         noise = SeededNoise(range(len(known)), device)
-        process = self.diffusion.respace(25)
+        process = self.diffusion.respace(25)  # 25 steps, as at drawing
         drawn = repaint(denoiser, process, known, hole, noise, resamples=1)
         return torch.cat([without(known, hole), drawn]).cpu()
 
@@ -104,7 +106,8 @@ class InpaintUpsamplerTask(UpsamplerTask):
         return InpaintUpsampler.from_upsampler(model)
 
     def batch(self, indices: Tensor) -> dict[str, Tensor]:
-        images = shrink(self.images[indices], self.side)
+        images = shrink(self.images[indices], self.side)  # (B, 3, S, S)
+        # bytes, to be joined
         hole = random_holes(len(indices), self.side).to(images.dtype)
         both = torch.cat([images, hole], dim=1)  # (B, 4, S, S): cropped alike
         crops = random_crops(both, self.crop, step=upsampler.FACTOR)
@@ -115,14 +118,16 @@ class InpaintUpsamplerTask(UpsamplerTask):
     ) -> tuple[Tensor, Numbers]:
         images = to_float(batch["images"])  # (B, 3, S/4, S/4)
         hole = batch["hole"]  # (B, 1, S/4, S/4)
-        small = upsampler.reduce(images, upsampler.FACTOR)
+        small = upsampler.reduce(images, upsampler.FACTOR)  # true
+        # as the stage below draws
         painted = self.damaged(misdrawn(small, generator), generator)
-        low_res = torch.where(cover(hole, small.shape[-1]), painted, small)
-        x0 = upsampler.to_detail(images, low_res)
+        small_hole = cover(hole, small.shape[-1])
+        low_res = torch.where(small_hole, painted, small)  # damaged in the hole alone
+        x0 = upsampler.to_detail(images, low_res)  # (B, 3, S/4, S/4)
         index = index_timesteps(len(x0), self.diffusion, generator)
         noise = noise_like(x0, generator)
-        given = {"low_res": low_res, "known": images}
-        return hole_loss(self.diffusion, model, x0, index, noise, hole, **given), {}
+        inputs = {"low_res": low_res, "known": images}
+        return hole_loss(self.diffusion, model, x0, index, noise, hole, **inputs), {}
 
     def sample(self, model: nn.Module) -> Tensor | None:
         """Pictures with their holes grey above, painted below, from true small
@@ -130,7 +135,8 @@ class InpaintUpsamplerTask(UpsamplerTask):
         """
         assert isinstance(model, InpaintUpsampler)
         known = self.chosen(next(model.parameters()).device)
-        n, device = len(known), known.device
+        n = len(known)
+        device = known.device
         hole = fixed_holes(n, self.side, device)
         low_res = upsampler.reduce(known, upsampler.FACTOR)
         run = Run(list(range(n)), device)
@@ -140,7 +146,8 @@ class InpaintUpsamplerTask(UpsamplerTask):
 
 def without(known: Tensor, hole: Tensor) -> Tensor:
     """The pictures with their holes grey."""
-    return torch.where(hole, torch.zeros_like(known), known)
+    grey = torch.zeros_like(known)  # 0 is the middle of [-1, 1]
+    return torch.where(hole, grey, known)
 
 
 def hole_loss(
@@ -150,19 +157,20 @@ def hole_loss(
     index: Tensor,
     noise: Tensor,
     hole: Tensor,
-    **given: Tensor,
+    **inputs: Tensor,
 ) -> Tensor:
     """The mean loss of a pixel in the holes (B, 1, H, W) of a batch; the rest as in
     `training_losses`.
     """
-    target = diffusion.calculate_v(x0, index, noise)
+    target = diffusion.calculate_v(x0, index, noise)  # v
 
-    def right_outside(x_t: Tensor, t: Tensor, **given: Tensor) -> Tensor:
-        return torch.where(hole, model(x_t, t, hole=hole, **given), target)
+    # outside of the hole the answer is the target: no error there, and no gradient
+    def right_outside(x_t: Tensor, t: Tensor, **inputs: Tensor) -> Tensor:
+        return torch.where(hole, model(x_t, t, hole=hole, **inputs), target)
 
     # a picture's loss is the mean over all of its pixels, (B,)
-    losses = diffusion.training_losses(right_outside, x0, index, noise, **given)
-    share = hole.float().mean(dim=(1, 2, 3)).sum()
+    losses = diffusion.training_losses(right_outside, x0, index, noise, **inputs)
+    share = hole.float().mean(dim=(1, 2, 3)).sum()  # in pictures
     one_pixel = 1 / hole[0].numel()  # a batch of crops may have no hole at all
     return losses["loss"].sum() / share.clamp(min=one_pixel)
 
@@ -180,23 +188,27 @@ def misdrawn(low_res: Tensor, generator: torch.Generator) -> Tensor:
     def random(draw: Callable[..., Tensor], *shape: int) -> Tensor:
         return draw(n, *shape, generator=generator, device=generator.device).to(device)
 
-    share = random(torch.rand, 1, 1, 1)
+    share = random(torch.rand, 1, 1, 1)  # 0: undamaged
     # a shift (x, y) at each corner of the picture
-    coarse = random(torch.randn, 2, 2, 2)
+    coarse = random(torch.randn, 2, 2, 2)  # (B, 2, 2, 2)
+    # (B, 2, H, W): from corner to corner it changes smoothly
     shift = F.interpolate(coarse, (height, width), mode="bilinear", align_corners=True)
     size = torch.tensor([width, height], device=device)[:, None, None]
     # pixels => the grid's units, 2 to a picture
     shift = share * shift * MOVED * 2 / size
-    identity = torch.eye(2, 3, device=device).expand(n, 2, 3)
+    identity = torch.eye(2, 3, device=device).expand(n, 2, 3)  # (B, 2, 3)
+    # where each pixel is read: (B, H, W, 2), x first
     grid = F.affine_grid(identity, [n, 1, height, width], align_corners=False)
-    grid = grid + shift.movedim(1, -1)  # (B, H, W, 2)
+    grid = grid + shift.movedim(1, -1)
     moved = F.grid_sample(low_res, grid, padding_mode="border", align_corners=False)
-    tint = random(torch.randn, 3, 1, 1)
-    return (moved + share * tint * TINTED).clamp(-1, 1)
+    tint = random(torch.randn, 3, 1, 1)  # (B, 3, 1, 1)
+    tinted = moved + share * tint * TINTED
+    return tinted.clamp(-1, 1)
 
 
 def fixed_holes(n: int, side: int, device: torch.device) -> Tensor:
     """The same holes in every grid."""
+    # fork: the training's random numbers go on as if nothing had been drawn
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         return random_holes(n, side).to(device)
@@ -206,41 +218,50 @@ def random_holes(n: int, side: int) -> Tensor:
     """What to erase of n pictures: bool (n, 1, side, side), True where. Drawn from
     torch's global generator.
     """
-    kind = torch.rand(n, 1, 1)
+    kind = torch.rand(n, 1, 1)  # (n, 1, 1)
+    # half and half
     holes = torch.where(kind < 0.5, rectangles(n, side), strokes(n, side))
-    return (holes | (kind > 1 - EVERYTHING))[:, None]
+    everything = kind > 1 - EVERYTHING
+    return (holes | everything)[:, None]  # (n, 1, side, side)
 
 
 def rectangles(n: int, side: int) -> Tensor:
     """A rectangle in each of n pictures, wholly inside: bool (n, side, side)."""
-    size = side * (1 / 8 + 5 / 8 * torch.rand(n, 2))  # (n, 2): height, width
-    first = torch.rand(n, 2) * (side - size)
+    share = 1 / 8 + 5 / 8 * torch.rand(n, 2)  # an eighth to three quarters
+    size = side * share  # (n, 2): height, width
+    first = torch.rand(n, 2) * (side - size)  # (n, 2): top, left
     last = first + size
     centres = torch.arange(side) + 0.5  # of the pixels
-    # (n, 2, side)
-    inside = (centres >= first[..., None]) & (centres <= last[..., None])
-    # (n, side, 1) and (n, 1, side)
-    return inside[:, 0, :, None] & inside[:, 1, None, :]
+    beyond_first = centres >= first[..., None]  # (n, 2, side)
+    before_last = centres <= last[..., None]
+    inside = beyond_first & before_last
+    rows = inside[:, 0, :, None]  # (n, side, 1)
+    columns = inside[:, 1, None, :]  # (n, 1, side)
+    return rows & columns
 
 
 def strokes(n: int, side: int) -> Tensor:
     """A zigzag of a round brush in each of n pictures: bool (n, side, side)."""
-    points = side * torch.rand(n, POINTS, 2)
-    radius = side * (0.03 + 0.09 * torch.rand(n, 1, 1))
+    points = side * torch.rand(n, POINTS, 2)  # (n, POINTS, 2)
+    share = 0.03 + 0.09 * torch.rand(n, 1, 1)
+    radius = side * share  # (n, 1, 1)
     centres = torch.arange(side) + 0.5  # of the pixels
-    # (S, S, 2)
-    pixels = torch.stack(torch.meshgrid(centres, centres, indexing="ij"), dim=-1)
+    rows, columns = torch.meshgrid(centres, centres, indexing="ij")
+    pixels = torch.stack([rows, columns], dim=-1)  # (S, S, 2)
     start = points[:, :-1, None, None]  # (n, POINTS - 1, 1, 1, 2)
     way = points.diff(dim=1)[:, :, None, None]  # from each point to the next
     offset = pixels - start  # (n, POINTS - 1, S, S, 2)
-    length = way.square().sum(-1).clamp(min=1e-6)
-    along = ((offset * way).sum(-1) / length).clamp(0, 1)  # the segment's nearest point
-    distance = (offset - along[..., None] * way).norm(dim=-1)  # (n, POINTS - 1, S, S)
+    length = way.square().sum(-1).clamp(min=1e-6)  # no 0 / 0
+    along = (offset * way).sum(-1) / length  # 0 at the start, 1 at the end
+    along = along.clamp(0, 1)  # the segment's nearest point
+    nearest = along[..., None] * way
+    distance = (offset - nearest).norm(dim=-1)  # (n, POINTS - 1, S, S)
     return distance.amin(dim=1) <= radius
 
 
 # --- recipes: they start from trained networks, so they need fewer steps --------------
 
+# the networks can draw already: a third of the steps
 DECODER_TUNING = replace(DECODER_TRAINING, steps=2600, decay="cosine", sample_every=500)
 DECODER_TUNING_ON_GPU = {
     "steps": 5000,
