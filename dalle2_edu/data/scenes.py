@@ -56,22 +56,22 @@ FACTORS: dict[str, tuple[str, ...]] = {
     "kind": KINDS,
     "background": ("white", "light blue", "light green", "light yellow", "light pink"),
     "shape_a": SHAPES,
-    "colour_a": COLOURS,
+    "colour_a": COLOURS,  # of a sign: its board's
     "size_a": SIZES,
     "texture_a": TEXTURES,
     "shape_b": SHAPES,
     "colour_b": COLOURS,
     "size_b": SIZES,
     "texture_b": TEXTURES,
-    "place": ("middle", "left", "right", "top", "bottom"),
-    "layout": ("side by side", "stacked"),
-    "length": ("1", "2", "3"),
+    "place": ("middle", "left", "right", "top", "bottom"),  # of one object
+    "layout": ("side by side", "stacked"),  # of two
+    "length": ("1", "2", "3"),  # of a sign's word
     "letter_1": tuple(letters.ALPHABET),
     "letter_2": tuple(letters.ALPHABET),
     "letter_3": tuple(letters.ALPHABET),
 }
 
-HELD_OUT = {
+HELD_OUT = {  # shape: the colour that it never has in training
     "circle": "purple",
     "square": "pink",
     "triangle": "black",
@@ -145,6 +145,7 @@ def scenes_from(descriptions: Sequence[Mapping[str, str]]) -> Scenes:
     """
     for description in descriptions:
         for name, value in description.items():
+            # a misspelt factor would silently take its first value
             if name not in FACTORS:
                 raise Dalle2EduError(
                     f"unknown factor '{name}': choose from {', '.join(FACTORS)}"
@@ -176,7 +177,7 @@ def _applicable(factors: dict[str, Tensor]) -> dict[str, Tensor]:
         "background": always,
         "colour_a": always,  # a sign's board has a colour, too
         "place": kind == ONE,
-        "layout": two,
+        "layout": two,  # the others in groups: they share a condition
     }
     masks |= dict.fromkeys(("shape_a", "size_a", "texture_a"), ~sign)
     masks |= dict.fromkeys(("shape_b", "colour_b", "size_b", "texture_b"), two)
@@ -267,7 +268,8 @@ def sample_scenes(
     factors["colour_a"] = torch.where(sign, factors["colour_a"], pair_a % len(COLOURS))
     factors["colour_b"] = pair_b % len(COLOURS)
     if split == "seen":
-        # the next letter of the alphabet is always in another class, also from Z to A
+        # a held-out word takes the next letter of the alphabet, which is always in
+        # another class: 5 is no multiple of 8, nor are the 125 back from Z to A
         letter = factors["letter_3"]
         respelt = (letter + 1) % len(letters.ALPHABET)
         held = _word_class(factors) == 0
@@ -291,7 +293,7 @@ def _sample_pairs(
     held = HELD_OUT_PAIRS.to(kind.device)  # (8,)
     everything = torch.arange(PAIR_COUNT, device=kind.device)  # (64,)
     if split == "held_out":
-        first = held[draw(len(held))]
+        first = held[draw(len(held))]  # (n,)
         # any pair but the first
         second = (first + 1 + draw(PAIR_COUNT - 1)) % PAIR_COUNT
         # of two objects, either may be the held-out one
@@ -301,7 +303,7 @@ def _sample_pairs(
         return a, b
     in_training = everything[~torch.isin(everything, held)]  # (56,)
     allowed = everything if split == "all" else in_training
-    first = draw(len(allowed))
+    first = draw(len(allowed))  # places in `allowed`, (n,)
     # a step of 1 ... len - 1 round the list never comes back to the first
     second = (first + 1 + draw(len(allowed) - 1)) % len(allowed)
     return allowed[first], allowed[second]

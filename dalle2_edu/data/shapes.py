@@ -106,7 +106,7 @@ def captions(
     or detail.
     """
     if generator is None:
-        draws = [(0.0,) * grammar.DRAWS] * len(scenes)
+        draws = [(0.0,) * grammar.DRAWS] * len(scenes)  # 0: the first wording
     else:
         draws = torch.rand(
             len(scenes), grammar.DRAWS, generator=generator, device=generator.device
@@ -143,7 +143,7 @@ def _truths(scenes: Scenes) -> list[grammar.Truth]:
 def _things(names: dict[str, list[str]], slot: str) -> list[grammar.Thing]:
     """The objects of slot "a" or "b", one per scene."""
     factors = ("shape", "colour", "size", "texture")
-    columns = [names[f"{factor}_{slot}"] for factor in factors]
+    columns = [names[f"{factor}_{slot}"] for factor in factors]  # (4, B)
     return [grammar.Thing(*row) for row in zip(*columns, strict=True)]
 
 
@@ -183,6 +183,7 @@ def single_objects(
     enough = 4 * n + 50 if n > 0 else n
     scenes = sample_scenes(enough, generator, split)
     scenes = scenes[scenes.factors["kind"] == ONE][:n]
+    # a small object, or a pattern, would be a few pixels of 16
     scenes.factors["size_a"].fill_(SIZES.index("large"))
     scenes.factors["texture_a"].fill_(TEXTURES.index("plain"))
     return _drawn(scenes, size), scenes.factors["shape_a"]
@@ -191,7 +192,7 @@ def single_objects(
 def _drawn(scenes: Scenes, size: int) -> Tensor:
     """The scenes as 8-bit pictures, a chunk at a time: uint8 (B, 3, size, size)."""
     images = torch.empty(len(scenes), 3, size, size, dtype=torch.uint8)
-    chunk = max(1, CHUNK_PIXELS // size**2)
+    chunk = max(1, CHUNK_PIXELS // size**2)  # scenes drawn at a time
     for start in range(0, len(scenes), chunk):
         stop = start + chunk
         batch = render(scenes[start:stop], size)

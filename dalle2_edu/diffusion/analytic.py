@@ -5,7 +5,7 @@ off by a spread that we can know without training anything. The true x_0, given 
 some variance; the network predicts its mean; and the mean square of the *predicted
 noise* says how much variance is left. Where the network predicts noise of full size, it
 knows x_0 exactly; where it predicts little, x_0 could be many things, and the step
-needs more noise of its own.
+needs more fresh noise.
 
     sigma_t^2 = beta~_t + c_t^2 v_t,     c_t = sqrt(abar_(t-1)) beta_t / (1 - abar_t)     x_0's weight in the mean
     v_t       = E Var(x_0 | x_t) / d = (1 - abar_t) / abar_t (1 - N_t)

@@ -85,7 +85,7 @@ class DdpmConfig:
             )
 
 
-DDPM = DdpmConfig()
+DDPM = DdpmConfig()  # the defaults are DDPM as published
 IDDPM = DdpmConfig(
     schedule="cosine", variance="learned_range", unet=small_unet(out_channels=6)
 )
@@ -99,7 +99,7 @@ class Ddpm(nn.Module):
         self.config = config
         betas = named_betas(config.schedule, config.timesteps)  # float64 (T,)
         self.diffusion = GaussianDiffusion(betas, config.prediction, config.variance)
-        self.unet = UNet(config.unet)
+        self.unet = UNet(config.unet)  # the only weights: the process has none
 
     def forward(self, x_t: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
         """What the network answers to x_t (B, 3, H, W) at the steps t (B,): (B, 3 or 6,

@@ -12,7 +12,7 @@ over it and gives them the names that `module.state_dict()` would.
 
 Three layouts are read:
 
-    zip            since PyTorch 1.6: data.pkl, and each storage as a file of its own, mapped
+    zip            since PyTorch 1.6: data.pkl, and each storage as a separate file, mapped
     TorchScript    the same with code beside it, which is not looked at (OpenAI's CLIP)
     legacy         before 1.6: several pickles one after the other, then the storages
 

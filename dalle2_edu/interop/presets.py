@@ -201,7 +201,7 @@ PAPER = (
         "Imagen, base",
         lambda: UNet(IMAGEN_BASE),
         "2B",
-        "its text goes through cross-attention of its own and its pooling is not given; ours"
+        "its text goes through separate cross-attention and its pooling is not given; ours"
         " adds T5's tokens to the self-attention",
     ),
 )

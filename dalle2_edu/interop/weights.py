@@ -294,8 +294,8 @@ def pour(
 def _naming(
     tensors: Iterable[tuple[str, Tensor]], source: Source
 ) -> Iterator[tuple[str, Tensor]]:
-    """The tensors; a key that our network has no place for is told with the file's
-    name.
+    """The tensors; an error over a key that our network has no place for gets the
+    file's name.
     """
     try:
         yield from tensors

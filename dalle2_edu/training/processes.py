@@ -51,7 +51,7 @@ def make_accelerator(
     on_cpu = device == "cpu" or (device is None and only_cpu())
     precision = agreed_precision(config.mixed_precision, on_cpu, used)
     accelerator = Accelerator(
-        # several processes on CPUs talk to each other only if it is told so
+        # without it, several processes on CPUs do not talk to each other
         cpu=on_cpu,
         mixed_precision=precision,
         kwargs_handlers=[InitProcessGroupKwargs(timeout=patience())],

@@ -84,6 +84,7 @@ def inpaint(
     n = checked_count("n", n)
     run = Run(following_seeds(seed, n), unclip.device, progress)
     text = unclip.encode_text(checked_prompts([prompt] * n, unclip.tokenizer))
+    # of another shape, the mask would be cut elsewhere than the picture
     check_same_shape(size_of(image), size_of(mask))
     hole = as_mask(mask, unclip.image_size).to(unclip.device)  # (1, 1, S, S)
     picture = one_picture(image, unclip.image_size).to(unclip.device)  # (1, 3, S, S)
@@ -114,8 +115,8 @@ def inpaint(
         small,
         small_hole,
         run.noise("decoder"),
-        jump=JUMP,
-        resamples=resamples,
+        jump=JUMP,  # so many levels back up
+        resamples=resamples,  # so often; 1 is straight down
         progress=run.label("decoder"),
     )
     for upsampler, upsampler_stage in upsamplers_for(unclip, method):
@@ -157,8 +158,7 @@ def inpaint_denoiser(
     the known part (B, 3, S, S) around the hole (1, 1, S, S).
     """
     model = unclip.inpaint_decoder
-    # `checked_method` has seen to it
-    assert model is not None
+    assert model is not None  # `checked_method` has seen to it
     decoder = model.decoder
     # what does not change from step to step is read once
     picture = {"known": known, "hole": hole.expand(len(known), -1, -1, -1)}

@@ -92,7 +92,7 @@ class Upsampler(nn.Module):
     def __init__(self, config: UpsamplerConfig):
         super().__init__()
         self.config = config
-        self.unet = UNet(config.unet)
+        self.unet = UNet(config.unet)  # no text and no classes
 
     def forward(self, x_t: Tensor, t: Tensor, low_res: Tensor) -> Tensor:
         enlarged = enlarge(low_res, side=x_t.shape[-1])  # (B, 3, H, W)
@@ -110,7 +110,8 @@ def enlarge(low_res: Tensor, side: int) -> Tensor:
 def to_detail(images: Tensor, low_res: Tensor) -> Tensor:
     """What the enlarged small picture lacks, scaled up: (B, 3, H, W)."""
     enlarged = enlarge(low_res, side=images.shape[-1])  # (B, 3, H, W)
-    return DETAIL_SCALE * (images - enlarged)
+    lacking = images - enlarged  # what interpolation can't know
+    return DETAIL_SCALE * lacking
 
 
 def from_detail(detail: Tensor, low_res: Tensor) -> Tensor:
@@ -119,13 +120,14 @@ def from_detail(detail: Tensor, low_res: Tensor) -> Tensor:
     """
     enlarged = enlarge(low_res, side=detail.shape[-1])
     picture = enlarged + detail / DETAIL_SCALE
-    return picture.clamp(-1, 1)
+    return picture.clamp(-1, 1)  # what lies outside can only be wrong
 
 
 def upsampler_stage(config: UpsamplerConfig) -> Stage:
     """How a miniature upsampler is sampled: 10 steps of DDIM over the detail (Table 3:
     DDIM).
     """
+
     return Stage(upsampler_diffusion(config), ddim_sample, steps=10, clip=DETAIL_CLIP)
 
 
@@ -159,7 +161,7 @@ def reduce(images: Tensor, factor: int) -> Tensor:
     """The clean small picture: box average over factor x factor pixels, (B, 3, H, W)
     -> (B, 3, H/f, W/f).
     """
-    return F.avg_pool2d(images, factor)
+    return F.avg_pool2d(images, factor)  # the mean of the pixels that it covers
 
 
 def blur_condition(low_res: Tensor, generator: torch.Generator) -> Tensor:
@@ -186,7 +188,8 @@ def bsr_condition(low_res: Tensor, generator: torch.Generator) -> Tensor:
     for i in order.tolist():
         damaged = damages[i](damaged, generator)
     share = _uniform_each(low_res, generator)  # (B, 1, 1, 1)
-    return torch.lerp(low_res, damaged, share).clamp(-1, 1)
+    mixed = torch.lerp(low_res, damaged, share)  # 0: clean, 1: all of the damage
+    return mixed.clamp(-1, 1)
 
 
 def blur(x: Tensor, kernel: int, sigma: float) -> Tensor:
