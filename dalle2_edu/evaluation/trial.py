@@ -332,9 +332,9 @@ def mark(
     marks[FRECHET] = frechet(emb, reference)
     marks[DIVERSITY] = None  # a gap, unless there are rounds
     if gallery.more:
-        rounds = [emb[plan.diverse]]  # (24, D)
+        rounds = [emb[plan.diverse]]  # (captions, D)
         rounds += [judges.embed_images(images) for images in gallery.more]
-        pictures = torch.stack(rounds, dim=1)  # (24, PER_CAPTION, D)
+        pictures = torch.stack(rounds, dim=1)  # (captions, PER_CAPTION, D)
         marks[DIVERSITY] = intervals.mean(100 * spread(pictures))
     return marks
 

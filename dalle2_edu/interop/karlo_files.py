@@ -111,7 +111,6 @@ def find_folder(source: Source) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError
 
-    # and no .ckpt: half of it would be twice
     wanted = ["*.json", "*.safetensors", "*.bin", "*.txt"]
     try:
         return Path(snapshot_download(str(source), allow_patterns=wanted))

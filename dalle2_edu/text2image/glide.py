@@ -74,7 +74,7 @@ class Glide(nn.Module):
         known (B, 3, H, W) and hole, bool (B, 1, H, W), True where to paint: for a
         network that inpaints. low_res (B, 3, h, w), of any size: for an upsampler.
         """
-        text = self.read(tokens, mask)  # everything that does not hang on x_t
+        text = self.read(tokens, mask)  # what does not depend on x_t
         return self.denoise(x_t, t, **text, known=known, hole=hole, low_res=low_res)
 
     def read(self, tokens: Tensor, mask: Tensor) -> dict[str, Tensor]:

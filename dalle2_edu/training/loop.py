@@ -156,7 +156,7 @@ def _rates_agree(old: TrainConfig, steps: int, done: int) -> bool:
 def _earliest_end(old: TrainConfig, done: int) -> str:
     """What to do instead of ending a run too early."""
     began = old.last_restart
-    shortest = (done - began) / (1 - COOLDOWN)  # of which `done` is the part before it
+    shortest = (done - began) / (1 - COOLDOWN)  # its cool-down would begin now
     end = max(done, began + math.ceil(shortest))
     if _rates_agree(old, end, done):
         return f"--steps {end} is the shortest"
