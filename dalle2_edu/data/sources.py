@@ -143,7 +143,7 @@ def fetch(url: str, copy: Path) -> None:
     """Write what an address gives into a file, which appears whole or not at all, also
     when several processes ask for it. Raises Dalle2EduError with the reason.
     """
-    # each process writes to its own
+    # one per process: two may fetch the same shard
     unfinished = copy.with_suffix(f".{os.getpid()}.part")
     try:
         copy.parent.mkdir(parents=True, exist_ok=True)
