@@ -613,3 +613,131 @@ variance = Exercise(
     ),
     tolerance=1e-6,
 )
+
+
+# --- 9. a sentence, code by code ------------------------------------------------------
+
+Logits = Callable[[list[int]], Tensor]  # the codes so far -> the next one's (Q,)
+
+
+def _pick(logits: Tensor, number: float) -> int:
+    """The first code whose cumulative probability is larger than the number."""
+    cumulative = logits.softmax(dim=0).cumsum(dim=0)  # (Q,)
+    return int((cumulative <= number).sum())
+
+
+def _sentence(logits_of: Logits, luck: Tensor) -> list[int]:
+    """Codes drawn one after the other, each with a random number in [0, 1) of its
+    own.
+    """
+    codes: list[int] = []
+    for number in luck.tolist():
+        codes.append(_pick(logits_of(codes), number))
+    return codes
+
+
+def _most_likely(logits_of: Logits, luck: Tensor) -> list[int]:
+    codes: list[int] = []
+    for _ in luck:
+        codes.append(int(logits_of(codes).argmax()))
+    return codes
+
+
+def _all_from_the_start(logits_of: Logits, luck: Tensor) -> list[int]:
+    return [_pick(logits_of([]), number) for number in luck.tolist()]
+
+
+def _knows_the_last_only(logits_of: Logits, luck: Tensor) -> list[int]:
+    codes: list[int] = []
+    for number in luck.tolist():
+        codes.append(_pick(logits_of(codes[-1:]), number))
+    return codes
+
+
+def _one_number_for_all(logits_of: Logits, luck: Tensor) -> list[int]:
+    return _sentence(logits_of, luck[:1].expand(len(luck)))
+
+
+def _one_too_far(logits_of: Logits, luck: Tensor) -> list[int]:
+    codes: list[int] = []
+    for number in luck.tolist():
+        cumulative = logits_of(codes).softmax(dim=0).cumsum(dim=0)
+        codes.append(int((cumulative > number).double().argmax()) + 1)
+    return codes
+
+
+def _language(seed: int, buckets: int) -> Logits:
+    """A small language: the next code depends on all codes so far."""
+    table = 1.5 * _normal(buckets, buckets, seed=seed)
+    start = 1.5 * _normal(buckets, seed=seed + 1)
+
+    def logits_of(codes: list[int]) -> Tensor:
+        return start + sum(
+            (table[code % buckets] for code in codes), torch.zeros(buckets)
+        )
+
+    return logits_of
+
+
+def _luck(count: int, seed: int) -> Tensor:
+    return torch.rand(count, generator=torch.Generator().manual_seed(seed))
+
+
+sentence = Exercise(
+    reference=_sentence,
+    cases=lambda: [
+        (_language(20, 5), _luck(6, 1)),
+        (_language(22, 8), _luck(8, 2)),
+        (_language(24, 3), _luck(1, 3)),
+    ],
+    mistakes=[
+        Mistake(
+            _most_likely,
+            Words(
+                en=(
+                    "You take the likeliest code every time, so every sentence of a caption"
+                    " would be the same. Draw: use the random numbers."
+                ),
+                zh="你每次都取概率最大的码，同一句描述文字永远得到同一句话。要用随机数来抽取。",
+            ),
+        ),
+        Mistake(
+            _all_from_the_start,
+            Words(
+                en=(
+                    "All codes come from the first one's distribution. Call `logits_of` again"
+                    " after each code, with all codes so far."
+                ),
+                zh="所有的码都来自第一个码的分布。每抽一个码，都要用已有的全部码再调用一次 `logits_of`。",
+            ),
+        ),
+        Mistake(
+            _knows_the_last_only,
+            Words(
+                en=(
+                    "You pass on the last code only. The next one depends on all codes before"
+                    " it."
+                ),
+                zh="你只传了最后一个码。下一个码取决于前面所有的码。",
+            ),
+        ),
+        Mistake(
+            _one_number_for_all,
+            Words(
+                en="One random number for all codes: the draws would not be independent.",
+                zh="所有的码共用了一个随机数：各次抽取就不独立了。",
+            ),
+        ),
+        Mistake(
+            _one_too_far,
+            Words(
+                en="One too far: codes count from 0.",
+                zh="多了一个：码从 0 数起。",
+            ),
+        ),
+    ],
+    hint=Words(
+        en="Start with an empty list; in the loop: logits, cumulative probabilities, append.",
+        zh="从空列表开始；循环里依次是：logits、累积概率、追加。",
+    ),
+)
