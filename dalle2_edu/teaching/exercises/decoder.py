@@ -14,6 +14,7 @@ from torch import Tensor
 from dalle2_edu.diffusion.guidance import guide as package_guide
 from dalle2_edu.teaching.checks import Exercise, Mistake
 from dalle2_edu.teaching.words import Words
+from dalle2_edu.text2image.inpainting import repaint_walk
 
 
 def _numbers(*shape: int, seed: int) -> Tensor:
@@ -124,7 +125,7 @@ keys = Exercise(
                     "You count what comes from outside. In this attention the picture's own"
                     " places are keys as well."
                 ),
-                zh="你只数了外来的词元。在这种注意力里，图片自己的各个位置也是键。",
+                zh="你只数了外来的词元。在这种注意力里，图像自己的各个位置也是键。",
             ),
         ),
         Mistake(
@@ -525,7 +526,7 @@ inpaint_input = Exercise(
                     "The known picture still holds what is under the hole. In training that"
                     " would give the answer away."
                 ),
-                zh="已知图片里还留着洞下面的内容。训练时这等于把答案告诉了网络。",
+                zh="已知图像里还留着洞下面的内容。训练时这等于把答案告诉了网络。",
             ),
         ),
         Mistake(
@@ -606,7 +607,7 @@ replace = Exercise(
                     "You add noise and keep the picture at full strength: it must be scaled by"
                     " the root of abar."
                 ),
-                zh="你加了噪声，图片却没有减弱：还要乘以 abar 的平方根。",
+                zh="你加了噪声，图像却没有减弱：还要乘以 abar 的平方根。",
             ),
         ),
         Mistake(
@@ -625,5 +626,89 @@ replace = Exercise(
     hint=Words(
         en="q(x_t | x_0) on the known part, then torch.where.",
         zh="对已知部分用 q(x_t | x_0)，再用 torch.where。",
+    ),
+)
+
+
+# --- 11. down and up again ------------------------------------------------------------
+
+
+def _climb(levels: int, resamples: int) -> list[int]:
+    """The levels of noise that RePaint visits if it climbs one level at a time."""
+    return repaint_walk(levels, jump=1, resamples=resamples)
+
+
+def _straight_down(levels: int, resamples: int) -> list[int]:
+    return list(range(levels, -1, -1))
+
+
+def _one_climb_too_many(levels: int, resamples: int) -> list[int]:
+    return _climb(levels, resamples + 1)
+
+
+def _climbs_from_zero(levels: int, resamples: int) -> list[int]:
+    return _climb(levels, resamples) + [1, 0] * (resamples - 1)
+
+
+def _begins_below(levels: int, resamples: int) -> list[int]:
+    return _climb(levels, resamples)[1:]
+
+
+def _stays_there(levels: int, resamples: int) -> list[int]:
+    visited = [levels]
+    for level in range(levels - 1, -1, -1):
+        visited += [level] * (resamples if level else 1)
+    return visited
+
+
+climb = Exercise(
+    reference=_climb,
+    cases=lambda: [(3, 2), (4, 3), (5, 1), (2, 4)],
+    mistakes=[
+        Mistake(
+            _straight_down,
+            Words(
+                en="You go straight down. Each level but 0 is visited `resamples` times.",
+                zh="你一路走到底了。除 0 级外，每一级都要到达 resamples 次。",
+            ),
+        ),
+        Mistake(
+            _one_climb_too_many,
+            Words(
+                en=(
+                    "One climb too many: the first visit counts, so there are resamples - 1"
+                    " climbs."
+                ),
+                zh="多退了一次：第一次到达也算一次，所以只退 resamples - 1 次。",
+            ),
+        ),
+        Mistake(
+            _climbs_from_zero,
+            Words(
+                en="You climb from level 0, too. There the picture is finished.",
+                zh="你到了 0 级还往回退。到那里图已经画完了。",
+            ),
+        ),
+        Mistake(
+            _begins_below,
+            Words(
+                en="The start is missing: the first level of the list is `levels`.",
+                zh="漏了起点：列表的第一项是 levels。",
+            ),
+        ),
+        Mistake(
+            _stays_there,
+            Words(
+                en=(
+                    "You stay at a level instead of climbing: between two visits the list needs"
+                    " the level above."
+                ),
+                zh="你停在原地没有退回：两次到达之间，列表里应当有上面那一级。",
+            ),
+        ),
+    ],
+    hint=Words(
+        en="An outer loop for the levels, an inner loop for the extra visits.",
+        zh="外层循环走各级，内层循环是多出来的几次。",
     ),
 )

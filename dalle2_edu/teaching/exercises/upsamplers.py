@@ -97,7 +97,7 @@ detail = Exercise(
                     "Four times too small: the schedules were made for pictures, so the detail"
                     " is multiplied by DETAIL_SCALE."
                 ),
-                zh="小了四倍：噪声调度是为图片设计的，所以细节要乘上 DETAIL_SCALE。",
+                zh="小了四倍：噪声调度是为图像设计的，所以细节要乘上 DETAIL_SCALE。",
             ),
         ),
         Mistake(
@@ -244,7 +244,7 @@ corner = Exercise(
             lambda luck, side, crop, step: int(luck * (side // step)) * step,
             Words(
                 en="This crop may begin so late that it leaves the picture.",
-                zh="这样裁块的起点可能太靠后，裁块会超出图片。",
+                zh="这样裁块的起点可能太靠后，裁块会超出图像。",
             ),
         ),
     ],
@@ -286,7 +286,7 @@ share_damage = Exercise(
             ).clamp(-1, 1),
             Words(
                 en="The ends are swapped: with share 0 the picture must stay as it is.",
-                zh="两头反了：share 为 0 时，图片应当保持原样。",
+                zh="两头反了：share 为 0 时，图像应当保持原样。",
             ),
         ),
         Mistake(
