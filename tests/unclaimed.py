@@ -10,5 +10,8 @@ UNCLAIMED: dict[str, dict[str, str]] = {
     "18": {
         "live-shapes-reading": "looks at four scenes; the oracle counts a hundred of them below",
     },
+    "19": {
+        "feed": "its distances are the paper's; the figure that it announces comes after it"
+    },
     "24": {"activations-read": "names three ways out that this chapter doesn't take"},
 }
