@@ -1,9 +1,10 @@
-"""`python book/tools/chapter_links.py`: in the pages, chapters that exist become links.
+"""`python book/tools/chapter_links.py`: in pages and notebooks, chapters that exist
+become links.
 
-A bare number in a page means a chapter that is not written yet (how_to_use says so). So
-when a chapter has been written, every page that names it must link to it; this does it
-in both languages. Headings, code, formulas and what is a link already stay as they
-are.
+A bare number means a chapter that is not written yet (how_to_use says so). So when a
+chapter has been written, every page and every notebook that names it must link to it;
+this does it in both languages. Headings, code, formulas and what is a link already stay
+as they are. A notebook's translations that fitted before fit afterwards.
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from twins import LANGUAGES
+from nbformat import NotebookNode
+from twins import LANGUAGES, chapter_names, digest, path_of, read, write
 
 ROOT = Path(__file__).resolve().parents[2]
 KEEP = re.compile(r"(`[^`]*`|\[[^\]]*\]\([^)]*\)|\$[^$]*\$)")  # code, links, formulas
@@ -62,11 +64,53 @@ def chapters(root: Path = ROOT) -> dict[int, str]:
     }
 
 
-def main() -> None:
+def link_pages(root: Path = ROOT) -> None:
     for language in LANGUAGES:
-        for page in sorted((ROOT / "book" / language).glob("*.md")):
+        for page in sorted((root / "book" / language).glob("*.md")):
             text = page.read_text(encoding="utf8")
-            page.write_text(linked(text, language, chapters()), encoding="utf8")
+            page.write_text(linked(text, language, chapters(root)), encoding="utf8")
+
+
+def link_notebooks(root: Path = ROOT) -> None:
+    folder = root / "notebooks"
+    for name in chapter_names(folder):
+        books = {
+            language: read(path_of(folder, language, name)) for language in LANGUAGES
+        }
+        others = {n: f for n, f in chapters(root).items() if n != int(name[:2])}
+        if link_chapter(books, others):
+            for language, book in books.items():
+                write(book, path_of(folder, language, name))
+
+
+def link_chapter(books: dict[str, NotebookNode], written: dict[int, str]) -> bool:
+    """Links the text of a chapter's twins in place; whether anything changed."""
+    changed = False
+    for en, zh in zip(books["en"].cells, books["zh"].cells, strict=True):
+        if en.cell_type != "markdown":
+            continue
+        before = en.source, zh.source
+        for language, cell in (("en", en), ("zh", zh)):
+            text = linked(cell.source, language, written)
+            # a notebook's neighbours are in its own folder
+            cell.source = text.replace(f"../../notebooks/{language}/", "")
+        if (en.source, zh.source) != before:
+            changed = True
+            keep_fitting(en, zh, before)
+    return changed
+
+
+def keep_fitting(en: NotebookNode, zh: NotebookNode, before: tuple[str, str]) -> None:
+    """Renews the marks of two texts that fitted each other before they were linked."""
+    if en.metadata.get("counterpart") == digest(before[1]):
+        en.metadata.counterpart = digest(zh.source)
+    if zh.metadata.get("counterpart") == digest(before[0]):
+        zh.metadata.counterpart = digest(en.source)
+
+
+def main() -> None:
+    link_pages()
+    link_notebooks()
 
 
 if __name__ == "__main__":

@@ -10,7 +10,9 @@ from pathlib import Path
 import build
 import chapter_links
 import pytest
+import twins
 from dalle2_book import lessons
+from small_notebooks import book, text
 
 ROOT = Path(build.__file__).resolve().parents[2]
 READMES = {"en": "README.md", "zh": "README.zh.md"}
@@ -108,3 +110,20 @@ def test_every_chapter_that_exists_is_linked_where_a_page_names_it(
         text = page.read_text(encoding="utf8")
         message = f"{page.name}: python book/tools/chapter_links.py"
         assert chapter_links.linked(text, language, written) == text, message
+
+
+def test_a_notebooks_links_lead_to_its_neighbours_and_keep_its_translations_fitting() -> (
+    None
+):
+    said = {"en": "See chapter 7 and chapter 8.", "zh": "见第 7 章和第 8 章。"}
+    books = {language: book(text("a", said[language])) for language in said}
+    for language, other in (("en", "zh"), ("zh", "en")):
+        cell = books[language].cells[0]
+        cell.metadata.counterpart = twins.digest(said[other])
+    assert chapter_links.link_chapter(books, {7: "07_ddpm.ipynb"})
+    en, zh = books["en"].cells[0], books["zh"].cells[0]
+    assert en.source == "See [chapter 7](07_ddpm.ipynb) and chapter 8."
+    assert zh.source == "见[第 7 章](07_ddpm.ipynb)和第 8 章。"
+    assert en.metadata.counterpart == twins.digest(zh.source)
+    assert zh.metadata.counterpart == twins.digest(en.source)
+    assert not chapter_links.link_chapter(books, {7: "07_ddpm.ipynb"})

@@ -6,11 +6,15 @@ Each reference is the shortest right answer; each mistake is an answer that stud
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
+from dalle2_edu.errors import Dalle2EduError
 from dalle2_edu.teaching.checks import Exercise, Mistake
-from dalle2_edu.teaching.words import Words
+from dalle2_edu.teaching.words import Words, words
 
 # --- 1. where a step stands -----------------------------------------------------------
 
@@ -464,5 +468,114 @@ noise_scale = Exercise(
     hint=Words(
         en="Two equations of the form length = G2 + S / B, with two unknowns G2 and S.",
         zh="两个形如“长度平方 = G2 + S / B”的方程，两个未知数 G2 与 S。",
+    ),
+)
+
+
+# --- 9. a large batch in small pieces -------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _SmallCard:
+    """The mean gradient of pictures start to stop - 1, on a card with room for `most`
+    of them.
+    """
+
+    gradients: Tensor  # (N, D), one a picture
+    most: int
+
+    def __call__(self, start: int, stop: int) -> Tensor:
+        chosen = self.gradients[start:stop]
+        if len(chosen) > self.most:
+            raise Dalle2EduError(
+                words(
+                    f"out of memory: {len(chosen)} pictures at once, and {self.most} fit",
+                    f"内存不足：一次放了 {len(chosen)} 张图，只放得下 {self.most} 张",
+                )
+            )
+        return chosen.mean(dim=0)
+
+
+MeanGradient = Callable[[int, int], Tensor]
+
+
+def _accumulate(gradient: MeanGradient, n: int, most: int) -> Tensor:
+    """The mean gradient of n pictures, taken in pieces of at most `most`."""
+    total = torch.zeros(())
+    for start in range(0, n, most):
+        stop = min(start + most, n)
+        total = total + (stop - start) * gradient(start, stop)  # mean -> sum
+    return total / n
+
+
+def _mean_of_means(gradient: MeanGradient, n: int, most: int) -> Tensor:
+    means = [gradient(i, min(i + most, n)) for i in range(0, n, most)]
+    return torch.stack(means).mean(dim=0)
+
+
+def _sum_of_means(gradient: MeanGradient, n: int, most: int) -> Tensor:
+    means = [gradient(i, min(i + most, n)) for i in range(0, n, most)]
+    return torch.stack(means).sum(dim=0)
+
+
+def _whole_pieces_only(gradient: MeanGradient, n: int, most: int) -> Tensor:
+    return _accumulate(gradient, n // most * most, most)
+
+
+def _last_piece_as_large(gradient: MeanGradient, n: int, most: int) -> Tensor:
+    pieces = [most * gradient(i, min(i + most, n)) for i in range(0, n, most)]
+    return torch.stack(pieces).sum(dim=0) / n
+
+
+def _card_case(n: int, most: int) -> tuple[MeanGradient, int, int]:
+    numbers = torch.randn(n, 5, generator=torch.Generator().manual_seed(n)).double()
+    return _SmallCard(numbers, most), n, most
+
+
+accumulate = Exercise(
+    reference=_accumulate,
+    cases=lambda: [_card_case(10, 4), _card_case(7, 3), _card_case(9, 5)],
+    mistakes=[
+        Mistake(
+            _mean_of_means,
+            Words(
+                en=(
+                    "The last piece is smaller, and counts here as much as the others. Weigh"
+                    " each mean by its number of pictures."
+                ),
+                zh="最后一份较小，这里却与别的份一样算。每个均值要按自己的张数加权。",
+            ),
+        ),
+        Mistake(
+            _sum_of_means,
+            Words(
+                en=(
+                    "A sum of means: it grows with the number of pieces. (In a training loop:"
+                    " backward() adds up, so each piece's loss must be scaled.)"
+                ),
+                zh="这是各份均值之和，份数越多越大。（训练循环里 backward() 会累加，所以每份的损失要先缩放。）",
+            ),
+        ),
+        Mistake(
+            _whole_pieces_only,
+            Words(
+                en="The pictures left over at the end are missing.",
+                zh="最后不足一份的那几张图漏掉了。",
+            ),
+        ),
+        Mistake(
+            _last_piece_as_large,
+            Words(
+                en="The last piece has fewer pictures than `most`: weigh it by what it has.",
+                zh="最后一份不足 `most` 张：有几张就按几张加权。",
+            ),
+        ),
+    ],
+    hint=Words(
+        en=(
+            "for start in range(0, n, most): the piece's mean times its number of pictures"
+            " is its sum. Divide once, at the end."
+        ),
+        zh="for start in range(0, n, most)：一份的均值乘以张数就是这一份之和；最后只除一次。",
     ),
 )

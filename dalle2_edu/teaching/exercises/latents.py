@@ -8,6 +8,7 @@ Each reference is the shortest right answer; each mistake is an answer that stud
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -778,5 +779,103 @@ probabilities = Exercise(
     hint=Words(
         en="softmax over the captions of scale · cosine.",
         zh="对 scale · 余弦 在各条描述文字之间取 softmax。",
+    ),
+)
+
+
+# --- 11. the whole inversion ----------------------------------------------------------
+
+NoiseGuess = Callable[[Tensor, int], Tensor]
+
+
+def _sees_noise(x: Tensor, k: int) -> Tensor:
+    """A network of one line: its guess of the noise in x at place k."""
+    return torch.tanh(0.6 * x - 0.05 * k)
+
+
+def _up(x: Tensor, eps: Tensor, abar: float, abar_next: float) -> Tensor:
+    """From the level abar to the noisier abar_next, with the noise eps kept."""
+    x0 = (x - math.sqrt(1 - abar) * eps) / math.sqrt(abar)
+    return math.sqrt(abar_next) * x0 + math.sqrt(1 - abar_next) * eps
+
+
+def _inversion(guess: NoiseGuess, x: Tensor, abar: list[float]) -> Tensor:
+    """From a picture to x_T; abar: ᾱ of each place, the cleanest first."""
+    for k in range(len(abar) - 1):
+        x = _up(x, guess(x, k), abar[k], abar[k + 1])
+    return x
+
+
+def _inversion_at_the_far_end(
+    guess: NoiseGuess, x: Tensor, abar: list[float]
+) -> Tensor:
+    for k in range(len(abar) - 1):
+        x = _up(x, guess(x, k + 1), abar[k], abar[k + 1])
+    return x
+
+
+def _inversion_guessed_once(guess: NoiseGuess, x: Tensor, abar: list[float]) -> Tensor:
+    eps = guess(x, 0)
+    for k in range(len(abar) - 1):
+        x = _up(x, eps, abar[k], abar[k + 1])
+    return x
+
+
+def _inversion_too_short(guess: NoiseGuess, x: Tensor, abar: list[float]) -> Tensor:
+    return _inversion(guess, x, abar[:-1])
+
+
+def _inversion_downwards(guess: NoiseGuess, x: Tensor, abar: list[float]) -> Tensor:
+    for k in reversed(range(1, len(abar))):
+        x = _up(x, guess(x, k), abar[k], abar[k - 1])
+    return x
+
+
+inversion = Exercise(
+    reference=_inversion,
+    cases=lambda: [
+        (_sees_noise, _numbers(2, 3, 4, 4, seed=40), [0.99, 0.7, 0.3, 0.05]),
+        (_sees_noise, _numbers(1, 3, 4, 4, seed=41), [0.95, 0.5, 0.1]),
+        (_sees_noise, _numbers(1, 3, 4, 4, seed=42), [0.9, 0.6, 0.4, 0.2, 0.1]),
+    ],
+    mistakes=[
+        Mistake(
+            _inversion_at_the_far_end,
+            Words(
+                en=(
+                    "The guess is made at the near end, where x is: place k, not k + 1. (Open"
+                    " question (a) tries the far end.)"
+                ),
+                zh="猜测要在近端做，也就是 x 所在的位置 k，不是 k + 1。（远端留给开放题 (a)。）",
+            ),
+        ),
+        Mistake(
+            _inversion_guessed_once,
+            Words(
+                en="The guess changes along the curve: ask again in each step.",
+                zh="猜测沿着曲线在变：每一步都要重新问一次。",
+            ),
+        ),
+        Mistake(
+            _inversion_too_short,
+            Words(
+                en="You stop one place short: the last move reaches the last level.",
+                zh="少走了一步：最后一步要走到最后一个 ᾱ。",
+            ),
+        ),
+        Mistake(
+            _inversion_downwards,
+            Words(
+                en="That is sampling. The inversion starts at the cleanest place, k = 0.",
+                zh="这是采样。反演从最干净的位置 k = 0 出发。",
+            ),
+        ),
+    ],
+    hint=Words(
+        en=(
+            "K levels, K - 1 moves. In each: the guess at k, from it the clean picture, and"
+            " both put together at abar[k + 1]."
+        ),
+        zh="K 个 ᾱ，走 K - 1 步。每步：在 k 处猜噪声，由它得到干净的图，再按 abar[k + 1] 合起来。",
     ),
 )

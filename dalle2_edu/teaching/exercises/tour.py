@@ -7,6 +7,9 @@ in two pipelines of diffusers.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -649,5 +652,116 @@ rank = Exercise(
     hint=Words(
         en="Count in each row how many captions beat the diagonal's (a tie doesn't), and add 1.",
         zh="在每一行里数有多少句的得分高于对角线上的那个（同分不算），再加 1。",
+    ),
+)
+
+
+# --- 9. the decoder's loop ------------------------------------------------------------
+
+Guess = Callable[[Tensor, int], Tensor]
+
+
+def _paints_towards(x: Tensor, k: int) -> Tensor:
+    """A decoder of one line: its guess of the clean picture at place k."""
+    return torch.tanh(0.8 * x + 0.1 * k - 0.2)
+
+
+def _move(x: Tensor, x0: Tensor, abar: float, before: float) -> Tensor:
+    """From the level abar to the level before, along the guess x0; no fresh noise."""
+    eps = (x - math.sqrt(abar) * x0) / math.sqrt(1 - abar)  # the noise in x
+    return math.sqrt(before) * x0 + math.sqrt(1 - before) * eps
+
+
+def _walk(guess: Guess, x_T: Tensor, abar: list[float]) -> Tensor:
+    """From noise to picture; abar: ᾱ of each place, the cleanest first."""
+    x = x_T
+    for k in reversed(range(len(abar))):
+        before = abar[k - 1] if k > 0 else 1.0
+        x = _move(x, guess(x, k), abar[k], before)
+    return x
+
+
+def _walk_away(guess: Guess, x_T: Tensor, abar: list[float]) -> Tensor:
+    x = x_T
+    for k in range(len(abar)):
+        before = abar[k - 1] if k > 0 else 1.0
+        x = _move(x, guess(x, k), abar[k], before)
+    return x
+
+
+def _walk_never_arrives(guess: Guess, x_T: Tensor, abar: list[float]) -> Tensor:
+    x = x_T
+    for k in reversed(range(1, len(abar))):
+        x = _move(x, guess(x, k), abar[k], abar[k - 1])
+    return x
+
+
+def _walk_on_the_spot(guess: Guess, x_T: Tensor, abar: list[float]) -> Tensor:
+    x = x_T
+    for k in reversed(range(len(abar))):
+        x = _move(x, guess(x, k), abar[k], abar[k])
+    return x
+
+
+def _walk_with_the_first_noise(guess: Guess, x_T: Tensor, abar: list[float]) -> Tensor:
+    x = x_T
+    for k in reversed(range(len(abar))):
+        before = abar[k - 1] if k > 0 else 1.0
+        x = math.sqrt(before) * guess(x, k) + math.sqrt(1 - before) * x_T
+    return x
+
+
+walk = Exercise(
+    reference=_walk,
+    cases=lambda: [
+        (_paints_towards, _numbers(2, 3, 4, 4, seed=30), [0.98, 0.8, 0.45, 0.1]),
+        (_paints_towards, _numbers(1, 3, 4, 4, seed=31), [0.9, 0.2]),
+        (_paints_towards, _numbers(1, 3, 4, 4, seed=32), [0.3]),
+    ],
+    mistakes=[
+        Mistake(
+            _walk_away,
+            Words(
+                en="You walk from the cleanest place to the noisiest: start at the last k.",
+                zh="你从最干净的位置走向噪声最多的位置：应从最后一个 k 开始。",
+            ),
+        ),
+        Mistake(
+            _walk_never_arrives,
+            Words(
+                en=(
+                    "One step is missing: after place 0 the picture is clean, so its next"
+                    " level is 1."
+                ),
+                zh="少走了一步：走过位置 0 之后图就干净了，下一处的 ᾱ 是 1。",
+            ),
+        ),
+        Mistake(
+            _walk_on_the_spot,
+            Words(
+                en=(
+                    "You put guess and noise together again at the level where you were;"
+                    " nothing moves. Use the level of place k - 1."
+                ),
+                zh="你又按原来的 ᾱ 把猜测和噪声合了起来，等于原地不动。应当用位置 k - 1 的 ᾱ。",
+            ),
+        ),
+        Mistake(
+            _walk_with_the_first_noise,
+            Words(
+                en=(
+                    "The noise is worked out anew in each step, from x and the guess. You"
+                    " keep x_T."
+                ),
+                zh="每一步都要由 x 和猜测重新求噪声，你一直用的是 x_T。",
+            ),
+        ),
+    ],
+    hint=Words(
+        en=(
+            "Three lines inside the loop: the guess, the noise in x, and both put together"
+            " at the next level, which is 1 after place 0."
+        ),
+        zh="循环里三行：猜测；x 里的噪声；按下一处的 ᾱ 把两者合起来，走过位置 0 之后它是 1。",
     ),
 )

@@ -482,7 +482,7 @@ share = Exercise(
         ),
     ],
     hint=Words(
-        en="(18.6), term by term; z is 1.96.", zh="照 (18.6) 逐项写；z 取 1.96。"
+        en="(18.6), term by term; c is 1.96.", zh="照 (18.6) 逐项写；c 取 1.96。"
     ),
 )
 
@@ -765,5 +765,118 @@ guided = Exercise(
     hint=Words(
         en="Two calls of the model that differ in nothing but the conditions.",
         zh="调用网络两次，除条件外全都一样。",
+    ),
+)
+
+
+# --- 9. an interval without a formula -------------------------------------------------
+
+
+def _ends(means: list[Tensor], low: float = 0.025) -> tuple[float, float]:
+    """The share `low` of the means lies below the first end, as much above the
+    second.
+    """
+    ends = torch.tensor([low, 1 - low], dtype=torch.float64)
+    first, second = torch.stack(means).quantile(ends).tolist()
+    return first, second
+
+
+def _bootstrap(a: Tensor, b: Tensor, rounds: int, seed: int) -> tuple[float, float]:
+    """The 95% bootstrap interval of a's lead over b, in points of per cent."""
+    d, generator = 100 * (a.double() - b.double()), torch.Generator().manual_seed(seed)
+    means = []
+    for _ in range(rounds):
+        chosen = torch.randint(len(d), (len(d),), generator=generator)
+        means.append(d[chosen].mean())
+    return _ends(means)
+
+
+def _bootstrap_unpaired(
+    a: Tensor, b: Tensor, rounds: int, seed: int
+) -> tuple[float, float]:
+    generator, means = torch.Generator().manual_seed(seed), []
+    for _ in range(rounds):
+        mine, yours = torch.randint(len(a), (2, len(a)), generator=generator)
+        means.append(100 * (a[mine].double().mean() - b[yours].double().mean()))
+    return _ends(means)
+
+
+def _bootstrap_shuffled(
+    a: Tensor, b: Tensor, rounds: int, seed: int
+) -> tuple[float, float]:
+    d = 100 * (a.double() - b.double())
+    return float(d.mean()), float(d.mean())
+
+
+def _bootstrap_same_round(
+    a: Tensor, b: Tensor, rounds: int, seed: int
+) -> tuple[float, float]:
+    return _bootstrap(a, b, 1, seed)
+
+
+def _bootstrap_ninety(
+    a: Tensor, b: Tensor, rounds: int, seed: int
+) -> tuple[float, float]:
+    d, generator = 100 * (a.double() - b.double()), torch.Generator().manual_seed(seed)
+    chosen = [
+        torch.randint(len(d), (len(d),), generator=generator) for _ in range(rounds)
+    ]
+    return _ends([d[each].mean() for each in chosen], low=0.05)
+
+
+bootstrap = Exercise(
+    reference=_bootstrap,
+    cases=lambda: [
+        (*_verdicts(60, 0.8, 0.2, seed=3), 200, 0),
+        (*_verdicts(25, 0.6, 0.4, seed=4), 100, 1),
+        (*_verdicts(120, 0.7, 0.5, seed=5), 300, 2),
+    ],
+    mistakes=[
+        Mistake(
+            _bootstrap_unpaired,
+            Words(
+                en=(
+                    "You draw captions for a and others for b. Draw once a round: the pair of"
+                    " a caption stays together."
+                ),
+                zh="你给 a 和 b 各抽了一批描述。每轮只抽一次：同一句描述的一对要在一起。",
+            ),
+        ),
+        Mistake(
+            _bootstrap_shuffled,
+            Words(
+                en=(
+                    "Each round has every caption once, only in another order, so all means"
+                    " are equal. Draw *with* replacement: torch.randint."
+                ),
+                zh="每轮还是那些描述，只是换了次序，平均当然都一样。要有放回地抽：torch.randint。",
+            ),
+        ),
+        Mistake(
+            _bootstrap_same_round,
+            Words(
+                en=(
+                    "All rounds are the same round: make the generator once, before the loop."
+                ),
+                zh="每一轮都是同一轮：随机数发生器只在循环之前建一次。",
+            ),
+        ),
+        Mistake(
+            _bootstrap_ninety,
+            Words(
+                en="5% on each side leave 90% between: take 2.5% on each side.",
+                zh="两边各去掉 5%，中间只剩 90%：每边应去掉 2.5%。",
+            ),
+        ),
+    ],
+    hint=Words(
+        en=(
+            "A list of means, one a round: torch.randint(n, (n,), generator=...) says which"
+            " captions. Then quantile at 0.025 and 0.975."
+        ),
+        zh=(
+            "每轮一个平均，存进列表：torch.randint(n, (n,), generator=...) 决定抽到哪些描述；"
+            "最后取 0.025 和 0.975 分位数。"
+        ),
     ),
 )
