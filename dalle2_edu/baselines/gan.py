@@ -200,7 +200,7 @@ class GanConfig:
 
     image_size: int = 32
     latent: int = 64  # numbers of noise behind a picture
-    channels: int = 48
+    channels: int = 32
     spectral_norm: bool = False
 
     def __post_init__(self) -> None:
@@ -216,7 +216,7 @@ class GanConfig:
 
     @property
     def widths(self) -> list[int]:
-        """Channels from the finest map to the 4 x 4 one: [48, 96, 192] at 32 pixels."""
+        """Channels from the finest map to the 4 x 4 one: [32, 64, 128] at 32 pixels."""
         return [self.channels * 2**step for step in range(self.halvings)]
 
 
@@ -226,7 +226,7 @@ class Generator(nn.Module):
     def __init__(self, config: GanConfig, told: int = 0):
         """told: how many numbers beside the noise say what to draw."""
         super().__init__()
-        widths = config.widths[::-1]  # [192, 96, 48]
+        widths = config.widths[::-1]  # [128, 64, 32]
         self.widest = widths[0]
         self.first = nn.Linear(config.latent + told, self.widest * FIRST_SIDE**2)
         layers: list[nn.Module] = [nn.BatchNorm2d(self.widest), nn.ReLU()]
@@ -237,13 +237,13 @@ class Generator(nn.Module):
         self.layers = nn.Sequential(*layers)
 
     def forward(self, z: Tensor) -> Tensor:
-        h = self.first(z)  # (B, 192 * 16)
-        h = h.reshape(len(z), self.widest, FIRST_SIDE, FIRST_SIDE)  # (B, 192, 4, 4)
+        h = self.first(z)  # (B, 128 * 16)
+        h = h.reshape(len(z), self.widest, FIRST_SIDE, FIRST_SIDE)  # (B, 128, 4, 4)
         return self.layers(h)
 
 
 class Features(nn.Module):
-    """The discriminator's eye: pictures (B, 3, S, S) -> a map (B, 192, 4, 4)."""
+    """The discriminator's eye: pictures (B, 3, S, S) -> a map (B, 128, 4, 4)."""
 
     def __init__(self, config: GanConfig):
         super().__init__()
@@ -355,9 +355,9 @@ class MatchingDiscriminator(nn.Module):
         self.head = normed(nn.Conv2d(widest, 1, FIRST_SIDE), gan)
 
     def match(self, seen: Tensor, told: Tensor) -> Tensor:
-        """seen (B, 192, 4, 4), told (B, width) -> logits (B,)."""
+        """seen (B, 128, 4, 4), told (B, width) -> logits (B,)."""
         everywhere = told[:, :, None, None].expand(-1, -1, *seen.shape[2:])
-        both = torch.cat([seen, everywhere], dim=1)  # (B, 192 + width, 4, 4)
+        both = torch.cat([seen, everywhere], dim=1)  # (B, 128 + width, 4, 4)
         return self.head(F.leaky_relu(self.join(both), LEAK)).flatten()
 
 

@@ -49,7 +49,7 @@ from dalle2_edu.recipes.recipe import Recipe
 from dalle2_edu.training.task import Task, TrainConfig
 
 PICTURE_SIZE = 32
-R1 = Objective("non_saturating", r1=0.5)
+R1 = Objective("non_saturating", r1=0.2)
 
 
 def lone_objects(domain: str, tier: str, size: int) -> Tensor | Pairs:
@@ -178,7 +178,7 @@ def latents(count: int, config: GanConfig, generator: torch.Generator) -> Tensor
 # Adam without momentum: the other network moves, and yesterday's direction is stale
 # (1801.04406, Section 6, takes beta_1 = 0). No clipping: Adam scales each weight anyway.
 GAN_TRAINING = TrainConfig(
-    steps=6500,
+    steps=5000,
     batch_size=32,
     learning_rate=1e-3,
     warmup=100,
@@ -188,7 +188,7 @@ GAN_TRAINING = TrainConfig(
     clip_norm=0.0,
     mixed_precision="auto",
     save_every=250,
-    sample_every=1000,
+    sample_every=500,
 )
 GAN_ON_GPU = {
     "steps": 40_000,
