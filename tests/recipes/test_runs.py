@@ -69,11 +69,17 @@ def test_unknown_names_list_the_known(
         runs.run(name, tier, out=tmp_path)
 
 
+# recipes that readers can run, whose weights the book doesn't ship
+NOT_SHIPPED = {("emoji", "gan"), ("emoji", "text_gan")}
+
+
 def test_every_part_of_the_zoo_has_one_recipe() -> None:
     made = [(training.domain, training.part) for training in runs.trainings().values()]
     assert len(made) == len(set(made))
-    assert set(zoo.cards()) == set(made)
+    assert set(zoo.cards()) == set(made) - NOT_SHIPPED
     for training in runs.trainings().values():
+        if (training.domain, training.part) in NOT_SHIPPED:
+            continue
         card = zoo.card(training.domain, training.part)
         assert card.recipe == training.name
         assert card.model == zoo.model_name(training.recipe.model)
