@@ -8,7 +8,8 @@ p_t. The mean stays what it was, whatever the p_t,
 
     E_{t ~ p}[ L_t / (T p_t) ] = sum_t p_t L_t / (T p_t) = (1/T) sum_t L_t,
 
-and the variance is least when p_t is proportional to sqrt(E[L_t^2]):
+where t counts as the code's `index` does, from 0. The variance is least when p_t is
+proportional to sqrt(E[L_t^2]):
 
     L_vlb = E_{t ~ p}[ L_t / p_t ],   p_t ~ sqrt(E[L_t^2]),   sum_t p_t = 1     improved DDPM (2102.09672), Section 3.3
 

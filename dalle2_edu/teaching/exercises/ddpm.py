@@ -8,6 +8,8 @@ rounding.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
+
 import torch
 from torch import Tensor
 
@@ -738,6 +740,214 @@ optimal_x0 = Exercise(
     hint=Words(
         en="the weights are a softmax of -|x_t - sqrt(abar) x_0|^2 / (2 (1 - abar)).",
         zh="权重是 -|x_t - sqrt(abar) x_0|^2 / (2 (1 - abar)) 的 softmax。",
+    ),
+    tolerance=TIGHT,
+)
+
+
+# --- 11. the whole walk back ----------------------------------------------------------
+
+Guess = Callable[[Tensor, int], Tensor]  # guess(x_t, t): the noise, with t from T to 1
+
+
+def _walk(
+    guess: Guess,
+    x_T: Tensor,
+    betas: Tensor,
+    z: Tensor,
+    steps: Iterable[int],
+    told: int = 0,
+) -> Tensor:
+    """Algorithm 2 over these steps; the guess is told t + `told`. z: (T, *shape)."""
+    x = x_T
+    for t in steps:
+        x = _ancestral_step(x, guess(x, t + told), betas, t, z[t - 1])
+    return x
+
+
+def _sample(guess: Guess, x_T: Tensor, betas: Tensor, z: Tensor) -> Tensor:
+    return _walk(guess, x_T, betas, z, range(len(betas), 0, -1))
+
+
+def _forward_order(guess: Guess, x_T: Tensor, betas: Tensor, z: Tensor) -> Tensor:
+    return _walk(guess, x_T, betas, z, range(1, len(betas) + 1))
+
+
+def _index_told(guess: Guess, x_T: Tensor, betas: Tensor, z: Tensor) -> Tensor:
+    return _walk(guess, x_T, betas, z, range(len(betas), 0, -1), told=-1)
+
+
+def _last_step_missing(guess: Guess, x_T: Tensor, betas: Tensor, z: Tensor) -> Tensor:
+    return _walk(guess, x_T, betas, z, range(len(betas), 1, -1))
+
+
+def _noise_in_the_last_step(
+    guess: Guess,
+    x_T: Tensor,
+    betas: Tensor,
+    z: Tensor,
+) -> Tensor:
+    return _sample(guess, x_T, betas, z) + betas[0].sqrt() * z[0]
+
+
+def _guessed_once(guess: Guess, x_T: Tensor, betas: Tensor, z: Tensor) -> Tensor:
+    eps = guess(x_T, len(betas))
+    return _sample(lambda x, t: eps, x_T, betas, z)
+
+
+def _guess_of_normal_data(variance: float, betas: Tensor) -> Guess:
+    """The perfect guess of the noise for data N(0, variance)."""
+    abars = torch.cumprod(1 - betas, dim=0)
+
+    def guess(x_t: Tensor, t: int) -> Tensor:
+        abar = abars[t - 1]
+        return (1 - abar).sqrt() * x_t / (abar * variance + 1 - abar)
+
+    return guess
+
+
+def _walk_case(seed: int, betas: Tensor) -> tuple[Guess, Tensor, Tensor, Tensor]:
+    return (
+        _guess_of_normal_data(0.25, betas),
+        _random(seed, 2, 3),
+        betas,
+        _random(seed + 1, len(betas), 2, 3),
+    )
+
+
+sample = Exercise(
+    reference=_sample,
+    cases=lambda: [_walk_case(21, linear_betas(25)), _walk_case(23, cosine_betas(10))],
+    mistakes=[
+        Mistake(
+            _forward_order,
+            Words(
+                en=(
+                    "The loop runs from 1 to T. The walk back begins in the noise: t = T, T -"
+                    " 1, ..., 1."
+                ),
+                zh="循环从 1 走到了 T。往回走要从噪声出发：t = T、T - 1、……、1。",
+            ),
+        ),
+        Mistake(
+            _index_told,
+            Words(
+                en="The guess is told t - 1. Here it counts as the formulas do: from T to 1.",
+                zh="你告诉 guess 的是 t - 1。本题中它与公式一样计数：从 T 到 1。",
+            ),
+        ),
+        Mistake(
+            _last_step_missing,
+            Words(
+                en="You stop at x_1. One step is left: t = 1, from x_1 to x_0.",
+                zh="你停在了 x_1。还差一步：t = 1，从 x_1 到 x_0。",
+            ),
+        ),
+        Mistake(
+            _noise_in_the_last_step,
+            Words(
+                en="Right, except for the noise of the last step: none is added at t = 1.",
+                zh="除了最后一步都对：t = 1 时不再加噪声。",
+            ),
+        ),
+        Mistake(
+            _guessed_once,
+            Words(
+                en=(
+                    "You ask for the guess once, at x_T. It has to be asked again at each"
+                    " step, for the x_t of that step."
+                ),
+                zh="你只在 x_T 处问了一次。每一步都要用当时的 x_t 重新猜。",
+            ),
+        ),
+    ],
+    hint=Words(
+        en="for t in range(T, 0, -1): one step of exercise 8, with z[t - 1].",
+        zh="for t in range(T, 0, -1)：每一步就是练习 8，噪声取 z[t - 1]。",
+    ),
+    tolerance=TIGHT,
+)
+
+
+# --- 12. a batch in which each picture has its own step -------------------------------
+
+
+def _batch_jump(x0: Tensor, t: Tensor, betas: Tensor, eps: Tensor) -> Tensor:
+    abar = torch.cumprod(1 - betas, dim=0)[t - 1]  # (B,)
+    abar = abar.reshape(-1, *[1] * (x0.ndim - 1))  # (B,) => (B, 1, 1, 1)
+    return abar.sqrt() * x0 + (1 - abar).sqrt() * eps
+
+
+def _not_broadcast(x0: Tensor, t: Tensor, betas: Tensor, eps: Tensor) -> Tensor:
+    """The code as printed: abar is laid along the last axis, and t is off by one."""
+    abar = torch.cumprod(1 - betas, dim=0)[t]
+    return abar.sqrt() * x0 + (1 - abar).sqrt() * eps
+
+
+def _along_the_columns(x0: Tensor, t: Tensor, betas: Tensor, eps: Tensor) -> Tensor:
+    return _not_broadcast(x0, t - 1, betas, eps)
+
+
+def _one_step_late(x0: Tensor, t: Tensor, betas: Tensor, eps: Tensor) -> Tensor:
+    return _batch_jump(x0, t + 1, betas, eps)
+
+
+def _first_step_for_all(x0: Tensor, t: Tensor, betas: Tensor, eps: Tensor) -> Tensor:
+    return _batch_jump(x0, t[:1].expand(len(t)), betas, eps)
+
+
+def _square_batch(seed: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """As many pictures as a picture has columns: a wrong broadcast raises no error."""
+    t = torch.tensor([1, 7, 15, 29])
+    pictures = _random(seed, 4, 3, 4, 4), _random(seed + 1, 4, 3, 4, 4)
+    return pictures[0], t, linear_betas(30), pictures[1]
+
+
+batch_jump = Exercise(
+    reference=_batch_jump,
+    cases=lambda: [_square_batch(25), _square_batch(27)],
+    mistakes=[
+        Mistake(
+            _not_broadcast,
+            Words(
+                en=(
+                    "Both mistakes are still in it: abar (B,) is laid along the columns of the"
+                    " pictures, and abar_t is at index t - 1."
+                ),
+                zh="两个错误都还在：形状为 (B,) 的 abar 被沿着图片的列铺开了；abar_t 的下标是 t - 1。",
+            ),
+        ),
+        Mistake(
+            _along_the_columns,
+            Words(
+                en=(
+                    "The index is mended. But abar has the shape (B,), and PyTorch lines it up"
+                    " with the last axis, the columns. Give it the shape (B, 1, 1, 1)."
+                ),
+                zh=(
+                    "下标改好了。但 abar 的形状是 (B,)，PyTorch 会把它与最后一维（列）对齐。"
+                    "要把它变成 (B, 1, 1, 1)。"
+                ),
+            ),
+        ),
+        Mistake(
+            _one_step_late,
+            Words(
+                en="The shape is mended. But abar_t is at index t - 1.",
+                zh="形状改好了。但 abar_t 的下标是 t - 1。",
+            ),
+        ),
+        Mistake(
+            _first_step_for_all,
+            Words(
+                en="All pictures get the step of the first one. Each has its own.",
+                zh="所有图片都用了第一张图的时间步。每张图应当用自己的。",
+            ),
+        ),
+    ],
+    hint=Words(
+        en="which axis of x0 does abar, of shape (B,), line up with?",
+        zh="形状为 (B,) 的 abar 与 x0 的哪一维对齐了？",
     ),
     tolerance=TIGHT,
 )

@@ -8,6 +8,7 @@ Each reference is the shortest right answer; each mistake is an answer that stud
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -619,4 +620,119 @@ two_m = Exercise(
             ),
         ),
     ],
+)
+
+
+# --- 9. the whole walk of DDIM --------------------------------------------------------
+
+Guess = Callable[[Tensor, int], Tensor]  # guess(x, index): the noise
+
+
+def _move(x: Tensor, eps: Tensor, abar: float, abar_next: float) -> Tensor:
+    """One step with eta = 0, without clipping."""
+    x0 = (x - math.sqrt(1 - abar) * eps) / math.sqrt(abar)
+    return ddim_move(x0, eps, abar_next)
+
+
+def _ddim_walk(guess: Guess, x: Tensor, abar: Tensor, kept: list[int]) -> Tensor:
+    """From the level of the last kept step to the clean picture."""
+    levels = [1.0, *abar[kept].tolist()]  # before the first kept step: all picture
+    for k in reversed(range(len(kept))):
+        x = _move(x, guess(x, kept[k]), levels[k + 1], levels[k])
+    return x
+
+
+def _told_the_place(guess: Guess, x: Tensor, abar: Tensor, kept: list[int]) -> Tensor:
+    return _ddim_walk(lambda x, i: guess(x, kept.index(i)), x, abar, kept)
+
+
+def _to_the_neighbour(guess: Guess, x: Tensor, abar: Tensor, kept: list[int]) -> Tensor:
+    """Each move leads to abar[i - 1] of the whole process, not to the next kept step."""
+    levels = [1.0, *abar.tolist()]
+    for i in reversed(kept):
+        x = _move(x, guess(x, i), levels[i + 1], levels[i])
+    return x
+
+
+def _never_clean(guess: Guess, x: Tensor, abar: Tensor, kept: list[int]) -> Tensor:
+    levels = abar[kept].tolist()
+    for k in reversed(range(1, len(kept))):
+        x = _move(x, guess(x, kept[k]), levels[k], levels[k - 1])
+    return x
+
+
+def _towards_noise(guess: Guess, x: Tensor, abar: Tensor, kept: list[int]) -> Tensor:
+    levels = [1.0, *abar[kept].tolist()]
+    for k in range(len(kept)):
+        x = _move(x, guess(x, kept[k]), levels[k + 1], levels[k])
+    return x
+
+
+def _guess_of_two_points(abar: Tensor) -> Guess:
+    """The perfect guess of the noise for data -1 and 1, equally probable."""
+
+    def guess(x: Tensor, index: int) -> Tensor:
+        signal = math.sqrt(abar[index])
+        noise = 1 - float(abar[index])
+        x0 = torch.tanh(signal * x / noise)  # E[x_0 | x]
+        return (x - signal * x0) / math.sqrt(noise)
+
+    return guess
+
+
+ddim_walk = Exercise(
+    reference=_ddim_walk,
+    cases=lambda: [
+        (_guess_of_two_points(ABAR), _pictures(6), ABAR, [0, 33, 66, 98]),
+        (_guess_of_two_points(ABAR), _pictures(7), ABAR, [4, 12, 40, 70, 95]),
+    ],
+    mistakes=[
+        Mistake(
+            _told_the_place,
+            Words(
+                en=(
+                    "The network is told the place among the kept steps. It must be told the"
+                    " original index, kept[k]: that is what it was trained with."
+                ),
+                zh=(
+                    "你告诉网络的是在保留步中的序号。应当告诉它原来的 index，即 kept[k]："
+                    "它是这样训练的。"
+                ),
+            ),
+        ),
+        Mistake(
+            _to_the_neighbour,
+            Words(
+                en=(
+                    "Each move goes only to the neighbouring step of the whole process. It must"
+                    " lead to the level of the next kept step."
+                ),
+                zh="你每次只走到整个过程的相邻一步。应当走到下一个保留步的水平。",
+            ),
+        ),
+        Mistake(
+            _never_clean,
+            Words(
+                en=(
+                    "You stop at the first kept step, which is still noisy. One move is left,"
+                    " to abar = 1."
+                ),
+                zh="你停在了第一个保留步，那里还有噪声。还差一步：走到 abar = 1。",
+            ),
+        ),
+        Mistake(
+            _towards_noise,
+            Words(
+                en="The loop runs from clean to noisy. Begin at the last kept step.",
+                zh="循环的方向是从干净到有噪声。应当从最后一个保留步开始。",
+            ),
+        ),
+    ],
+    hint=Words(
+        en=(
+            "Put a 1 in front of abar[kept]. Then the move of the place k goes from levels[k +"
+            " 1] to levels[k]."
+        ),
+        zh="在 abar[kept] 前面补一个 1，序号 k 处的一步就是从 levels[k + 1] 走到 levels[k]。",
+    ),
 )

@@ -8,6 +8,7 @@ Each reference is the shortest right answer; each mistake is an answer that stud
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -24,10 +25,8 @@ def _receptive_field(kernels: list[int], strides: list[int]) -> int:
     """How many pixels, along one side, one output of a chain of convolutions can
     see.
     """
-    seen, step = (
-        1,
-        1,
-    )  # step: how far apart, in pixels of the picture, two neighbours of this layer lie
+    seen = 1
+    step = 1  # how many pixels of the picture two neighbours of this layer lie apart
     for kernel, stride in zip(kernels, strides, strict=True):
         seen += (kernel - 1) * step
         step *= stride
@@ -834,6 +833,222 @@ loss_by_timestep = Exercise(
             "一个损失所属的区间是 index * buckets // timesteps。"
             "用 torch.zeros(buckets).index_add_(0, bucket, losses) 求和，"
             "用 torch.bincount(bucket, minlength=buckets) 计数。"
+        ),
+    ),
+)
+
+
+# --- 9. a training run by hand --------------------------------------------------------
+
+Gradient = Callable[[Tensor], Tensor]  # weights (D,) -> the loss's gradient (D,)
+
+
+def _run(
+    gradient: Gradient,
+    weight: Tensor,
+    steps: int,
+    rate: float,
+    warmup: int,
+    decay: float,
+    clipped: Callable[[Tensor], Tensor] | None = None,
+    first: int = 1,
+) -> tuple[Tensor, Tensor]:
+    """The weights after `steps` updates, and their average. The first update has the
+    share first / warmup of the learning rate.
+    """
+    clipped = clipped or _norm_at_most_one
+    average = weight
+    for step in range(steps):
+        warm = min(1.0, (step + first) / warmup)
+        weight = weight - rate * warm * clipped(gradient(weight))
+        average = _ema_update(average, weight, step, decay)
+    return weight, average
+
+
+def _norm_at_most_one(g: Tensor) -> Tensor:
+    return g * min(1.0, 1 / float(g.norm()))  # Eq. (8.9)
+
+
+def _training_run(
+    gradient: Gradient,
+    weight: Tensor,
+    steps: int,
+    rate: float,
+    warmup: int,
+    decay: float,
+) -> tuple[Tensor, Tensor]:
+    return _run(gradient, weight, steps, rate, warmup, decay)
+
+
+def _run_unclipped(
+    gradient: Gradient,
+    weight: Tensor,
+    steps: int,
+    rate: float,
+    warmup: int,
+    decay: float,
+) -> tuple[Tensor, Tensor]:
+    return _run(gradient, weight, steps, rate, warmup, decay, clipped=lambda g: g)
+
+
+def _run_clamped(
+    gradient: Gradient,
+    weight: Tensor,
+    steps: int,
+    rate: float,
+    warmup: int,
+    decay: float,
+) -> tuple[Tensor, Tensor]:
+    return _run(
+        gradient, weight, steps, rate, warmup, decay, clipped=lambda g: g.clamp(-1, 1)
+    )
+
+
+def _run_always_scaled(
+    gradient: Gradient,
+    weight: Tensor,
+    steps: int,
+    rate: float,
+    warmup: int,
+    decay: float,
+) -> tuple[Tensor, Tensor]:
+    return _run(
+        gradient, weight, steps, rate, warmup, decay, clipped=lambda g: g / g.norm()
+    )
+
+
+def _run_from_zero(
+    gradient: Gradient,
+    weight: Tensor,
+    steps: int,
+    rate: float,
+    warmup: int,
+    decay: float,
+) -> tuple[Tensor, Tensor]:
+    return _run(gradient, weight, steps, rate, warmup, decay, first=0)
+
+
+def _run_averaged_first(
+    gradient: Gradient,
+    weight: Tensor,
+    steps: int,
+    rate: float,
+    warmup: int,
+    decay: float,
+) -> tuple[Tensor, Tensor]:
+    """Each step averages the weights before the update: it is one step late."""
+    average = weight
+    for step in range(steps):
+        average = _ema_update(average, weight, step, decay)
+        warm = min(1.0, (step + 1) / warmup)
+        weight = weight - rate * warm * _norm_at_most_one(gradient(weight))
+    return weight, average
+
+
+def _run_at_the_average(
+    gradient: Gradient,
+    weight: Tensor,
+    steps: int,
+    rate: float,
+    warmup: int,
+    decay: float,
+) -> tuple[Tensor, Tensor]:
+    """The average goes back into the training."""
+    average = weight
+    for step in range(steps):
+        warm = min(1.0, (step + 1) / warmup)
+        weight = average - rate * warm * _norm_at_most_one(gradient(average))
+        average = _ema_update(average, weight, step, decay)
+    return weight, average
+
+
+def _valley(seed: int) -> Gradient:
+    """The gradient of a quadratic loss with its minimum at a random place."""
+    generator = torch.Generator().manual_seed(seed)
+    lowest = torch.randn(3, generator=generator)
+    steep = torch.tensor([0.3, 1.0, 4.0])
+    return lambda weight: steep * (weight - lowest)
+
+
+training_run = Exercise(
+    reference=_training_run,
+    cases=lambda: [
+        (_valley(0), torch.tensor([2.0, -1.0, 3.0]), 3, 0.1, 10, 0.9),
+        (_valley(1), torch.tensor([-1.0, 2.0, 0.5]), 40, 0.2, 5, 0.8),
+    ],
+    mistakes=[
+        Mistake(
+            _run_unclipped,
+            Words(
+                en="The gradient isn't clipped: its norm must not exceed 1, Eq. (8.9).",
+                zh="没有裁剪梯度：它的范数不能超过 1，见式 (8.9)。",
+            ),
+        ),
+        Mistake(
+            _run_clamped,
+            Words(
+                en=(
+                    "You cut each entry to [-1, 1], which changes the direction. Clip the norm"
+                    " of the whole gradient: g * min(1, 1 / norm)."
+                ),
+                zh=(
+                    "你把每个分量截断到了 [-1, 1]，方向就变了。"
+                    "要裁剪的是整个梯度的范数：g * min(1, 1 / norm)。"
+                ),
+            ),
+        ),
+        Mistake(
+            _run_always_scaled,
+            Words(
+                en=(
+                    "You give every gradient the norm 1. A short one must stay short, or the"
+                    " run never comes to rest: min(1, 1 / norm)."
+                ),
+                zh=(
+                    "你让每个梯度的范数都等于 1。短的梯度应当保持原样，否则训练永远停不下来："
+                    "min(1, 1 / norm)。"
+                ),
+            ),
+        ),
+        Mistake(
+            _run_from_zero,
+            Words(
+                en=(
+                    "Your first update has the learning rate 0. With step = 0, 1, ... the"
+                    " factor is min(1, (step + 1) / warmup)."
+                ),
+                zh=(
+                    "你的第一次更新学习率是 0。step 从 0 数起时，"
+                    "系数是 min(1, (step + 1) / warmup)。"
+                ),
+            ),
+        ),
+        Mistake(
+            _run_averaged_first,
+            Words(
+                en="You average before the update: the average must hold the new weights.",
+                zh="你在更新之前就求了平均：平均里应当是更新后的权重。",
+            ),
+        ),
+        Mistake(
+            _run_at_the_average,
+            Words(
+                en=(
+                    "The average went back into the training. It only watches: the gradient is"
+                    " taken at the weights themselves."
+                ),
+                zh="你把平均值又放回了训练。平均值只是旁观：梯度要在权重本身处求。",
+            ),
+        ),
+    ],
+    hint=Words(
+        en=(
+            "In each step: gradient, clip, learning rate * min(1, (step + 1) / warmup), update,"
+            " and last the average of exercise 6."
+        ),
+        zh=(
+            "每一步依次是：求梯度，裁剪，学习率乘 min(1, (step + 1) / warmup)，更新，"
+            "最后做练习 6 的平均。"
         ),
     ),
 )
