@@ -61,7 +61,7 @@ class AutoencoderConfig:
     """
 
     image_size: int = 32
-    channels: tuple[int, ...] = (48, 96, 128)
+    channels: tuple[int, ...] = (32, 64, 128)
     latent: int = 64
     noise: float = 0.0
 
@@ -76,7 +76,7 @@ class VaeConfig:
     """As above; log_scale: where the learned log s begins. Pictures lie in [-1, 1]."""
 
     image_size: int = 32
-    channels: tuple[int, ...] = (48, 96, 128)
+    channels: tuple[int, ...] = (32, 64, 128)
     latent: int = 64
     log_scale: float = -1.0
 
