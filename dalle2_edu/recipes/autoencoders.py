@@ -4,7 +4,7 @@
     VAE            a picture -> distortion + beta rate, in nats per dimension
 
 Both have the same layers and see the same pictures, shapes and emoji together, so what
-differs between them is the loss. They draw at 32 pixels. A small VAE learns the single
+differs between them is the loss. They draw at 32 pixels. A small pair learns the single
 objects of chapters 8 and 9, at their 16 pixels.
 
 Chapter 04 uses this file.
@@ -154,7 +154,8 @@ TRAINING = TrainConfig(
 ON_GPU = {"steps": 20_000, "batch_size": 256, "save_every": 5000, "sample_every": 5000}
 
 # the pictures of chapters 8 and 9, so that bits per dimension can be compared
-SMALL_VAE = VaeConfig(image_size=16, channels=(32, 64), latent=32)
+SMALL: Any = {"image_size": 16, "channels": (32, 64), "latent": 32}
+SMALL_TRAINING = replace(TRAINING, steps=15_000, batch_size=64, sample_every=5000)
 
 RECIPES = (
     Recipe(
@@ -180,14 +181,25 @@ RECIPES = (
         picture_size=SIZE,
     ),
     Recipe(
+        "small-autoencoder",
+        Autoencoder,
+        AutoencoderTask,
+        domains=("shapes",),
+        teaches="a 16-pixel picture of one object through 32 numbers and back",
+        cpu=SMALL_TRAINING,
+        gpu=ON_GPU,
+        model_config=AutoencoderConfig(**SMALL),
+        data=single_objects,
+    ),
+    Recipe(
         "small-vae",
         Vae,
         VaeTask,
         domains=("shapes",),
         teaches="the same for one object at 16 pixels, the world of `ddpm`",
-        cpu=replace(TRAINING, steps=15_000, batch_size=64, sample_every=5000),
+        cpu=SMALL_TRAINING,
         gpu=ON_GPU,
-        model_config=SMALL_VAE,
+        model_config=VaeConfig(**SMALL),
         data=single_objects,
     ),
 )
