@@ -155,7 +155,7 @@ ON_GPU = {"steps": 20_000, "batch_size": 256, "save_every": 5000, "sample_every"
 
 # the pictures of chapters 8 and 9, so that bits per dimension can be compared
 SMALL: Any = {"image_size": 16, "channels": (32, 64), "latent": 32}
-SMALL_TRAINING = replace(TRAINING, steps=15_000, batch_size=64, sample_every=5000)
+SMALL_TRAINING = replace(TRAINING, steps=10_000, batch_size=64, sample_every=5000)
 
 RECIPES = (
     Recipe(
