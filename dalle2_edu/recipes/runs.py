@@ -36,6 +36,7 @@ from dalle2_edu import zoo
 from dalle2_edu.errors import Dalle2EduError
 from dalle2_edu.files import atomic_write, read_json
 from dalle2_edu.recipes import (
+    autoencoders,
     diffusion,
     evaluation,
     gan,
@@ -58,7 +59,15 @@ from dalle2_edu.training.processes import lost_processes, processes
 from dalle2_edu.training.task import Task
 
 # a part of the book each; in the order of training
-PARTS = (text2image, unclip, inpainting, evaluation, gan, diffusion)
+PARTS = (
+    text2image,
+    unclip,
+    inpainting,
+    evaluation,
+    gan,
+    diffusion,
+    autoencoders,
+)
 OWN_LICENCE = "the reader's own pictures"
 
 
