@@ -74,7 +74,7 @@ def link_pages(root: Path = ROOT) -> None:
 def link_notebooks(root: Path = ROOT) -> None:
     folder = root / "notebooks"
     for name in chapter_names(folder):
-        books = {
+        books: dict[str, NotebookNode] = {
             language: read(path_of(folder, language, name)) for language in LANGUAGES
         }
         others = {n: f for n, f in chapters(root).items() if n != int(name[:2])}
