@@ -79,8 +79,8 @@ def link_notebooks(root: Path = ROOT) -> None:
         }
         others = {n: f for n, f in chapters(root).items() if n != int(name[:2])}
         if link_chapter(books, others):
-            for language, book in books.items():
-                write(book, path_of(folder, language, name))
+            for language in LANGUAGES:
+                write(books[language], path_of(folder, language, name))
 
 
 def link_chapter(books: dict[str, NotebookNode], written: dict[int, str]) -> bool:
