@@ -39,7 +39,7 @@ Chapter 7 (the mathematics of DDPM) derives all of this; chapter 9 learns the va
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 import torch
@@ -66,6 +66,12 @@ class ReverseStep:
     variance: Tensor  # sigma_t^2
     log_variance: Tensor
     pred_x0: Tensor
+
+    def shifted(self, gradient: Tensor) -> "ReverseStep":
+        """The mean moved along a gradient of log p(y | x_t), the farther the less sure
+        the step is of itself; ADM (2105.05233), Algorithm 1.
+        """
+        return replace(self, mean=self.mean + self.variance * gradient)
 
 
 class GaussianDiffusion:
@@ -284,6 +290,19 @@ class GaussianDiffusion:
         elif self.prediction == "v":
             prediction = self.predict_start_from_v(x_t, index, prediction)
         return prediction if clip is None else prediction.clamp(-clip, clip)
+
+    def prediction_from_noise(
+        self, x_t: Tensor, index: Tensor, noise: Tensor
+    ) -> Tensor:
+        """What the network would have answered if eps is this noise: eps, x_0 or v, as
+        it predicts. Shapes as x_t.
+        """
+        if self.prediction == "eps":
+            return noise
+        x0 = self.predict_start_from_noise(x_t, index, noise)
+        if self.prediction == "v":
+            return self.calculate_v(x0, index, noise)
+        return x0
 
     # --- backward: from x_t to x_(t-1) ------------------------------------------------
 

@@ -58,20 +58,24 @@ def ancestral_sample(
     clip: float | None = 1.0,
     callback: Callback | None = None,
     progress: str | None = None,
+    gradient: Denoiser | None = None,
 ) -> Tensor:
     """Walk back from x_T, adding the posterior's noise at each step but the last;
     DDPM, Algorithm 2.
 
     x_T: (B, C, ...) standard normal. noise(shape) gives the noise of each step. clip
     bounds the predicted x_0. callback(step, x, pred_x0) is called after each step,
-    steps counted from 0. progress labels a bar; None shows none. Returns x_0, shaped
-    like x_T.
+    steps counted from 0. progress labels a bar; None shows none. gradient(x_t, t)
+    shifts each step's mean by variance times gradient: classifier guidance, ADM's
+    Algorithm 1. Returns x_0, shaped like x_T.
     """
     x = x_T
     for step, i in _steps_back(diffusion, progress):
         index = _index(x, i)  # (B,)
         t = diffusion.original_timesteps(index)  # what the network calls this step
         out = diffusion.p_mean_variance(model(x, t), x, index, clip)
+        if gradient is not None:
+            out = out.shifted(gradient(x, t))
         x = out.mean
         # the last step returns the mean: noise there would only be seen as grain
         if i > 0:
