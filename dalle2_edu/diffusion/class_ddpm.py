@@ -28,6 +28,7 @@ from dalle2_edu.diffusion.classifier_guidance import (
 )
 from dalle2_edu.diffusion.ddpm import Ddpm, DdpmConfig, small_unet
 from dalle2_edu.diffusion.guidance import classifier_free
+from dalle2_edu.diffusion.process import Clip
 from dalle2_edu.diffusion.samplers import Denoiser, ddim_sample
 from dalle2_edu.drawing.run import SeededNoise
 from dalle2_edu.errors import Dalle2EduError
@@ -91,7 +92,7 @@ class ClassDdpm(Ddpm):
         model: Denoiser,
         seeds: Sequence[int],
         steps: int = 50,
-        clip: float | None = 1.0,
+        clip: Clip = 1.0,
         **options: Any,
     ) -> Tensor:
         """One picture a seed by DDIM, (B, 3, S, S), from any denoiser of this file.

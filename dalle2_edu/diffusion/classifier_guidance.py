@@ -29,7 +29,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dalle2_edu.diffusion.process import GaussianDiffusion
+from dalle2_edu.diffusion.process import Clip, GaussianDiffusion
 from dalle2_edu.diffusion.samplers import Denoiser
 
 Classifier = Callable[[Tensor, Tensor], Tensor]  # (x_t, t) -> logits (B, classes)
@@ -76,7 +76,7 @@ def classifier_guided(
     model: Denoiser,
     gradient: Gradient,
     diffusion: GaussianDiffusion,
-    clip: float | None = 1.0,
+    clip: Clip = 1.0,
 ) -> Denoiser:
     """A denoiser (x_t, t) whose prediction is changed by Algorithm 2, for any sampler.
 

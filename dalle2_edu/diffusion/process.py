@@ -54,6 +54,8 @@ from dalle2_edu.errors import Dalle2EduError
 
 Prediction = Literal["eps", "x0", "v"]
 Variance = Literal["fixed_small", "fixed_large", "learned_range"]
+# what bounds a predicted x_0: [-clip, clip], a function of it, or nothing
+Clip = float | Callable[[Tensor], Tensor] | None
 
 
 @dataclass(frozen=True)
@@ -276,20 +278,25 @@ class GaussianDiffusion:
         return cos * x_t - sin * v
 
     def predict_start(
-        self, model_out: Tensor, x_t: Tensor, index: Tensor, clip: float | None = None
+        self, model_out: Tensor, x_t: Tensor, index: Tensor, clip: Clip = None
     ) -> Tensor:
         """x_0 from what the network answered, whichever of the three it predicts.
         Shapes and clip as below.
 
         Pictures lie in [-1, 1] and a prediction outside can only be wrong: clip bounds
-        it to [-clip, clip]; None does not.
+        it to [-clip, clip], or is a function that does (`guidance.dynamic_threshold`);
+        None does not.
         """
         prediction, _ = self.split_output(model_out, x_t)
         if self.prediction == "eps":
             prediction = self.predict_start_from_noise(x_t, index, prediction)
         elif self.prediction == "v":
             prediction = self.predict_start_from_v(x_t, index, prediction)
-        return prediction if clip is None else prediction.clamp(-clip, clip)
+        if clip is None:
+            return prediction
+        if callable(clip):
+            return clip(prediction)
+        return prediction.clamp(-clip, clip)
 
     def prediction_from_noise(
         self, x_t: Tensor, index: Tensor, noise: Tensor
@@ -307,7 +314,7 @@ class GaussianDiffusion:
     # --- backward: from x_t to x_(t-1) ------------------------------------------------
 
     def p_mean_variance(
-        self, model_out: Tensor, x_t: Tensor, index: Tensor, clip: float | None = None
+        self, model_out: Tensor, x_t: Tensor, index: Tensor, clip: Clip = None
     ) -> ReverseStep:
         """One step of the way back, p(x_(t-1) | x_t), from what the network answered;
         Eq. (4).
@@ -442,7 +449,7 @@ class GaussianDiffusion:
         x0: Tensor,
         x_t: Tensor,
         index: Tensor,
-        clip: float | None = None,
+        clip: Clip = None,
     ) -> Tensor:
         """One term of the bound, Eq. (6): L_index, which is L_0 where index = 0. (B,),
         bits per dimension.
@@ -477,7 +484,7 @@ class GaussianDiffusion:
         model: Callable[[Tensor, Tensor], Tensor],
         x0: Tensor,
         noise: Callable[[Sequence[int]], Tensor],
-        clip: float | None = None,
+        clip: Clip = None,
     ) -> Tensor:
         """Every term of Eq. (6) but L_T, from L_0 on, each with noise of its own: (B,
         T), bits per dimension.
@@ -500,7 +507,7 @@ class GaussianDiffusion:
         model: Callable[[Tensor, Tensor], Tensor],
         x0: Tensor,
         noise: Callable[[Sequence[int]], Tensor],
-        clip: float | None = None,
+        clip: Clip = None,
     ) -> Tensor:
         """The whole bound, Eq. (6): how many bits a dimension of the picture costs
         under this model. (B,).

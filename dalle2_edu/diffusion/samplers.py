@@ -39,7 +39,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from dalle2_edu.diffusion.process import GaussianDiffusion
+from dalle2_edu.diffusion.process import Clip, GaussianDiffusion
 from dalle2_edu.diffusion.schedules import half_log_snr
 from dalle2_edu.errors import Dalle2EduError
 
@@ -55,7 +55,7 @@ def ancestral_sample(
     diffusion: GaussianDiffusion,
     x_T: Tensor,
     noise: Noise,
-    clip: float | None = 1.0,
+    clip: Clip = 1.0,
     callback: Callback | None = None,
     progress: str | None = None,
     gradient: Denoiser | None = None,
@@ -93,7 +93,7 @@ def ddim_sample(
     x_T: Tensor,
     noise: Noise,
     eta: float = 0.0,
-    clip: float | None = 1.0,
+    clip: Clip = 1.0,
     callback: Callback | None = None,
     progress: str | None = None,
 ) -> Tensor:
@@ -122,7 +122,7 @@ def ddim_invert(
     model: Denoiser,
     diffusion: GaussianDiffusion,
     x0: Tensor,
-    clip: float | None = 1.0,
+    clip: Clip = 1.0,
     callback: Callback | None = None,
     progress: str | None = None,
 ) -> Tensor:
@@ -153,7 +153,7 @@ def dpm_solver_sample(
     model: Denoiser,
     diffusion: GaussianDiffusion,
     x_T: Tensor,
-    clip: float | None = 1.0,
+    clip: Clip = 1.0,
     order: int = 2,
     callback: Callback | None = None,
     progress: str | None = None,
@@ -263,7 +263,7 @@ def _predict(
     diffusion: GaussianDiffusion,
     x_t: Tensor,
     i: int,
-    clip: float | None,
+    clip: Clip,
 ) -> tuple[Tensor, Tensor]:
     """The network's x_0, clipped, and the eps that goes with it: together they make
     x_t again, Eq. (2).
