@@ -65,6 +65,7 @@ def classifier_free(
         )
     _check_alike(null_conditioning, conditioning)
     if scale == 1:
+        # null + 1 (conditional - null): the null would be computed in vain
         return lambda x_t, t: model(x_t, t, **conditioning)
     # 2 x (B, ...) => (2B, ...), null first
     both = {
@@ -130,6 +131,7 @@ def _check_alike(null: Mapping[str, Tensor], conditional: Mapping[str, Tensor]) 
         )
     for name, tensor in conditional.items():
         shape = tuple(tensor.shape)
+        # tensors that do not match would broadcast or fail deep in the network
         null_shape = tuple(null[name].shape)
         if null_shape != shape:
             raise Dalle2EduError(
