@@ -206,6 +206,14 @@ def kl_to_uniform(logits: Tensor) -> Tensor:
     return (log_q.exp() * log_q).sum(dim=1) + math.log(logits.shape[1])
 
 
+def kl_of_mean(logits: Tensor) -> Tensor:
+    """KL(mean q || uniform) in nats, q averaged over batch and places: (B, K, h, w) ->
+    (). 0 if all words are used alike, ln K if one word is used alone.
+    """
+    mean = logits.softmax(dim=1).mean(dim=(0, 2, 3))  # (K,)
+    return math.log(logits.shape[1]) - torch.special.entr(mean).sum()
+
+
 def gumbel_softmax(
     logits: Tensor,
     temperature: float | Tensor,
@@ -317,13 +325,16 @@ class DvaeSchedule:
     """How temperature and KL weight move, as shares of a run. DALL·E's run has 3 million
     updates: temperature 1 -> 1/16 in the first 150,000, beta 0 -> 6.6 in the first 5,000
     (appendix A.2). A linear schedule of the temperature diverged there; a cosine did not.
+
+    Our run is a thousand times shorter, and beta alone leaves it with some 30 words in
+    use. `balance` is our addition.
     """
 
     last_temperature: float = 1 / 16
     cooled: float = 0.75  # the share of the run after which the temperature stays
-    first_beta: float = 0.0
     beta: float = 6.6
-    risen: float = 0.1  # the share after which beta stays
+    risen: float = 0.02  # the share after which beta stays
+    balance: float = 20.0  # ours: weighs `kl_of_mean`, which keeps all words in use
 
     def at(self, progress: float) -> tuple[float, float]:
         """The temperature and beta at progress 0..1 of the run."""

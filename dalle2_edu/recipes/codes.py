@@ -25,14 +25,17 @@ from dalle2_edu.baselines.dvae import (
     DvaeConfig,
     DvaeSchedule,
     dvae_loss,
+    kl_of_mean,
 )
 from dalle2_edu.baselines.vqvae import MINIATURE, VqVae2, VqVaeConfig, perplexity
+from dalle2_edu.data import emoji, shapes, shards
 from dalle2_edu.data.pairs import Pairs
 from dalle2_edu.data.stream import Stream
 from dalle2_edu.errors import Dalle2EduError
 from dalle2_edu.recipes.data import (
     GRID,
     pictures_of,
+    repeats,
     shrink,
     stream_of,
     to_float,
@@ -103,8 +106,11 @@ class DvaeTask(Task):
         temperature, beta = self.schedule.at(progress)
         logits, mu, ln_b = model(images, temperature, generator)
         loss, nll, kl = dvae_loss(images, logits, mu, ln_b, beta)
+        numbers_a_word = images[0].numel() / logits[0, 0].numel()
+        unused = kl_of_mean(logits.float())
+        loss = loss + self.schedule.balance / numbers_a_word * unused
         used = perplexity(logits.argmax(dim=1), logits.shape[1])
-        return loss, {"nll": nll, "kl": kl, "perplexity": used}
+        return loss, {"nll": nll, "kl": kl, "unused": unused, "perplexity": used}
 
     def spread_words(self) -> None:
         """See `Dvae.spread_words`. Not `measure_data`: trained weights, which a run may
@@ -239,6 +245,25 @@ def split(codes: Tensor) -> tuple[Tensor, Tensor]:
 
 # --- recipes --------------------------------------------------------------------------
 
+# a network that looks at patches has seen enough of them in so many pictures
+FEW_SCENES = {"smoke": 64, "cpu": 12_000, "gpu": 60_000}
+
+
+def few_pictures(domain: str, tier: str, size: int) -> Tensor:
+    """Pictures of a domain without their captions, uint8 (N, 3, size, size); "shared"
+    is as many shapes as emoji.
+    """
+    scenes = FEW_SCENES[tier]
+    rendered = shapes.pairs(scenes, size).images
+    if domain == "shapes":
+        return rendered
+    limit = scenes if tier == "smoke" else None
+    drawn = shards.pairs(emoji.shipped(emoji.SHARD), size, limit=limit).images
+    if domain == "emoji":
+        return drawn
+    times = repeats(len(drawn), len(rendered))
+    return torch.cat([rendered, drawn.repeat(times, 1, 1, 1)])
+
 
 DVAE_TRAINING = TrainConfig(
     steps=4000,
@@ -252,9 +277,9 @@ DVAE_TRAINING = TrainConfig(
 )
 
 VQVAE2_TRAINING = TrainConfig(
-    steps=4000,
-    batch_size=32,
-    learning_rate=1e-3,
+    steps=2500,
+    batch_size=16,
+    learning_rate=2e-3,
     warmup=50,
     decay="cosine",
     ema=0.99,
@@ -284,6 +309,7 @@ RECIPES = (
         cpu=DVAE_TRAINING,
         gpu={"steps": 20_000, "batch_size": 128, "save_every": 5000},
         model_config=SMALL,
+        data=few_pictures,
         picture_size=SIZE,
     ),
     Recipe(
@@ -295,6 +321,7 @@ RECIPES = (
         cpu=VQVAE2_TRAINING,
         gpu={"steps": 20_000, "batch_size": 128, "save_every": 5000},
         model_config=MINIATURE,
+        data=few_pictures,
         picture_size=SIZE,
     ),
     Recipe(
@@ -306,6 +333,7 @@ RECIPES = (
         cpu=CODE_PRIOR_TRAINING,
         gpu={"steps": 20_000, "batch_size": 256, "save_every": 5000},
         model_config=CodePriorConfig(),
+        data=few_pictures,
         picture_size=SIZE,
     ),
 )
