@@ -339,9 +339,7 @@ class DvaeSchedule:
     def at(self, progress: float) -> tuple[float, float]:
         """The temperature and beta at progress 0..1 of the run."""
         temperature = cosine_ramp(1.0, self.last_temperature, progress / self.cooled)
-        return temperature, cosine_ramp(
-            self.first_beta, self.beta, progress / self.risen
-        )
+        return temperature, cosine_ramp(0.0, self.beta, progress / self.risen)
 
 
 def cosine_ramp(first: float, last: float, progress: float) -> float:
