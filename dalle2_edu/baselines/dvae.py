@@ -332,7 +332,7 @@ class DvaeSchedule:
 
     last_temperature: float = 1 / 16
     cooled: float = 0.75  # the share of the run after which the temperature stays
-    beta: float = 6.6
+    beta: float = 0.5
     risen: float = 0.02  # the share after which beta stays
     balance: float = 20.0  # ours: weighs `kl_of_mean`, which keeps all words in use
 
