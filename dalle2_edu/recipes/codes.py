@@ -333,6 +333,7 @@ RECIPES = (
         cpu=CODE_PRIOR_TRAINING,
         gpu={"steps": 20_000, "batch_size": 256, "save_every": 5000},
         model_config=CodePriorConfig(),
+        reads=(("shared", "vqvae2"),),
         data=few_pictures,
         picture_size=SIZE,
     ),
