@@ -37,6 +37,7 @@ from dalle2_edu.errors import Dalle2EduError
 from dalle2_edu.files import atomic_write, read_json
 from dalle2_edu.recipes import (
     codes,
+    dalle1,
     diffusion,
     evaluation,
     inpainting,
@@ -58,7 +59,7 @@ from dalle2_edu.training.processes import lost_processes, processes
 from dalle2_edu.training.task import Task
 
 # a part of the book each; in the order of training
-PARTS = (text2image, unclip, inpainting, evaluation, diffusion, codes)
+PARTS = (text2image, unclip, inpainting, evaluation, diffusion, codes, dalle1)
 OWN_LICENCE = "the reader's own pictures"
 
 
