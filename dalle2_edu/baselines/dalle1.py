@@ -18,7 +18,7 @@ them into pixels. To complete, the first codes are given as well.
 Three details are the paper's:
 
 - Captions differ in length. What comes after a caption's end is no padding that is masked
-  out but a token of its own for each position, which is learned (appendix B.1).
+  out but a token of its own for each position, which is learned (section 2.2).
 - A layer sees a part of the page: `attention_masks`.
 - A text position is one vector, an image position the sum of a row's and a column's.
 

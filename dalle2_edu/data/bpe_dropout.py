@@ -11,7 +11,7 @@ that is possible is skipped with probability p,
             merge the pair of the lowest rank among the rest; stop if none is left
 
 so now and then a word falls into smaller pieces. p = 0 is the tokenizer itself, p = 1
-gives bytes. DALL·E 1 takes p = 0.1 (arXiv 2102.12092, appendix C).
+gives bytes. DALL·E 1 takes p = 0.1 (arXiv 2102.12092).
 
 The tokenizer's own library can do this too, but draws random numbers that no seed
 reaches; a training run here must be a function of its seed.
@@ -30,7 +30,7 @@ from torch import Tensor
 from dalle2_edu.data.text import MARK, Tokenizer, normalize
 from dalle2_edu.errors import Dalle2EduError
 
-DROPOUT = 0.1  # arXiv 2102.12092, appendix C
+DROPOUT = 0.1  # arXiv 2102.12092
 
 Uniform = Callable[[], float]  # the next random number in [0, 1)
 
