@@ -121,9 +121,14 @@ def open_dalle1(prompt: str, domain: str | None, device: str) -> Dalle1:
     from dalle2_edu.data.domains import pick_domain
 
     known = drawn_domains()
+    if not known:
+        raise Dalle2EduError(
+            "The zoo has no DALL·E 1 yet: `dalle2-edu train shapes-dalle1`, then"
+            " `dalle2-edu zoo publish` the run."
+        )
     if domain is None:
         suits = pick_domain(prompt)
-        domain = suits if suits in known or not known else known[0]
+        domain = suits if suits in known else known[0]
     own = choose("domain for dalle1", domain, known)
     return Dalle1.from_zoo(own, device=find_device(device))
 
