@@ -117,7 +117,7 @@ class Dalle1Task(Task):
 
 # Adam's second beta and the weight decay are the paper's (section 2.3).
 DALLE1_TRAINING = TrainConfig(
-    steps=5000,
+    steps=4000,
     batch_size=32,
     learning_rate=1.5e-3,
     warmup=100,
