@@ -1,4 +1,4 @@
-"""The two worlds that a miniature draws, and which of them a prompt speaks of.
+"""The two worlds that a miniature draws, and which of them a prompt is about.
 
 Chapters 01 and 02 use this file.
 """
@@ -12,7 +12,7 @@ DOMAINS = ("shapes", "emoji")
 
 
 def pick_domain(prompt: str) -> str:
-    """Which miniature knows what the prompt speaks of: "emoji" for an emoji's exact
+    """Which miniature knows what the prompt is about: "emoji" for an emoji's exact
     caption, "shapes" for a word of the shapes' world, otherwise "emoji".
     """
     wanted = read_prompt(prompt).lower()

@@ -1,13 +1,13 @@
 """A classifier that reads noisy pictures: the compass of classifier guidance.
 
-The idea: the U-Net's way down, its middle, and one answer at the end instead of the way
-up. It is trained on x_t at every t, so that the gradient of log p(y | x_t) can steer
-the sampling towards class y at any noise level.
+The idea: the U-Net's way down, its middle, and class logits at the end instead of the
+way up. It is trained on x_t at every t, so that the gradient of log p(y | x_t) can
+steer the sampling towards class y at any noise level.
 
     mean + s * variance * grad_{x_t} log p(y | x_t)          ADM (arXiv 2105.05233), algorithm 1
 
-The answer is read by attention pooling, as in CLIP: the mean of all positions asks, the
-positions answer.
+The logits come from attention pooling, as in CLIP: the mean of all positions is the
+query, the positions are the keys and values.
 
 Chapter 10 (ADM and classifier guidance) uses this file.
 """
@@ -61,7 +61,7 @@ class NoisyClassifier(nn.Module):
         time = timestep_embedding(t, self.config.channels)  # (B, channels)
         emb = self.time_mlp(time.to(x.dtype))  # (B, 4 * channels)
         h = self.stem(x)  # (B, channels, H, W)
-        no_text = repeat(None)  # the blocks ask for text
+        no_text = repeat(None)  # the blocks expect an iterator of texts
         for block in self.down:
             h = block(h, emb, no_text, None)
         h = self.middle(h, emb, no_text, None)  # (B, C, H', W')
@@ -70,8 +70,8 @@ class NoisyClassifier(nn.Module):
 
 
 class AttentionPool(nn.Module):
-    """CLIP's attention pooling: (B, C, H, W) -> (B, out). The mean token asks, all
-    tokens answer.
+    """CLIP's attention pooling: (B, C, H, W) -> (B, out). The mean token is the
+    query, all tokens are keys and values.
     """
 
     def __init__(self, positions: int, channels: int, out: int, head_channels: int):
@@ -90,7 +90,7 @@ class AttentionPool(nn.Module):
         qkv = self.qkv(tokens)
         parts = qkv.chunk(3, dim=-1)  # 3 x (B, 1 + H*W, C)
         q, k, v = (split_heads(part, self.heads) for part in parts)
-        query = q[:, :, :1]  # only the mean's answer is needed
+        query = q[:, :, :1]  # only the mean's output is needed
         h = F.scaled_dot_product_attention(query, k, v)  # (B, heads, 1, C/heads)
         pooled = h.transpose(1, 2).flatten(1)  # (B, C)
         return self.proj(pooled)  # (B, out)

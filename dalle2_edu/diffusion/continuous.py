@@ -100,13 +100,12 @@ def edm_sigmas(
 
 @dataclass(frozen=True)
 class Preconditioning:
-    """How EDM wraps a network F so that all it reads and all it answers has variance
-    1.
+    """How EDM wraps a network F so that its input and its output have variance 1.
 
         E[x_0 | x] = c_skip x + c_out F(c_in x)                            EDM, Eq. 7 and Table 1
 
     sigma_data is the standard deviation of the pictures. At small sigma nearly all of
-    the answer is x itself and F corrects a little; at large sigma F draws the picture.
+    the output is x itself and F corrects a little; at large sigma F draws the picture.
     The prediction v does the same for DDPM's coordinates.
     """
 
@@ -173,8 +172,8 @@ def flow_pair(x0: Tensor, eps: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
     """A training example of flow matching: the point on the line at times t (B,), and
     its speed.
 
-    The loss is the mean squared error of the network's answer at (point, t) to the
-    speed; rectified flow (2209.03003), Eq. 1.
+    The loss is the mean squared error between the network's output at (point, t) and
+    the speed; rectified flow (2209.03003), Eq. 1.
     """
     share = t.reshape(-1, *[1] * (x0.dim() - 1))  # (B, 1, ..., 1)
     point = (1 - share) * x0 + share * eps  # x_t = (1 - t) x_0 + t ε

@@ -102,7 +102,7 @@ class Ddpm(nn.Module):
         self.unet = UNet(config.unet)  # the only weights: the process has none
 
     def forward(self, x_t: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
-        """What the network answers to x_t (B, 3, H, W) at the steps t (B,): (B, 3 or 6,
+        """The network's output for x_t (B, 3, H, W) at the steps t (B,): (B, 3 or 6,
         H, W). y (B,) are labels.
         """
         return self.unet(x_t, t, y=y)

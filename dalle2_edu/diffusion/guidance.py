@@ -2,9 +2,9 @@ r"""Classifier-free guidance: follow the text more strongly than the network doe
 itself.
 
 A network that was trained with its condition dropped now and then (10-20% of the time)
-knows two answers: one with the condition, one without. Their difference points towards
-what the condition adds. Guidance goes further in that direction than the network would:
-the pictures fit their texts better, and vary less.
+makes two predictions: one with the condition, one without. Their difference points
+towards what the condition adds. Guidance goes further in that direction than the
+network would: the pictures fit their texts better, and vary less.
 
     guided = null + s (conditional - null)                Imagen (2205.11487), Eq. 2; GLIDE has the same s
 
@@ -12,9 +12,9 @@ s = 1 is the plain conditional network: guidance is off. s = 0 ignores the condi
 and Salimans (2207.12598), who found the method, count from the other side: (1 + w)
 conditional - w null, so w = s - 1.
 
-Why it works: the answer eps is, up to a factor, minus the gradient of log p(x_t | y)
-(Chapter 10), and by Bayes' rule the difference of the two is the gradient of log p(y |
-x_t): that of a classifier which nobody trained. s > 1 samples from p(x) p(y | x)^s,
+Why it works: the prediction eps is, up to a factor, minus the gradient of log p(x_t |
+y) (Chapter 10), and by Bayes' rule the difference of the two is the gradient of log p(y
+| x_t): that of a classifier which nobody trained. s > 1 samples from p(x) p(y | x)^s,
 sharper around y.
 
 Chapter 11 (classifier-free guidance). The unCLIP paper guides its decoder (chapter 16)
@@ -40,7 +40,7 @@ def classifier_free(
 
     The two conditionings hold the same names and shapes, each tensor (B, ...). Null and
     conditional run as one batch of 2B, so a step is one call of the network; with s = 1
-    it is one call of B, and the null is not used. If the network answers 2C channels
+    it is one call of B, and the null is not used. If the network puts out 2C channels
     for C, the second half is its variance: that stays the conditional one, since the
     difference says where the mean should go and nothing about how sure it is. Raises
     Dalle2EduError if the conditionings differ in form, and for a scale that is no

@@ -6,11 +6,12 @@ answers two questions: which betas, and, when sampling has to be fast, which of 
 steps to keep.
 
 The idea in five lines: the product abar_t = (1 - beta_0)(1 - beta_1)...(1 - beta_t)
-says how much of the picture is left at step t, and it is all the network ever notices.
-The linear schedule (DDPM) lets abar fall so fast that the last third of the steps is
-almost pure noise. The cosine schedule (improved DDPM) lets it fall evenly. A network
-that was trained on T steps may be sampled on fewer: keep some of the steps, walk over
-those, and the noise between two kept steps follows from the ratio of their abars.
+says how much of the picture is left at step t, and it is all that the network can
+notice. The linear schedule (DDPM) lets abar fall so fast that the last third of the
+steps is almost pure noise. The cosine schedule (improved DDPM) lets it fall evenly. A
+network that was trained on T steps may be sampled on fewer: keep some of the steps,
+walk over those, and the noise between two kept steps follows from the ratio of their
+abars.
 
     linear   beta_t from 1e-4 to 0.02 in T = 1000 equal steps           DDPM (2006.11239), Section 4
     cosine   abar_t = f(t) / f(0)                                       improved DDPM (2102.09672), Eq. 17

@@ -48,7 +48,7 @@ class UNetConfig:
     """Size and shape of a U-Net.
 
     `attention_levels` counts from 0, the full resolution: (1, 2, 3) means attention at
-    1/2, 1/4 and 1/8 of it. `out_channels` is 3, or 6 when the network also answers the
+    1/2, 1/4 and 1/8 of it. `out_channels` is 3, or 6 when the network also predicts the
     variance (learned range, iDDPM section 3.1). `padding` is what a convolution sees
     beyond the picture's edge; the released systems have zeros. `context_dim` is the
     width of the text tokens, None for a network without text. `norm_groups` is the
@@ -141,7 +141,7 @@ class UNet(nn.Module):
         return torch.cat(parts, dim=-1)
 
     def split_context(self, context_kv: Tensor | None) -> Iterator[Tensor | None]:
-        """The part of `project_context`'s answer that belongs to each attention, in
+        """The part of `project_context`'s output that belongs to each attention, in
         the order in which they run; without a text, None.
 
         Split once: slicing per layer would allocate a full-size, mostly zero gradient

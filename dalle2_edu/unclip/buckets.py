@@ -8,7 +8,7 @@ edges lie. Ours lie at quantiles:
     code     q = number of edges at or below the value              0 ... K - 1
     decoded  the mean of the training values in bucket q
 
-So no code starves in training, and the top half of the values is simply the upper half
+So no code is rare in training, and the top half of the values is simply the upper half
 of the codes. The mean stands for a bucket since the two outermost ones have no end to
 take the middle of. 128 buckets lose about 0.2% of a Gaussian's variance (64: 0.4%,
 1024: 0.01%), less than the PCA before them; and each has eight times as many examples

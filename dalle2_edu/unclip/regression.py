@@ -1,7 +1,7 @@
 r"""A regression baseline for the prior: text in, the mean of all its image embeddings
 out.
 
-The idea: why *draw* an embedding? Let the same transformer answer at once, without
+The idea: why *draw* an embedding? Let the same transformer predict it at once, without
 noise, and be corrected by the squared error. The output with the least error is the
 mean over all pictures of the caption,
 
