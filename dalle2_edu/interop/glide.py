@@ -195,7 +195,6 @@ class GlidePipeline:
             tokens, mask = self.tokenizer(texts, self.device)
             return {**network.read(tokens, mask), **known_part}
 
-        # one empty text for each prompt: null and conditional run as one batch
         empty = [""] * len(prompts)
         return classifier_free(
             network.denoise, guidance_scale, conditioning(empty), conditioning(prompts)
