@@ -25,7 +25,7 @@ from transformers import CLIPTextConfig, CLIPTextModelWithProjection
 from dalle2_edu.diffusion.samplers import Denoiser
 from dalle2_edu.diffusion.schedules import cosine_betas
 from dalle2_edu.diffusion.unet import TIME_EMB_MULT, UNetConfig
-from dalle2_edu.drawing.run import Run
+from dalle2_edu.drawing.run import DrawingRun
 from dalle2_edu.interop import diffusers_keys
 from dalle2_edu.unclip.decoder import IMAGE_TOKENS, DecoderConfig
 from dalle2_edu.unclip.prior import EXTRA_TOKENS, PriorConfig
@@ -297,7 +297,7 @@ class TheirKarlo:
         """Token ids (B, L) of the prompts and of empty texts -> pictures (B, 3, S, S)
         in [-1, 1].
         """
-        run = Run(seeds, DEVICE)
+        run = DrawingRun(seeds, DEVICE)
         text = self.read(torch.cat([null_tokens, tokens]).to(DEVICE))
         return self.enlarge(self.paint(self.draw_embedding(text, run), text, run), run)
 
@@ -312,7 +312,7 @@ class TheirKarlo:
             "text_mask": real,
         }
 
-    def draw_embedding(self, text: dict[str, Tensor], run: Run) -> Tensor:
+    def draw_embedding(self, text: dict[str, Tensor], run: DrawingRun) -> Tensor:
         prior = self.parts["prior"]
 
         def guess(x: Tensor, t: Tensor) -> Tensor:
@@ -330,7 +330,9 @@ class TheirKarlo:
             self.walk(guess, "prior", "prior 0", shape, PRIOR_STEPS, run)
         )
 
-    def paint(self, image_emb: Tensor, text: dict[str, Tensor], run: Run) -> Tensor:
+    def paint(
+        self, image_emb: Tensor, text: dict[str, Tensor], run: DrawingRun
+    ) -> Tensor:
         unet = self.parts["decoder"]
         hidden, added = self.parts["text_proj"](
             image_embeddings=image_emb,
@@ -364,7 +366,7 @@ class TheirKarlo:
             run,
         ).clamp(-1, 1)
 
-    def enlarge(self, small: Tensor, run: Run) -> Tensor:
+    def enlarge(self, small: Tensor, run: DrawingRun) -> Tensor:
         first, last = self.parts["super_res_first"], self.parts["super_res_last"]
         side = first.config.sample_size
         enlarged = F.interpolate(small, (side, side), mode="bicubic", antialias=True)
@@ -385,7 +387,7 @@ class TheirKarlo:
         stream: str,
         shape: tuple[int, ...],
         steps: int,
-        run: Run,
+        run: DrawingRun,
     ) -> Tensor:
         """One stage's steps; `stream` is the name of our noise there."""
         noise, schedule = run.noise(stream), self.schedulers[stage]

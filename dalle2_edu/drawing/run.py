@@ -76,7 +76,7 @@ def mixed_seed(stream: str, seed: int) -> int:
 
 
 @dataclass(frozen=True)
-class Run:
+class DrawingRun:
     """One call's seeds, and who is watching."""
 
     seeds: list[int]  # one per picture

@@ -42,7 +42,7 @@ from tqdm import tqdm
 from dalle2_edu import zoo
 from dalle2_edu.data.domains import DOMAINS
 from dalle2_edu.drawing.grids import labelled_grid
-from dalle2_edu.drawing.run import Run
+from dalle2_edu.drawing.run import DrawingRun
 from dalle2_edu.errors import Dalle2EduError
 from dalle2_edu.evaluation import intervals
 from dalle2_edu.evaluation.exams import Exam, make_exam
@@ -95,7 +95,7 @@ class Question:
     unclip: UnCLIP
     text: TextEncoding  # the captions, as CLIP encodes them
     true_emb: Tensor  # (B, D), for row (f) only
-    run: Run
+    run: DrawingRun
     prior_steps: int
 
 
@@ -269,7 +269,7 @@ def draw(
     size = plan.batch_size
     for start in tqdm(range(0, len(places), size), desc=answer.name, unit="batch"):
         batch = places[start : start + size]
-        run = Run(seeds[start : start + size], unclip.device)
+        run = DrawingRun(seeds[start : start + size], unclip.device)
         text = unclip.encode_text([prompts[place] for place in batch])
         # only row (f) looks at the twins: real pictures of the same captions
         true_emb = unclip.clip.encode_image(exam.twins[batch].to(unclip.device))

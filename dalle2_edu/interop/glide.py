@@ -32,7 +32,7 @@ from dalle2_edu.diffusion.process import GaussianDiffusion
 from dalle2_edu.diffusion.samplers import Denoiser, ancestral_sample, ddim_sample
 from dalle2_edu.diffusion.schedules import cosine_betas, linear_betas
 from dalle2_edu.drawing.pictures import Picture, as_mask, as_pictures, cover, resize
-from dalle2_edu.drawing.run import Run, checked_prompts, checked_seeds
+from dalle2_edu.drawing.run import DrawingRun, checked_prompts, checked_seeds
 from dalle2_edu.errors import Dalle2EduError
 from dalle2_edu.interop.released import GLIDE_FILES, load_glide_network
 from dalle2_edu.interop.weights import Source, find_file
@@ -86,7 +86,7 @@ class GlidePipeline:
         without an upsampler. None takes the stages' values.
         """
         prompts = checked_prompts(prompts, self.tokenizer)  # type: ignore[arg-type]
-        run = Run(checked_seeds(seed, len(prompts)), self.device, progress)
+        run = DrawingRun(checked_seeds(seed, len(prompts)), self.device, progress)
         stage = self.base_stage.changed(steps=steps, guidance_scale=guidance_scale)
         network = self.network("base")
         noise = run.noise("base")
@@ -105,7 +105,7 @@ class GlidePipeline:
         self,
         small: Tensor,
         prompts: Sequence[str],
-        run: Run,
+        run: DrawingRun,
         steps: int | str | None = None,
         **known_part: Tensor,
     ) -> Tensor:
@@ -148,7 +148,7 @@ class GlidePipeline:
         the prompt says; every other pixel stays. (1, 3, 256, 256), or the base
         network's size without an inpainting upsampler.
         """
-        run = Run(checked_seeds(seed, 1), self.device, progress)
+        run = DrawingRun(checked_seeds(seed, 1), self.device, progress)
         prompts = checked_prompts([prompt], self.tokenizer)  # type: ignore[arg-type]
         stage = self.base_stage.changed(steps=steps, guidance_scale=guidance_scale)
         base = self.network("base-inpaint")

@@ -35,7 +35,7 @@ from dalle2_edu.diffusion.process import GaussianDiffusion, Prediction, Variance
 from dalle2_edu.diffusion.samplers import ancestral_sample
 from dalle2_edu.diffusion.schedules import cosine_betas
 from dalle2_edu.drawing.pictures import Picture
-from dalle2_edu.drawing.run import Run
+from dalle2_edu.drawing.run import DrawingRun
 from dalle2_edu.errors import Dalle2EduError
 from dalle2_edu.text2image.clip import Clip
 from dalle2_edu.unclip.decoder import Decoder
@@ -97,7 +97,7 @@ class Karlo(UnCLIP):
         return super().embed(picture)
 
     def upsample(
-        self, place: int, low_res: Tensor, run: Run, *, steps: int | None = None
+        self, place: int, low_res: Tensor, run: DrawingRun, *, steps: int | None = None
     ) -> Tensor:
         """(B, 3, 64, 64) -> (B, 3, 256, 256) in [-1, 1]: the first network takes every
         step but the last, the second network that one.

@@ -34,7 +34,7 @@ from torch import Tensor, nn
 from dalle2_edu.diffusion.guidance import classifier_free
 from dalle2_edu.diffusion.process import GaussianDiffusion, index_timesteps
 from dalle2_edu.drawing.pictures import cover
-from dalle2_edu.drawing.run import Run, SeededNoise
+from dalle2_edu.drawing.run import DrawingRun, SeededNoise
 from dalle2_edu.recipes.data import LARGE_SIZE, noise_like, shrink, to_float
 from dalle2_edu.recipes.recipe import Recipe
 from dalle2_edu.recipes.unclip import (
@@ -139,7 +139,7 @@ class InpaintUpsamplerTask(UpsamplerTask):
         device = known.device
         hole = fixed_holes(n, self.side, device)
         low_res = upsampler.reduce(known, upsampler.FACTOR)
-        run = Run(list(range(n)), device)
+        run = DrawingRun(list(range(n)), device)
         drawn = inpaint_detail(model, self.stage, low_res, known, hole, run)
         return torch.cat([without(known, hole), drawn]).cpu()
 

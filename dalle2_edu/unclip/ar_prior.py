@@ -46,7 +46,7 @@ from tqdm.auto import tqdm
 from dalle2_edu.baselines.transformer import Past, Transformer
 from dalle2_edu.diffusion.guidance import guide
 from dalle2_edu.diffusion.samplers import Noise
-from dalle2_edu.drawing.run import Run
+from dalle2_edu.drawing.run import DrawingRun
 from dalle2_edu.errors import Dalle2EduError
 from dalle2_edu.text2image.clip import TextEncoding
 from dalle2_edu.unclip.ar_sampling import check_sampling, draw_code, normal_to_uniform
@@ -316,7 +316,7 @@ class ARPrior(nn.Module):
         self,
         text: TextEncoding,
         null: TextEncoding,
-        run: Run,
+        run: DrawingRun,
         guidance_scale: float = 1.0,
     ) -> Tensor:
         """One image embedding for each text, by the run's seeds: (B, 1, D) in CLIP's

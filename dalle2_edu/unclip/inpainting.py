@@ -37,7 +37,12 @@ from dalle2_edu.drawing.pictures import (
     resize,
     size_of,
 )
-from dalle2_edu.drawing.run import Run, checked_count, checked_prompts, following_seeds
+from dalle2_edu.drawing.run import (
+    DrawingRun,
+    checked_count,
+    checked_prompts,
+    following_seeds,
+)
 from dalle2_edu.errors import Dalle2EduError
 from dalle2_edu.text2image.clip import TextEncoding, without_padding
 from dalle2_edu.text2image.inpainting import repaint
@@ -82,7 +87,7 @@ def inpaint(
     """
     method = checked_method(unclip, method)
     n = checked_count("n", n)
-    run = Run(following_seeds(seed, n), unclip.device, progress)
+    run = DrawingRun(following_seeds(seed, n), unclip.device, progress)
     text = unclip.encode_text(checked_prompts([prompt] * n, unclip.tokenizer))
     # of another shape, the mask would be cut elsewhere than the picture
     check_same_shape(size_of(image), size_of(mask))
@@ -201,7 +206,7 @@ def inpaint_detail(
     low_res: Tensor,
     known: Tensor,
     hole: Tensor,
-    run: Run,
+    run: DrawingRun,
 ) -> Tensor:
     """One upsampler over a painted picture: low_res (B, 3, S, S) -> (B, 3, 2S, 2S).
 

@@ -44,7 +44,7 @@ from dalle2_edu.diffusion.samplers import (
 )
 from dalle2_edu.drawing.pictures import Picture, as_pictures, resize
 from dalle2_edu.drawing.run import (
-    Run,
+    DrawingRun,
     SeededNoise,
     Watcher,
     checked_count,
@@ -262,7 +262,7 @@ class UnCLIP:
         seeds = checked_seeds(seed, len(prompts))
         prompts = [prompt for prompt in prompts for _ in range(tries)]
         seeds = [first + i for first in seeds for i in range(tries)]
-        run = Run(seeds, self.device, progress, callback)
+        run = DrawingRun(seeds, self.device, progress, callback)
 
         text = self.encode_text(prompts)  # y
         candidates = self.draw_embeddings(text, run, steps=prior_steps)
@@ -288,7 +288,7 @@ class UnCLIP:
     def draw_embeddings(
         self,
         text: TextEncoding,
-        run: Run,
+        run: DrawingRun,
         *,
         steps: int | None = None,
         guidance_scale: float | None = None,
@@ -343,7 +343,7 @@ class UnCLIP:
         self,
         image_emb: Tensor,
         text: TextEncoding,
-        run: Run,
+        run: DrawingRun,
         *,
         steps: int | None = None,
         guidance_scale: float | None = None,
@@ -373,7 +373,7 @@ class UnCLIP:
         )
 
     def enlarge(
-        self, picture: Tensor, run: Run, *, steps: int | None = None
+        self, picture: Tensor, run: DrawingRun, *, steps: int | None = None
     ) -> list[Tensor]:
         """The decoder's pictures (B, 3, S, S), and after them what each upsampler makes
         of those before: sides 32, 64, 128.
@@ -384,7 +384,7 @@ class UnCLIP:
         return pictures
 
     def upsample(
-        self, place: int, low_res: Tensor, run: Run, *, steps: int | None = None
+        self, place: int, low_res: Tensor, run: DrawingRun, *, steps: int | None = None
     ) -> Tensor:
         """One upsampler, counted from 0: pictures (B, 3, S, S) -> (B, 3, 2S, 2S).
 
@@ -435,7 +435,7 @@ class UnCLIP:
     def draw_noise(self, seeds: Sequence[int]) -> Tensor:
         """x_T to decode from, (B, 3, S, S) for B seeds."""
         seeds = checked_seeds(seeds, len(seeds), of="pictures")
-        noise = Run(seeds, self.device).noise("decoder start")
+        noise = DrawingRun(seeds, self.device).noise("decoder start")
         return noise(self.decoder_shape(len(seeds))).to(self.dtype)
 
     @torch.no_grad()
@@ -518,7 +518,7 @@ class UnCLIP:
         """As `decode`: the decoder's pictures and each upsampler's, smallest first."""
         self._check_latent(latent)
         n = len(latent.z_i)
-        run = Run(following_seeds(seed, n, of="latents"), self.device, progress)
+        run = DrawingRun(following_seeds(seed, n, of="latents"), self.device, progress)
         small = self.paint(
             latent.z_i,
             self.encode_text([""] * n),  # words play no part

@@ -23,7 +23,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from dalle2_edu.drawing.run import Run
+from dalle2_edu.drawing.run import DrawingRun
 from dalle2_edu.text2image.clip import TextEncoding
 from dalle2_edu.unclip.prior import DiffusionPrior, PriorConfig
 
@@ -50,7 +50,7 @@ class RegressionPrior(nn.Module):
         self,
         text: TextEncoding,
         null: TextEncoding,
-        run: Run,
+        run: DrawingRun,
         guidance_scale: float = 1.0,
     ) -> Tensor:
         """One embedding per text, (B, 1, D) in CLIP's space; deterministic: the

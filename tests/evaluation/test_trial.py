@@ -17,7 +17,7 @@ from torch import Tensor
 from dalle2_edu import zoo
 from dalle2_edu.data import emoji
 from dalle2_edu.data.text import default_tokenizer
-from dalle2_edu.drawing.run import Run
+from dalle2_edu.drawing.run import DrawingRun
 from dalle2_edu.errors import Dalle2EduError
 from dalle2_edu.evaluation import exams, trial
 from dalle2_edu.evaluation.judges import FIRST, FRECHET, Judges
@@ -66,7 +66,10 @@ def few_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_every_row_feeds_the_decoder_what_it_says(models: dict[str, Any]) -> None:
     unclip, true = models["pipeline"], torch.randn(2, tiny_models.DIM)
-    text, run = unclip.encode_text(["rocket", "火箭"]), Run([1, 2], unclip.device)
+    text, run = (
+        unclip.encode_text(["rocket", "火箭"]),
+        DrawingRun([1, 2], unclip.device),
+    )
     rivals = {"regression": unclip.prior, "ar_prior": tiny_models.ar_prior()}
     with torch.no_grad():
         question = Question(unclip, text, true, run, prior_steps=2)
