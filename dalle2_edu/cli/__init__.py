@@ -1,5 +1,5 @@
 """The command line: `dalle2-edu draw | vary | blend | edit | inpaint | train | evaluate
-| trial | seams | zoo | ...`.
+| trial | seams | diagnose | zoo | ...`.
 
 Each command is a thin layer: it checks what was typed, calls the one function of the
 package that does the work, and says where the result lies. Read it to see which
@@ -99,6 +99,7 @@ app.command("recipes")(training.list_recipes)
 app.command()(judging.evaluate)
 app.command()(judging.trial)
 app.command()(judging.seams)
+app.command()(judging.diagnose)
 app.command()(converting.convert)
 zoo_app.command("list")(zoo.zoo_list)
 zoo_app.command("verify")(zoo.zoo_verify)

@@ -29,6 +29,7 @@ from dalle2_edu.errors import Dalle2EduError
 from dalle2_edu.training.processes import processes
 
 CLIP_SIZE = 64  # pictures for CLIP, and for what learns from CLIP's embeddings
+SMALL_SIZE = 32  # the decoder draws
 LARGE_SIZE = 128  # pictures for the upsamplers
 GRID = 16  # pictures in a sample grid
 

@@ -36,6 +36,7 @@ from dalle2_edu.data.text import Tokenizer
 from dalle2_edu.errors import Dalle2EduError
 from dalle2_edu.recipes.data import draw_captions, draw_one, shrink, to_float
 from dalle2_edu.recipes.encoded import Data, drop_text
+from dalle2_edu.recipes.fresh import FreshScenes
 from dalle2_edu.text2image.clip import Clip, TextEncoding
 from dalle2_edu.training.processes import processes
 
@@ -65,26 +66,31 @@ class Reader:
 
 
 class Streamed:
-    """`encoded.Data` from a stream: the stream's pictures are as large as CLIP wants
-    them, a batch's `image_size`.
+    """`encoded.Data` from a stream, or from scenes that are drawn when they are needed:
+    their pictures are as large as CLIP wants them, a batch's `image_size`.
     """
 
     def __init__(
-        self, stream: Stream, image_size: int, clip: Clip, tokenizer: Tokenizer
+        self,
+        source: Stream | FreshScenes,
+        image_size: int,
+        clip: Clip,
+        tokenizer: Tokenizer,
     ):
-        self.stream = stream
+        self.source = source
+        self.stream = source if isinstance(source, Stream) else None
         self.image_size = image_size
         self.reader = Reader(clip, tokenizer)
         self.null = self.reader.null
 
     def __len__(self) -> int:
-        return len(self.stream)
+        return len(self.source)
 
     def draw(self, indices: Tensor, text_drop: float) -> dict[str, Tensor]:
         """As `Encoded.draw`, on CLIP's device."""
-        images, captions = self.stream.take(indices)
+        images, captions = self.source.take(indices)
         tokens = self.reader.tokenizer(draw_captions(captions))
-        text = self.reader.text(tokens).as_conditioning()
+        text = self.reader.text(tokens).for_decoder()
         small = shrink(images, self.image_size)
         pictures = {"images": small, "image_emb": self.reader.pictures(images)}
         return {**pictures, **drop_text(text, self.null, text_drop)}
@@ -261,7 +267,7 @@ class Embedded:
             [row["tokens"][i] for row, i in zip(rows, chosen, strict=True)]
         )
         image_emb = torch.stack([row["image_emb"].float() for row in rows])
-        text = self.reader.text(tokens).as_conditioning()
+        text = self.reader.text(tokens).for_decoder()
         return {
             "images": torch.stack([row["images"] for row in rows]),
             "image_emb": image_emb.to(self.reader.device),

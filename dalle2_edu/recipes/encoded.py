@@ -53,9 +53,8 @@ class Encoded:
     """A data set as the frozen CLIP sees it.
 
     images uint8 (N, 3, S, S); image_emb (N, D); captions and their encodings text_emb
-    (M, D), text_enc (M, L, W) in half precision, text_mask (M, L); `null` is the
-    encoding of the empty text, each tensor with a batch of one.
-    """
+    (M, D), text_enc (M, L, W) in half precision, text_mask and text_tokens (M, L);
+    `null` is the encoding of the empty text, each tensor with a batch of one."""
 
     images: Tensor
     image_emb: Tensor
@@ -71,7 +70,7 @@ class Encoded:
         """See `Data`."""
         places = self.captions.draw(indices)
         text = {
-            name: tensor[places] for name, tensor in self.text.as_conditioning().items()
+            name: tensor[places] for name, tensor in self.text.for_decoder().items()
         }
         pictures = {
             "images": self.images[indices],
@@ -90,20 +89,26 @@ def drop_text(
     text: dict[str, Tensor], null: TextEncoding, drop: float
 ) -> dict[str, Tensor]:
     """The conditioning of B texts, each replaced by the empty text's with probability
-    `drop`.
+    `drop`, cut to the longest of them: padding is masked wherever it is read, so it
+    need not be computed.
     """
     dropped = torch.rand(len(text["text_mask"])) < drop
-    return {
+    text = {
         name: _replace(text[name], empty, dropped.to(empty.device))
-        for name, empty in null.as_conditioning().items()
+        for name, empty in null.for_decoder().items()
     }
+    length = int(text["text_mask"].sum(dim=1).max())
+    long = {
+        name: tensor[:, :length] for name, tensor in text.items() if name != "text_emb"
+    }
+    return {"text_emb": text["text_emb"], **long}
 
 
 def _replace(values: Tensor, null: Tensor, dropped: Tensor) -> Tensor:
     """Rows of values (B, ...) where dropped (B,) is False, null (1, ...) where it is
     True. Half precision becomes float.
     """
-    values = values if values.dtype == torch.bool else values.float()
+    values = values.float() if values.is_floating_point() else values
     rows = dropped.reshape(-1, *[1] * (values.dim() - 1))  # (B,) => (B, 1, ...)
     return torch.where(rows, null, values)
 
@@ -133,7 +138,8 @@ def encode(
         torch.cat([part.text_emb.cpu() for part in texts]),
         torch.cat([part.text_enc.half().cpu() for part in texts]),
         torch.cat([part.text_mask.cpu() for part in texts]),
+        captions.tokens,
     )
     null = clip.encode_text(tokenizer([""]).to(device))
-    null = TextEncoding(null.text_emb.cpu(), null.text_enc.cpu(), null.text_mask.cpu())
+    null = TextEncoding(*(tensor.cpu() for tensor in null.for_decoder().values()))
     return Encoded(torch.cat(small), torch.cat(image_emb), captions, text, null)

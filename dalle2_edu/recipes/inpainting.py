@@ -43,6 +43,7 @@ from dalle2_edu.recipes.unclip import (
     DecoderTask,
     Numbers,
     UpsamplerTask,
+    fresh_or_pairs,
     random_crops,
 )
 from dalle2_edu.text2image.inpainting import repaint
@@ -63,6 +64,9 @@ class InpaintTask(DecoderTask):
     def network(self, model: Any) -> nn.Module:
         """model: the trained decoder that it starts from."""
         return InpaintDecoder.from_decoder(model)
+
+    def measure_data(self) -> None:
+        """Nothing: it keeps what its decoder knows of the embeddings."""
 
     def batch(self, indices: Tensor) -> dict[str, Tensor]:
         n = len(indices)
@@ -241,7 +245,9 @@ def strokes(n: int, side: int) -> Tensor:
 
 # --- recipes: they start from trained networks, so they need fewer steps --------------
 
-DECODER_TUNING = replace(DECODER_TRAINING, steps=2600, decay="cosine", sample_every=500)
+DECODER_TUNING = replace(
+    DECODER_TRAINING, steps=5000, decay="cosine", sample_every=1000
+)
 DECODER_TUNING_ON_GPU = {
     "steps": 5000,
     "batch_size": 512,
@@ -270,6 +276,7 @@ RECIPES = (
         starts_from="decoder",
         cpu=DECODER_TUNING,
         gpu=DECODER_TUNING_ON_GPU,
+        data=fresh_or_pairs,
     ),
     Recipe(
         "inpaint-upsampler-64",

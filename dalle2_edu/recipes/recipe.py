@@ -39,6 +39,7 @@ from dalle2_edu.errors import Dalle2EduError
 from dalle2_edu.recipes.data import CLIP_SIZE, Own, domain_pairs
 from dalle2_edu.recipes.embedded import Embedded, Streamed
 from dalle2_edu.recipes.encoded import Data, encode
+from dalle2_edu.recipes.fresh import FreshScenes
 from dalle2_edu.training.task import Task, TrainConfig
 
 TIERS = ("smoke", "cpu", "gpu")
@@ -112,7 +113,7 @@ class Training:
     @property
     def needs(self) -> list[tuple[str, str]]:
         """The parts of the zoo that must be there before: (domain, part)."""
-        clip = [("shared", "clip")] if self.recipe.reads_clip else []
+        clip = [(zoo.clip_of(self.domain), "clip")] if self.recipe.reads_clip else []
         start = (
             [(self.domain, self.recipe.starts_from)] if self.recipe.starts_from else []
         )
@@ -124,11 +125,18 @@ class Training:
         changes = {"smoke": SMOKE, "cpu": {}, "gpu": self.recipe.gpu}[self.tier]
         return replace(self.recipe.cpu, **changes)
 
-    def task(self, config: TrainConfig, own: Own = None, about: Any = None) -> Task:
-        """What the loop trains. own: the reader's data in place of the domain's. about:
-        what else makes the run this run.
+    def task(
+        self,
+        config: TrainConfig,
+        own: Own = None,
+        about: Any = None,
+        model_config: Any = None,
+    ) -> Task:
+        """What the loop trains. own: the reader's data in place of the domain's.
+        about: what else makes the run this run. model_config: the network's, in place
+        of the recipe's.
         """
-        model = self.recipe.model_config
+        model = model_config or self.recipe.model_config
         if self.recipe.starts_from:
             model = self.trained()
         data = self.data(own, model)
@@ -159,21 +167,21 @@ class Training:
             return own
         starts = isinstance(model, nn.Module)
         config: Any = model.config if starts else None
-        return as_clip_sees(
-            own, config.unet.image_size if starts else recipe.small_size
-        )
+        small_size = config.unet.image_size if starts else recipe.small_size
+        return as_clip_sees(own, self.domain, small_size)
 
 
-def as_clip_sees(own: Any, small_size: int) -> Data:
-    """Pictures and captions as the zoo's CLIP reads them; their copies at
+def as_clip_sees(own: Any, domain: str, small_size: int) -> Data:
+    """Pictures and captions as the domain's CLIP reads them; their copies at
     `small_size`.
     """
-    clip = zoo.load("shared", "clip", this_device())
+    whose = zoo.clip_of(domain)
+    clip = zoo.load(whose, "clip", this_device())
     tokenizer = default_tokenizer()
-    if isinstance(own, Stream):
+    if isinstance(own, Stream | FreshScenes):
         return Streamed(own, small_size, clip, tokenizer)
     if isinstance(own, Path):
-        clip_hash = zoo.cards()["shared", "clip"].sha256
+        clip_hash = zoo.card(whose, "clip").sha256
         return Embedded(own, small_size, clip, clip_hash, tokenizer)
     return encode(own, small_size, clip, tokenizer)
 

@@ -33,6 +33,7 @@ from safetensors.torch import save as tensors_to_bytes
 from torch import Tensor, nn
 
 from dalle2_edu import zoo
+from dalle2_edu.config import from_dict
 from dalle2_edu.errors import Dalle2EduError
 from dalle2_edu.files import atomic_write, read_json
 from dalle2_edu.recipes import diffusion, evaluation, inpainting, text2image, unclip
@@ -131,7 +132,11 @@ def run(
     }
     # the first weights are a function of the name
     torch.manual_seed(seed_for("weights", name))
-    task = training.task(config, own, about)
+    given = before.get("model") or (config_of(start, training) if start else None)
+    model_config = (
+        from_dict(zoo.config_class(training.recipe.model), given) if given else None
+    )
+    task = training.task(config, own, about, model_config)
     if weights and start:
         put_in(task, weights, start)
     checkpoint = train(task, out, resume, progress, logger, max_minutes, fsdp=fsdp)
@@ -143,8 +148,8 @@ def run(
 
 
 def so_far(out: Path, resume: bool) -> dict[str, Any]:
-    """What a run that goes on was begun with: its data, steps and start; nothing for a
-    new one. Refuses, before anything long is done, a folder that holds a run or is
+    """What a run that goes on was begun with: its data, steps, start and network;
+    nothing for a new one. Refuses, before anything long is done, a folder that holds a run or is
     being written.
     """
     if processes().is_main_process and out.is_dir():
@@ -156,7 +161,7 @@ def so_far(out: Path, resume: bool) -> dict[str, Any]:
     if not isinstance(config, dict) or not isinstance(metadata, dict):
         return {}
     begun = {"steps": config.get("steps"), **metadata}
-    kinds = {"steps": int, "data": str, "start": str}
+    kinds = {"steps": int, "data": str, "start": str, "model": dict}
     return {
         name: begun[name] for name in kinds if isinstance(begun.get(name), kinds[name])
     }
@@ -166,7 +171,9 @@ def clip_hash(training: Training) -> str:
     """The hash of the CLIP whose embeddings a part learns, "" for one that learns
     none.
     """
-    return zoo.card("shared", "clip").sha256 if training.recipe.reads_clip else ""
+    if not training.recipe.reads_clip:
+        return ""
+    return zoo.card(zoo.clip_of(training.domain), "clip").sha256
 
 
 # --- starting from given weights ------------------------------------------------------
@@ -192,6 +199,23 @@ def given_weights(start: str) -> dict[str, Tensor]:
         f"There are no weights in {start}: give a part of the zoo such as emoji/prior, the"
         " folder of a run, or a safetensors file."
     )
+
+
+def config_of(start: str, training: Training) -> dict[str, Any] | None:
+    """The config of the network that `--from` names, if it is the recipe's kind of
+    network: the weights of an older recipe may be of another size. None if nothing says
+    it.
+    """
+    state = latest_state(Path(start) / "checkpoint") if Path(start).is_dir() else None
+    if state:
+        metadata = state.get("metadata", {})
+        same = metadata.get("recipe") == training.name
+        return metadata.get("model") if same else None
+    domain, _, part = start.partition("/")
+    if Path(start).exists() or not zoo.NAME.fullmatch(part):
+        return None
+    card = zoo.card_or_shipped(domain, part)
+    return card.config if card.model == zoo.model_name(training.recipe.model) else None
 
 
 def _read_file(file: Path) -> dict[str, Tensor]:

@@ -16,6 +16,7 @@ from dalle2_edu.data.pairs import Pairs
 from dalle2_edu.data.stream import Stream
 from dalle2_edu.data.text import Tokenizer, default_tokenizer
 from dalle2_edu.recipes.data import draw_captions, stream_of, to_float
+from dalle2_edu.recipes.fresh import FreshScenes
 from dalle2_edu.recipes.recipe import Recipe
 from dalle2_edu.text2image.clip import Clip, ClipConfig, contrastive_loss
 from dalle2_edu.training.task import Task, TrainConfig
@@ -23,24 +24,31 @@ from dalle2_edu.training.task import Task, TrainConfig
 # makes the thumbnail's error count about as much as the contrastive loss once both are
 # small
 THUMBNAIL_WEIGHT = 2.0
+PICTURE_WEIGHT = 10.0  # the same for a whole picture, read by convolutions
 TURN = 0.1  # radians, about 6 degrees
 SCALE = 0.1
 SHIFT = 0.12  # the picture is 2 units wide
 
 
 class ClipTask(Task):
-    """Pairs, lightly turned and shifted so that no pixel can be learnt by heart."""
+    """Pairs, lightly turned and shifted so that no pixel can be learnt by heart.
+
+    augment=False leaves them as they are: fresh scenes are never seen twice."""
 
     def __init__(
         self,
         name: str,
-        data: Pairs | Stream,
+        data: Pairs | Stream | FreshScenes,
         config: TrainConfig,
         model: ClipConfig,
         tokenizer: Tokenizer | None = None,
         about: Any = None,
+        augment: bool = True,
     ):
         self.pairs = data
+        self.augment = augment
+        linear = model.reader == "linear"
+        self.thumbnail_weight = THUMBNAIL_WEIGHT if linear else PICTURE_WEIGHT
         self.tokenizer = tokenizer or default_tokenizer()
         model = replace(
             model,
@@ -59,7 +67,8 @@ class ClipTask(Task):
         batch: dict[str, Tensor],
         generator: torch.Generator,
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        images = jitter(to_float(batch["images"]), generator)
+        images = to_float(batch["images"])  # (B, 3, S, S)
+        images = jitter(images, generator) if self.augment else images
         u, v, scale, thumbnails = model(images, batch["tokens"])
         same = torch.arange(len(u), device=u.device)  # caption i is picture i's
         right = ((u @ v.T).argmax(dim=1) == same).float().mean()
@@ -69,7 +78,7 @@ class ClipTask(Task):
             return loss, numbers
         error = F.mse_loss(thumbnails.float(), reduced(images, thumbnails.shape[-1]))
         numbers |= {"contrastive": loss, "thumbnail": error}
-        return loss + THUMBNAIL_WEIGHT * error, numbers
+        return loss + self.thumbnail_weight * error, numbers
 
 
 def reduced(images: Tensor, side: int) -> Tensor:
@@ -113,6 +122,21 @@ CLIP_TRAINING = TrainConfig(
 )
 CLIP_ON_GPU = {"steps": 4000, "batch_size": 1024, "save_every": 1000}
 
+# The shapes' own CLIP. A batch is 32 families of four scenes (`data/families.py`), 32
+# pixels show all there is, and the picture must be readable off the embedding.
+SHAPES_CLIP_TRAINING = replace(
+    CLIP_TRAINING, steps=3500, batch_size=128, weight_decay=0.05, save_every=250
+)
+SHAPES_CLIP = ClipConfig(
+    embed_dim=256, image_size=32, thumbnail=32, reader="convolutions", text_layers=4
+)
+
+
+def scene_families(domain: str, tier: str, size: int) -> FreshScenes:
+    """What the shapes' CLIP learns from: mostly captions that name every factor."""
+    return FreshScenes(size, family=4, full_share=0.7)
+
+
 RECIPES = (
     Recipe(
         "clip",
@@ -120,6 +144,31 @@ RECIPES = (
         ClipTask,
         domains=("shared",),
         teaches="CLIP on both worlds",
+        cpu=CLIP_TRAINING,
+        gpu=CLIP_ON_GPU,
+        model_config=ClipConfig(embed_dim=256, thumbnail=16),
+    ),
+    Recipe(
+        "shapes-clip",
+        Clip,
+        ClipTask,
+        domains=("shapes",),
+        part="clip",
+        teaches="CLIP on families of scenes",
+        cpu=SHAPES_CLIP_TRAINING,
+        gpu=CLIP_ON_GPU,
+        model_config=SHAPES_CLIP,
+        data=scene_families,
+        picture_size=32,
+        options={"augment": False},
+    ),
+    Recipe(
+        "emoji-clip",
+        Clip,
+        ClipTask,
+        domains=("emoji",),
+        part="clip",
+        teaches="CLIP on emoji in several styles",
         cpu=CLIP_TRAINING,
         gpu=CLIP_ON_GPU,
         model_config=ClipConfig(embed_dim=256, thumbnail=16),

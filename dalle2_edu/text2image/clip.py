@@ -18,6 +18,10 @@ of the picture, the thumbnail, off the embedding.
 
     L = L_contrastive + w |linear(u) - picture at 16 x 16|^2
 
+The reader may also be a small stack of convolutions and the copy the whole picture
+(`reader="convolutions"`): outlines and textures, which no linear layer finds, must then
+be kept too.
+
 Chapters 12 (CLIP) and 19 (its geometry) use this file.
 """
 
@@ -26,7 +30,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -52,8 +56,7 @@ class ClipConfig:
     shapes.
 
     thumbnail is the side of the small copy that must be readable off the embedding, 0
-    for CLIP as published.
-    """
+    for CLIP as published, and reader says by what."""
 
     embed_dim: int = 128
     image_size: int = 64
@@ -67,30 +70,40 @@ class ClipConfig:
     text_layers: int = 4
     head_width: int = 32
     thumbnail: int = 0
+    reader: Literal["linear", "convolutions"] = "linear"
 
 
 @dataclass(frozen=True)
 class TextEncoding:
-    """What the rest of DALL·E 2 reads of a text: its embedding (B, D), its tokens (B,
-    L, W), and which are real (B, L).
+    """What the rest of DALL·E 2 reads of a text: its embedding, its encoded tokens,
+    which of them are real, and the token ids themselves, for a network with a text
+    transformer of its own.
     """
 
-    text_emb: Tensor
-    text_enc: Tensor
-    text_mask: Tensor
+    text_emb: Tensor  # z_t, (B, D)
+    text_enc: Tensor  # (B, L, W)
+    text_mask: Tensor  # bool (B, L)
+    text_tokens: Tensor  # int64 (B, L)
 
     def as_conditioning(self) -> dict[str, Tensor]:
-        """The three tensors by the names that the prior and the decoder give them."""
+        """What a prior reads, by the names that it gives them."""
         return {
             "text_emb": self.text_emb,
             "text_enc": self.text_enc,
             "text_mask": self.text_mask,
         }
 
+    def for_decoder(self) -> dict[str, Tensor]:
+        """What a decoder reads: a prior's three, and the token ids."""
+        return {**self.as_conditioning(), "text_tokens": self.text_tokens}
+
     def cut(self, length: int) -> TextEncoding:
         """The first tokens only: (B, length, W)."""
         return TextEncoding(
-            self.text_emb, self.text_enc[:, :length], self.text_mask[:, :length]
+            text_emb=self.text_emb,
+            text_enc=self.text_enc[:, :length],
+            text_mask=self.text_mask[:, :length],
+            text_tokens=self.text_tokens[:, :length],
         )
 
 
@@ -118,13 +131,10 @@ class Clip(nn.Module):
         super().__init__()
         self.config = config
         self.model = build_open_clip(config)
-        self.thumbnail = (
-            nn.Linear(config.embed_dim, 3 * config.thumbnail**2)
-            if config.thumbnail
-            else None
+        self.thumbnail = build_reader(config)
+        self.normalize = (
+            True  # Karlo reads CLIP's projections as they come, longer than 1
         )
-        # Karlo reads CLIP's projections as they come, longer than 1
-        self.normalize = True
         self.image_mean: tuple[float, ...] = (
             0.5,
             0.5,
@@ -165,7 +175,12 @@ class Clip(nn.Module):
         real = torch.arange(tokens.shape[1], device=tokens.device)[
             None
         ] <= tokens.argmax(dim=1, keepdim=True)
-        return TextEncoding(out["text_features"], out["text_intermediates"][-1], real)
+        return TextEncoding(
+            text_emb=out["text_features"],
+            text_enc=out["text_intermediates"][-1],
+            text_mask=real,
+            text_tokens=tokens,
+        )
 
     def read_thumbnail(self, image_emb: Tensor) -> Tensor | None:
         """The small copy that can be read off unit vectors (B, D): (B, 3, S, S), or
@@ -173,11 +188,12 @@ class Clip(nn.Module):
         """
         if self.thumbnail is None:
             return None
-        pixels = self.thumbnail(
+        z = (
             image_emb * image_emb.shape[1] ** 0.5
         )  # numbers of size 1, as a layer expects them
-        # (B, 3 S S) => (B, 3, S, S)
-        return pixels.unflatten(1, (3, self.config.thumbnail, -1))
+        pixels = self.thumbnail(z)
+        side = self.config.thumbnail
+        return pixels.reshape(-1, 3, side, side)  # the linear reader's are (B, 3 S S)
 
     def forward(
         self, images: Tensor, tokens: Tensor
@@ -192,6 +208,53 @@ class Clip(nn.Module):
         with torch.no_grad():
             self.model.logit_scale.clamp_(max=MAX_LOG_SCALE)
         return u, v, self.model.logit_scale.exp(), self.read_thumbnail(u)
+
+
+def build_reader(config: ClipConfig) -> nn.Module | None:
+    """What reads the thumbnail off the embedding, None for a CLIP without one."""
+    if not config.thumbnail:
+        return None
+    if config.reader == "convolutions":
+        return PictureReader(config.embed_dim, config.thumbnail)
+    return nn.Linear(config.embed_dim, 3 * config.thumbnail**2)
+
+
+class PictureReader(nn.Module):
+    """z (B, D) -> a picture (B, 3, side, side): 4 x 4 cells, doubled until it is large
+    enough.
+    """
+
+    FIRST = 128  # channels at 4 x 4
+    CELLS = 4
+
+    def __init__(self, embed_dim: int, side: int):
+        super().__init__()
+        self.cells = nn.Linear(embed_dim, self.FIRST * self.CELLS**2)
+        doublings = int(math.log2(side // self.CELLS))
+        widths = [
+            self.FIRST,
+            *(max(32, self.FIRST >> i) for i in range(doublings)),
+        ]  # 128 128 64 32
+        ups = [
+            doubled(c_in, c_out)
+            for c_in, c_out in zip(widths, widths[1:], strict=False)
+        ]
+        last = nn.Conv2d(widths[-1], 3, 3, padding=1)
+        self.body = nn.Sequential(nn.GroupNorm(8, self.FIRST), nn.SiLU(), *ups, last)
+
+    def forward(self, z: Tensor) -> Tensor:
+        cells = self.cells(z).unflatten(1, (self.FIRST, self.CELLS, self.CELLS))
+        return self.body(cells)
+
+
+def doubled(c_in: int, c_out: int) -> nn.Sequential:
+    """A picture of twice the side: (B, c_in, S, S) -> (B, c_out, 2S, 2S)."""
+    return nn.Sequential(
+        nn.Upsample(scale_factor=2),
+        nn.Conv2d(c_in, c_out, 3, padding=1),
+        nn.GroupNorm(8, c_out),
+        nn.SiLU(),
+    )
 
 
 MAX_LOG_SCALE = math.log(

@@ -33,6 +33,7 @@ from dalle2_edu.training.checkpoints import (
 )
 from dalle2_edu.training.ema import EMA
 from dalle2_edu.training.logs import Logs, save_grid
+from dalle2_edu.training.muon import Muon
 from dalle2_edu.training.order import make_order, seed_for
 from dalle2_edu.training.sharding import fill_module, gathered, shard, whole
 from dalle2_edu.training.task import Task, TrainConfig, learning_rate
@@ -288,14 +289,20 @@ class Run:
 
 def make_optimizer(
     model: nn.Module, config: TrainConfig, device: torch.device
-) -> torch.optim.AdamW:
+) -> torch.optim.Optimizer:
     """Adam with decoupled weight decay (arXiv 1711.05101) on the parameters that are
-    not frozen.
+    not frozen; for "muon", the matrices are moved by Muon instead.
 
     Biases and the gains of normalisations, all that is not a matrix or a kernel, are
     not decayed: pulling a gain towards 0 regularises nothing, it only mutes a layer.
-    CLIP does the same (arXiv 2103.00020, 2.5).
-    """
+    CLIP does the same (arXiv 2103.00020, 2.5)."""
+    if config.optimizer == "muon":
+        return Muon(
+            model,
+            lr=config.learning_rate,
+            weight_decay=config.weight_decay,
+            betas=config.betas,
+        )
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     matrices = [parameter for parameter in trained if parameter.ndim >= 2]
     vectors = [parameter for parameter in trained if parameter.ndim < 2]

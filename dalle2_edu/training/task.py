@@ -34,6 +34,7 @@ from dalle2_edu.errors import Dalle2EduError
 COOLDOWN = 0.2  # the share of the steps in which the learning rate falls
 DECAYS = ("constant", "cosine", "cooldown")
 PRECISIONS = ("auto", "no", "bf16")
+OPTIMIZERS = ("adamw", "muon")
 
 
 @dataclass(frozen=True)
@@ -41,8 +42,8 @@ class TrainConfig:
     """How to train. `batch_size` is the global one: all processes together.
 
     `clip_norm` and `ema` are off at 0. `mixed_precision="auto"` computes in bf16 where
-    that is faster (`precision.py`). Raises `Dalle2EduError` for a value that can't be.
-    """
+    that is faster (`precision.py`). `optimizer="muon"` moves matrices by Muon and the
+    rest by AdamW (`muon.py`). Raises `Dalle2EduError` for a value that can't be."""
 
     steps: int
     batch_size: int = 64
@@ -59,6 +60,7 @@ class TrainConfig:
     save_every: int = 500
     sample_every: int = 0  # 0: never
     seed: int = 0
+    optimizer: Literal["adamw", "muon"] = "adamw"
     restarts: tuple[int, ...] = ()  # steps at which a lengthened run warmed up again
 
     def __post_init__(self) -> None:
@@ -71,6 +73,7 @@ class TrainConfig:
         self._require("decay", self.decay in DECAYS, "constant, cosine or cooldown")
         known = self.mixed_precision in PRECISIONS
         self._require("mixed_precision", known, "auto, no or bf16")
+        self._require("optimizer", self.optimizer in OPTIMIZERS, "adamw or muon")
         rising = sorted({*self.restarts, self.steps}) == [*self.restarts, self.steps]
         self._require("restarts", rising, "rising steps, all before the last")
 

@@ -156,8 +156,8 @@ def inpaint_denoiser(
     picture = {"known": known, "hole": hole.expand(len(known), -1, -1, -1)}
     text, null = without_padding(text, unclip.encode_text([""] * len(z_i)))
     null_emb = model.null_image_emb.expand_as(z_i)
-    conditioning = decoder.read(z_i, **text.as_conditioning())
-    null_conditioning = decoder.read(null_emb, **null.as_conditioning())
+    conditioning = decoder.read(z_i, **text.for_decoder())
+    null_conditioning = decoder.read(null_emb, **null.for_decoder())
     return classifier_free(
         model.denoise,
         guidance_scale,

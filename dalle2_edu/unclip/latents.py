@@ -232,3 +232,13 @@ def fit_pca(embeddings: Tensor) -> PCA:
         axes=(axes * sign).to(dtype),
         variances=variances.flip(0).clamp(min=0).to(dtype),
     )
+
+
+FLOOR = 1e-6  # of the largest variance; below it there is only rounding
+
+
+def spreads(pca: PCA) -> Tensor:
+    """The standard deviations along the axes, (D,), by which whitening divides; none is
+    0.
+    """
+    return pca.variances.clamp(min=FLOOR * float(pca.variances[0])).sqrt()

@@ -182,7 +182,7 @@ class UnCLIP:
             if ("shared", part) in zoo.cards()
         ]
         return cls(
-            clip=zoo.load("shared", "clip", device),
+            clip=zoo.load(zoo.clip_of(domain), "clip", device),
             prior=zoo.load(domain, prior, device),
             decoder=zoo.load(domain, "decoder", device),
             upsamplers=[
@@ -333,8 +333,8 @@ class UnCLIP:
         null_emb = decoder.null_image_emb.expand_as(image_emb)
         # Both are read once: the conditions stay, only x_t and t change from step to
         # step.
-        conditioning = decoder.read(image_emb, **text.as_conditioning())
-        null_conditioning = decoder.read(null_emb, **null.as_conditioning())
+        conditioning = decoder.read(image_emb, **text.for_decoder())
+        null_conditioning = decoder.read(null_emb, **null.for_decoder())
         return classifier_free(
             decoder.denoise, guidance_scale, null_conditioning, conditioning
         )

@@ -173,15 +173,19 @@ def load(domain: str, part: str, device: str | torch.device = "cpu") -> Any:
 
 def load_or_shipped(domain: str, part: str) -> Any:
     """As `load`; a part that is not in a zoo of your own is the book's."""
-    here = (
-        NAME.fullmatch(domain)
-        and NAME.fullmatch(part)
-        and _card_file(domain, part).exists()
-    )
-    if here:
+    with at(folder() if _is_here(domain, part) else SHIPPED):
         return load(domain, part)
-    with at(SHIPPED):
-        return load(domain, part)
+
+
+def card_or_shipped(domain: str, part: str) -> Card:
+    """The card of what `load_or_shipped` loads."""
+    with at(folder() if _is_here(domain, part) else SHIPPED):
+        return card(domain, part)
+
+
+def _is_here(domain: str, part: str) -> bool:
+    named = NAME.fullmatch(domain) and NAME.fullmatch(part)
+    return bool(named) and _card_file(domain, part).exists()
 
 
 def _check_known(domain: str, part: str) -> None:
@@ -378,25 +382,31 @@ def loaded() -> dict[str, str]:
     return dict(sorted(_loaded.items()))
 
 
-# --- one CLIP for all -----------------------------------------------------------------
+# --- one CLIP for all of a domain's parts ---------------------------------------------
+
+
+def clip_of(domain: str) -> str:
+    """Whose CLIP reads this domain: its own if the zoo has one, otherwise the shared
+    one. The name of a domain: `load(clip_of("shapes"), "clip")`.
+    """
+    _check_names(domain, "clip")
+    return domain if _card_file(domain, "clip").exists() else "shared"
 
 
 def fits(domain: str, part: str) -> bool:
-    """Whether the zoo has this part, and the part learned from the CLIP that is in the
-    zoo.
-    """
+    """Whether the zoo has this part, and the part learned from the domain's CLIP."""
     known_cards = cards()
     part_card = known_cards.get((domain, part))
-    clip = known_cards.get(("shared", "clip"))
+    clip = known_cards.get((clip_of(domain), "clip"))
     return part_card is not None and clip is not None and part_card.clip == clip.sha256
 
 
 def check_same_clip(domain: str, parts: Sequence[str] = ("prior", "decoder")) -> None:
     """Raise unless those of these parts that the zoo has learned the embeddings of the
-    CLIP that is in the zoo.
+    domain's CLIP.
     """
     known_cards = cards()
-    clip = known_cards.get(("shared", "clip"))
+    clip = known_cards.get((clip_of(domain), "clip"))
     for part in parts:
         learned = known_cards.get((domain, part))
         if learned and clip and learned.clip != clip.sha256:

@@ -69,11 +69,18 @@ def test_unknown_names_list_the_known(
         runs.run(name, tier, out=tmp_path)
 
 
+# recipes whose weights are still in training; until then the shared CLIP reads both
+COMING = {("shapes", "clip"), ("emoji", "clip")}
+
+
 def test_every_part_of_the_zoo_has_one_recipe() -> None:
     made = [(training.domain, training.part) for training in runs.trainings().values()]
     assert len(made) == len(set(made))
-    assert set(zoo.cards()) == set(made)
+    assert set(made) - set(zoo.cards()) == COMING
+    assert set(zoo.cards()) <= set(made)
     for training in runs.trainings().values():
+        if (training.domain, training.part) in COMING:
+            continue
         card = zoo.card(training.domain, training.part)
         assert card.recipe == training.name
         assert card.model == zoo.model_name(training.recipe.model)

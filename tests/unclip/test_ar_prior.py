@@ -38,7 +38,10 @@ def prior() -> ARPrior:
 
 
 def texts(n: int, real: int = 5) -> TextEncoding:
-    return TextEncoding(**tiny_models.conditioning(n, real))
+    ids = torch.zeros(
+        n, tiny_models.LENGTH, dtype=torch.long
+    )  # a prior does not read them
+    return TextEncoding(**tiny_models.conditioning(n, real), text_tokens=ids)
 
 
 # --- codes ----------------------------------------------------------------------------
@@ -185,6 +188,7 @@ def sample(
     null = TextEncoding(
         *(each[:1].expand_as(each) * 0 for each in (text.text_emb, text.text_enc)),
         text.text_mask,
+        text.text_tokens,
     )
     return prior.sample(text, null, SeededNoise(seeds), **settings)
 
@@ -195,7 +199,7 @@ def test_a_sample_depends_on_its_own_text_and_seed_alone(prior: ARPrior) -> None
     assert (
         together.shape == (3, RANK) and together.max() < BUCKETS and together.min() >= 0
     )
-    second = TextEncoding(text.text_emb[1:2], text.text_enc[1:2], text.text_mask[1:2])
+    second = TextEncoding(*(tensor[1:2] for tensor in text.for_decoder().values()))
     assert torch.equal(sample(prior, second, [6]), together[1:2])
     assert not torch.equal(sample(prior, second, [5]), together[1:2])
     assert not torch.equal(sample(prior, texts(3), [5, 6, 7]), together)

@@ -4,6 +4,8 @@ one pass.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from tiny_models import DECODER, DIM, awake, conditioning
 from torch import Tensor
@@ -88,3 +90,71 @@ def test_guidance_is_one_call_of_twice_the_batch() -> None:
     )
     classifier_free(counted, 1.0, null, known)(X_T, T)
     assert batches == [4, 2]
+
+
+# --- a text transformer of its own, and whitened embeddings ---------------------------
+
+OWN = replace(
+    DECODER, text_layers=2, text_heads=2, vocab_size=50, context_length=32, whiten=True
+)
+
+
+def given_ids(real: int = 5) -> dict[str, Tensor]:
+    """Token ids of two texts, padded with zeros, beside the rest."""
+    known = given(real=real)
+    ids = torch.randint(1, 50, (2, 32), generator=torch.Generator().manual_seed(1))
+    return {**known, "text_tokens": ids * known["text_mask"]}
+
+
+def own_decoder() -> Decoder:
+    """One that knows embeddings whose second direction is a thousand times fainter."""
+    decoder = awake(Decoder(OWN))
+    sizes = torch.ones(DIM)
+    sizes[1] = 1e-3
+    decoder.set_stats(
+        torch.randn(500, DIM, generator=torch.Generator().manual_seed(2)) * sizes
+    )
+    return decoder
+
+
+@torch.no_grad()
+def test_the_text_transformer_reads_ids_and_no_padding() -> None:
+    decoder, known = own_decoder(), given_ids()
+    answer = decoder(X_T, T, **known)
+    short = {
+        **known,
+        **{name: known[name][:, :5] for name in ("text_mask", "text_tokens")},
+    }
+    torch.testing.assert_close(decoder(X_T, T, **short), answer, rtol=0, atol=1e-5)
+    ignored = {
+        **known,
+        "text_emb": known["text_emb"] * 2,
+        "text_enc": known["text_enc"] * 2,
+    }
+    assert torch.equal(decoder(X_T, T, **ignored), answer)
+    other = {**known, "text_tokens": known["text_tokens"].flip(0)}
+    assert (decoder(X_T, T, **other) - answer).abs().max() > 1e-3
+
+
+@torch.no_grad()
+def test_whitened_embeddings_differ_alike_in_every_direction() -> None:
+    decoder = own_decoder()
+    faint = torch.eye(DIM)[1] * 1e-3
+    moved = decoder.whitened(faint[None]) - decoder.whitened(torch.zeros(1, DIM))
+    assert 0.8 < float(moved.norm()) < 1.25  # one standard deviation, faint as it was
+    assert not decoder.whitened(decoder.null_image_emb[None]).any()
+
+
+@torch.no_grad()
+def test_the_null_of_a_whitening_decoder_is_the_mean_embedding() -> None:
+    decoder, known = own_decoder(), given_ids()
+    dropped = decoder(X_T, T, **known, image_keep=torch.tensor([False, False]))
+    null = {**known, "image_emb": decoder.null_image_emb.expand(2, -1)}
+    torch.testing.assert_close(dropped, decoder(X_T, T, **null), rtol=0, atol=1e-5)
+
+
+def test_its_state_keeps_what_it_knows_of_the_embeddings() -> None:
+    decoder, again = own_decoder(), Decoder(OWN)
+    again.load_state_dict(decoder.state_dict())
+    z = torch.randn(3, DIM)
+    assert torch.equal(again.whitened(z), decoder.whitened(z))

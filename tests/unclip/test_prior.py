@@ -4,6 +4,8 @@ Karlo's.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from tiny_models import DIM, PRIOR, awake, conditioning
@@ -75,6 +77,17 @@ def test_standardised_embeddings_have_mean_0_and_variance_1_and_come_back() -> N
     )
     torch.testing.assert_close(standard.std(dim=0), torch.ones(DIM))
     torch.testing.assert_close(prior.unstandardise(standard), z)
+
+
+@torch.no_grad()
+def test_a_whitening_prior_makes_the_directions_independent_and_equal() -> None:
+    prior = DiffusionPrior(replace(PRIOR, whiten=True))
+    mix = torch.randn(DIM, DIM) * torch.logspace(0, -1, DIM)[:, None]
+    z = torch.randn(4000, DIM) @ mix + 0.3
+    prior.set_stats(z)
+    white = prior.standardise(z)
+    torch.testing.assert_close(torch.cov(white.T), torch.eye(DIM), rtol=0, atol=2e-3)
+    torch.testing.assert_close(prior.unstandardise(white), z, rtol=0, atol=1e-4)
 
 
 def test_one_picture_is_too_few_for_a_prior() -> None:
