@@ -15,30 +15,41 @@ from dalle2_edu.cli.options import Device, find_device, writing
 def data_emoji(
     out: Annotated[
         Path | None,
-        typer.Option(help="The shard to write. [default: the one in the package]"),
+        typer.Option(help="The folder to write. [default: the one in the package]"),
     ] = None,
     font: Annotated[
         Path | None,
         typer.Option(help="NotoColorEmoji.ttf. [default: where Debian puts it]"),
     ] = None,
+    packages: Annotated[
+        Path | None,
+        typer.Option(
+            help="Where npm put the icons. [default: dalle2_edu in your cache folder]"
+        ),
+    ] = None,
 ) -> None:
-    """Build the emoji data set again from the font.
+    """Build the emoji data set again from a font and three icon packages.
 
-    Draws each emoji of Debian's fonts-noto-color-emoji at 128 x 128 pixels, names it in
-    both languages and packs all of them into one WebDataset shard. You don't need this
-    to train: the shard ships with the book.
+    Draws each emoji in four artists' styles at 128 x 128 pixels and names it in both
+    languages. Each style gets a WebDataset shard for training, a smaller one with what
+    is held out from training (in the folder held_out), and its licence beside them. You
+    don't need this to train: the shards ship with the book.
 
     \b
     Example:
       apt install fonts-noto-color-emoji
-      dalle2-edu data emoji --out my_emoji.tar
+      npm install --prefix icons @iconify-json/twemoji @iconify-json/openmoji @iconify-json/fluent-emoji-flat
+      dalle2-edu data emoji --packages icons --out my_emoji
     """
-    from dalle2_edu.data import emoji
+    from dalle2_edu.data import artists, emoji
 
-    target = out or emoji.SHARD
+    target = out or emoji.FOLDER
     with writing(target):
-        count = emoji.build(target, font or emoji.FONT)
-    print(f"{count} emoji, {target.stat().st_size / 1e6:.1f} MB: {target}")
+        counts = artists.build(target, font or artists.FONT, packages)
+    for style, (training, held_out) in counts.items():
+        size = (target / f"{style}.tar").stat().st_size / 1e6
+        print(f"{style}: {training} emoji, {size:.1f} MB, and {held_out} held out")
+    print(target)
 
 
 def data_embed(

@@ -1,56 +1,121 @@
-"""Emoji: a small data set of real artwork, with names in English and Chinese.
+"""Emoji: a small data set of real artwork, in four artists' styles, with names in two
+languages.
 
 Read in chapter 02 (data and tokens); the miniature DALL·E 2 is trained on it.
 
-The pictures are those of Google's Noto Color Emoji, 3,789 of them. Each has a name in
-both languages, and a few ways to ask for it ("rocket", "an emoji of a rocket", "火箭",
-"火箭表情"), so that a model learns the thing and not the phrase. They ship with the package
-as a shard (`emoji.tar`), in the same format as sets of a billion pairs:
+Every emoji is a *thing* with a name ("rocket", 火箭), and up to four artists drew it,
+each in a style of their own. A caption may say the style ("rocket, line art", 火箭，线描) or
+not, and one that does not has several true pictures. That gives a generative model
+something to choose. With one picture for each name it would only look pictures up.
 
-    load()       who is in it: characters and names, no pictures
-    pairs(size)  pictures and captions, for training
-    build(path)  makes the shard again from Debian's font (`python -m dalle2_edu.data.emoji`)
+    load()                   who is in it: characters and names, no pictures
+    pictures(size, style)    what one artist drew, to look at
+    pairs(size)              pictures and captions of all artists, for training
+    held_out_pairs(size)     (thing, style) pairs that are never trained on
 
-Why not all 3,963 emoji that have names? An emoji may be a *sequence* of characters
-("man" + joiner + "rocket" is a male astronaut) that the font joins into one glyph.
-Those that the font is too old to know come out as two or three glyphs side by side
-(151), or as nothing at all (23). Both are left out.
+**Held out.** A quarter of the things lack one of their styles in training: the rocket
+is learned from three artists, and other things in line art. So "rocket, line art" asks
+for a *composition* of two known parts, and a real picture tells what the answer should
+look like. Those pictures lie in shards of their own (`artwork/held_out`), so that
+nobody trains on them by mistake.
 
-What the set can't teach: 18 emoji have the same drawing as another one (Bouvet Island
-has the flag of Norway), and half of the set is people drawn again in five skin
-tones.
+Each artist's shards are of one licence, which lies beside them: OpenMoji's is
+share-alike. `dalle2_edu.data.artists` makes the shards.
+
+What the set can't teach: some emoji have the same drawing as another one (Bouvet Island
+has the flag of Norway). Skin tones are kept for ten professions only, and chapter 21
+measures bias with them. With all of them half of the set would be the same people in
+five tones.
 """
 
+import hashlib
 import json
-import sys
 import tarfile
-from collections import Counter
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import torch
-from PIL import Image, ImageDraw, ImageFont, features
 from torch import Tensor
 
-from dalle2_edu.data import pictures, shards
+from dalle2_edu.data import shards
 from dalle2_edu.data.pairs import Pairs
 from dalle2_edu.errors import Dalle2EduError
 
-SHARD = Path(__file__).with_name("emoji.tar")
-NOTICE = Path(__file__).with_name("emoji.LICENSE.txt")
-FONT = Path("/usr/share/fonts/truetype/noto/NotoColorEmoji.ttf")
-FONT_SIZE = 109  # the one size of the bitmaps in the font; any other is refused
-GLYPH_WIDTH, SIZE = (
-    136,
-    128,
-)  # a glyph is 136 x 128 pixels, with at least 4 empty columns on either side
-QUALITY = (
-    # of WebP: 1.9 kB a picture; 90 would take 2.9 kB and show no difference at 128
-    # pixels
-    75
-)
+FOLDER = Path(__file__).with_name("artwork")
+
+
+# --- Styles ---------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Style:
+    """How one artist draws: its name in prompts, and whose work the pictures are."""
+
+    en: str
+    zh: str
+    artist: str
+    licence: str
+
+
+STYLES = {
+    "noto": Style(
+        en="soft shading",
+        zh="柔和渐变",
+        artist="Noto Color Emoji (Google)",
+        licence="OFL 1.1 / Apache 2.0",
+    ),
+    "twemoji": Style(
+        en="muted flat",
+        zh="素色扁平",
+        artist="Twemoji (Twitter, Inc. and other contributors)",
+        licence="CC BY 4.0",
+    ),
+    "fluent": Style(
+        en="bright flat",
+        zh="亮色扁平",
+        artist="Fluent Emoji Flat (Microsoft)",
+        licence="MIT",
+    ),
+    "openmoji": Style(
+        en="line art",
+        zh="线描",
+        artist="OpenMoji (HfG Schwäbisch Gmünd and contributors)",
+        licence="CC BY-SA 4.0",
+    ),
+}
+
+
+def shard(style: str) -> Path:
+    """The training shard of a style; raises Dalle2EduError for an unknown style."""
+    return FOLDER / f"{checked_style(style)}.tar"
+
+
+def held_out_shard(style: str) -> Path:
+    """The shard with those pictures of a style that are kept from training."""
+    return FOLDER / "held_out" / f"{checked_style(style)}.tar"
+
+
+def notice(style: str) -> Path:
+    """The licence and attribution of a style's pictures; it also lies inside its
+    shards.
+    """
+    return FOLDER / f"{checked_style(style)}.LICENSE.txt"
+
+
+def checked_style(style: str) -> str:
+    """The style itself; raises Dalle2EduError for an unknown one, listing the known."""
+    if style not in STYLES:
+        raise Dalle2EduError(
+            f"No emoji are drawn in {style!r}; known: {', '.join(STYLES)}."
+        )
+    return style
+
+
+# the largest set, and the one that a first look is taken at
+SHARD = FOLDER / "noto.tar"
+NOTICE = FOLDER / "noto.LICENSE.txt"
 
 
 # --- Names ----------------------------------------------------------------------------
@@ -82,20 +147,42 @@ class Emoji:
         return self.character[0] in REGIONAL_LETTERS or "\U000e007f" in self.character
 
     @property
-    def captions(self) -> list[str]:
-        """Ways to ask for it: names first, then templates, English before Chinese."""
+    def is_toned(self) -> bool:
+        """Whether somebody in it has a skin tone of their own and is not yellow."""
+        return any(character in SKIN_TONES for character in self.character)
+
+    @property
+    def english(self) -> list[str]:
+        """Ways to ask for it in English: its names first, then templates."""
         noun = f"{self.en} flag" if self.is_flag else self.en
-        noun_zh = f"{self.zh}旗" if self.is_flag else self.zh
-        english = [
+        return [
             self.en,
             *self.aliases,
             f"{noun} emoji",
             f"an emoji of {with_article(noun)}",
         ]
-        chinese = [self.zh, f"{noun_zh}表情", f"一个{noun_zh}的表情符号"]
+
+    @property
+    def chinese(self) -> list[str]:
+        """Ways to ask for it in Chinese: its name first, then templates."""
+        noun = f"{self.zh}旗" if self.is_flag else self.zh
+        return [self.zh, f"{noun}表情", f"一个{noun}的表情符号"]
+
+    @property
+    def captions(self) -> list[str]:
+        """Ways to ask for it in no style, English before Chinese."""
+        return list(dict.fromkeys(self.english + self.chinese))
+
+    def styled(self, style: str) -> list[str]:
+        """Ways to ask for it in one artist's style: "rocket, line art", 火箭，线描."""
+        drawn = STYLES[checked_style(style)]
+        english = [f"{caption}, {drawn.en}" for caption in self.english]
+        chinese = [f"{caption}，{drawn.zh}" for caption in self.chinese]
         return list(dict.fromkeys(english + chinese))
 
 
+# each colours what it follows
+SKIN_TONES = {chr(code) for code in range(0x1F3FB, 0x1F400)}
 REGIONAL_LETTERS = {
     chr(code) for code in range(0x1F1E6, 0x1F200)
 }  # two of them, a country's code, are its flag
@@ -134,169 +221,138 @@ def with_article(noun: str) -> str:
     return f"an {noun}" if noun[0] in "aeiou" else f"a {noun}"
 
 
-def plain(name: str) -> str:
-    """The `emoji` package's ":Mrs._Claus:" as a person would type it: "Mrs. Claus"."""
-    return name.strip(":").replace("_", " ").replace("’", "'").strip()
+# --- What is held out -----------------------------------------------------------------
 
 
-def catalogue() -> list[Emoji]:
-    """Every fully-qualified emoji of the PyPI package `emoji`, sorted by code points.
+@dataclass(frozen=True)
+class Drawing:
+    """One artist's drawing of one thing."""
 
-    A caption must mean one emoji, so an alias that means another one too is dropped:
-    "cat" is the whole cat and not the cat's face, "ok" is a hand and a button.
+    thing: Emoji
+    style: str
+
+
+SHARE = 0.25  # of the things lack a style in training: 6% of the drawings
+FEWEST = 3  # styles that such a thing must have: it is still learned in two others
+
+
+def held_out_style(thing: Emoji, styles: Sequence[str]) -> str | None:
+    """Which of the styles a thing is drawn in is kept from training; None for most
+    things.
+
+    A hash of its code points decides, so the answer is the same on every machine and
+    stays the same when other emoji join the set. (Python's own `hash` of a text differs
+    in each run.)
     """
-    try:
-        # wanted by the builder alone, so that drawing a picture does not need it
-        import emoji
-    except ImportError as error:
-        raise Dalle2EduError(
-            "the builder takes the names from the package emoji: pip install emoji"
-        ) from error
-    emoji.config.load_language("zh")
-    wanted = {
-        character: fields
-        for character, fields in sorted(emoji.EMOJI_DATA.items())
-        if fields["status"] == emoji.STATUS["fully_qualified"]
-    }
-    uses = Counter(
-        name
-        for each in wanted.values()
-        for name in [*english_names(each), plain(each["zh"]).lower()]
-    )
-    return [
-        Emoji(
-            character,
-            english_names(fields)[0],
-            plain(fields["zh"]),
-            aliases=tuple(
-                name
-                for name in english_names(fields)[1:]
-                if uses[name] == 1 and name.strip("+-01")
-            ),
-        )
-        for character, fields in wanted.items()
-    ]
-
-
-def english_names(fields: dict[str, Any]) -> list[str]:
-    """The English name of one entry of the `emoji` package and its aliases, in small
-    letters, each once.
-    """
-    return list(
-        dict.fromkeys(
-            plain(name).lower() for name in [fields["en"], *fields.get("alias", ())]
-        )
-    )
-
-
-# --- Pictures -------------------------------------------------------------------------
-
-
-def open_font(path: str | Path) -> ImageFont.FreeTypeFont:
-    """The colour font, ready to join sequences; raises Dalle2EduError where it or Raqm
-    is missing.
-    """
-    if not features.check("raqm"):
-        raise Dalle2EduError(
-            "Pillow was built without Raqm and can't join emoji: install Pillow from its PyPI"
-            " wheel"
-        )
-    try:
-        return ImageFont.truetype(
-            str(path), FONT_SIZE, layout_engine=ImageFont.Layout.RAQM
-        )
-    except OSError as error:
-        raise Dalle2EduError(
-            f"can't open the font {path}: install Debian's package fonts-noto-color-emoji, "
-            "or give the path of NotoColorEmoji.ttf"
-        ) from error
-
-
-def draw(character: str, font: ImageFont.FreeTypeFont) -> Tensor | None:
-    """One emoji on white, uint8 (3, 128, 128); None where the font has no single glyph
-    for it.
-    """
-    if font.getlength(character) > GLYPH_WIDTH:
-        # the font does not know this sequence: its parts would stand side by side
+    if len(styles) < FEWEST or thing.is_toned:
         return None
-    glyph = Image.new("RGBA", (GLYPH_WIDTH, SIZE), (255, 255, 255, 0))
-    ImageDraw.Draw(glyph).text((0, 0), character, font=font, embedded_color=True)
-    if glyph.getchannel("A").getbbox() is None:
-        return None  # every pixel is transparent: the font does not know this character
-    margin = (GLYPH_WIDTH - SIZE) // 2
-    picture = pictures.to_rgb(glyph.crop((margin, 0, margin + SIZE, SIZE)))
-    return torch.from_numpy(np.array(picture)).permute(
-        2, 0, 1
-    )  # (128, 128, 3) -> (3, 128, 128)
+    digest = hashlib.sha256(f"held out: {thing.codepoints}".encode()).digest()
+    luck = int.from_bytes(digest[:4], "big") / 2**32  # in [0, 1)
+    place = int.from_bytes(digest[4:8], "big") % len(styles)
+    return sorted(styles)[place] if luck < SHARE else None
 
 
-def build(path: str | Path = SHARD, font: str | Path = FONT) -> int:
-    """Draws the emoji and packs them as a shard; returns how many there are.
-
-    The same font, names and Pillow give the same bytes. The licence notice goes in with
-    them.
-    """
-    face = open_font(font)
-    pictures = {each: draw(each.character, face) for each in catalogue()}
-    drawn = {each: picture for each, picture in pictures.items() if picture is not None}
-    shards.write(
-        path,
-        torch.stack(list(drawn.values())),  # N x (3, 128, 128) -> (N, 3, 128, 128)
-        [each.captions for each in drawn],
-        records=[asdict(each) for each in drawn],
-        names=[each.codepoints for each in drawn],
-        notice=NOTICE.read_text(encoding="utf-8"),
-        quality=QUALITY,
-    )
-    return len(drawn)
-
-
-# --- The shipped shard ----------------------------------------------------------------
+# --- The shipped shards ---------------------------------------------------------------
 
 
 def shipped(path: str | Path) -> Path:
     """The shard's path; raises Dalle2EduError where it is missing."""
     if not Path(path).is_file():
         raise Dalle2EduError(
-            f"the emoji shard {path} is missing: build it with `python -m"
-            " dalle2_edu.data.emoji`"
+            f"the emoji shard {path} is missing: build it with `dalle2-edu data emoji`"
         )
     return Path(path)
 
 
-def load(path: str | Path = SHARD) -> list[Emoji]:
-    """The emoji of the shard in its order (the order of `pairs`): characters and names,
-    no pictures.
-    """
+@lru_cache(maxsize=2 * len(STYLES))
+def things_in(path: Path) -> tuple[Emoji, ...]:
+    """The emoji of one shard in its order."""
     with tarfile.open(shipped(path)) as tar:
         files = [
             tar.extractfile(entry) for entry in tar if entry.name.endswith(".json")
         ]
         records = [json.load(file) for file in files if file is not None]
-    return [
+    return tuple(
         Emoji(each["character"], each["en"], each["zh"], tuple(each["aliases"]))
         for each in records
+    )
+
+
+def by_character(style: str) -> list[tuple[Emoji, int]]:
+    """All that an artist drew, by code points, each with its place in the training
+    shard and the held-out shard, one after the other.
+    """
+    both = [*things_in(shard(style)), *things_in(held_out_shard(style))]
+    return sorted(
+        zip(both, range(len(both)), strict=True), key=lambda pair: pair[0].character
+    )
+
+
+def load(style: str = "noto") -> list[Emoji]:
+    """All things that an artist drew, by code points; Noto's artists drew every one.
+
+    Held-out drawings are among them: a thing may be asked for, whatever it was learned
+    from.
+    """
+    return [thing for thing, _ in by_character(style)]
+
+
+def pictures(size: int, style: str = "noto") -> Tensor:
+    """All that an artist drew, uint8 (N, 3, size, size) in the order of `load(style)`.
+
+    To look at and to compare with. Held-out drawings are among them, so train on
+    `pairs`.
+    """
+    both = [shards.pairs(shipped(each), size).images for each in files_of(style)]
+    order = torch.tensor([place for _, place in by_character(style)])  # (N,)
+    return torch.cat(both)[order]
+
+
+def files_of(style: str) -> list[Path]:
+    """The shards of a style: for training, and held out."""
+    return [shard(style), held_out_shard(style)]
+
+
+def drawings(styles: Sequence[str] = tuple(STYLES)) -> list[Drawing]:
+    """Who drew what, in the order of `pairs(size, styles)`: no held-out drawing."""
+    return [
+        Drawing(each, style) for style in styles for each in things_in(shard(style))
     ]
 
 
-def pairs(size: int, path: str | Path = SHARD) -> Pairs:
-    """All emoji of the shard: images uint8 (3789, 3, size, size), 6 to 9 captions each
-    in both languages.
+def pairs(
+    size: int, styles: Sequence[str] = tuple(STYLES), limit: int | None = None
+) -> Pairs:
+    """Pictures to train on, uint8 (N, 3, size, size), with captions in both languages,
+    half of which say the style. No held-out drawing is among them.
+
+    limit: how many of each style at most.
     """
-    return shards.pairs(shipped(path), size)
+    return join([shards.pairs(shipped(shard(each)), size, limit) for each in styles])
 
 
-def main(arguments: list[str]) -> None:
-    """Builds the shard in place: `python -m dalle2_edu.data.emoji [path of the
-    font]`.
+def held_out(styles: Sequence[str] = tuple(STYLES)) -> list[Drawing]:
+    """Which drawings are never trained on, in the order of `held_out_pairs(size,
+    styles)`.
     """
-    try:
-        count = build(SHARD, *arguments[:1])
-    except Dalle2EduError as error:
-        print(error, file=sys.stderr)
-        sys.exit(2)
-    print(f"{count} emoji, {SHARD.stat().st_size / 1e6:.1f} MB: {SHARD}")
+    return [
+        Drawing(each, style)
+        for style in styles
+        for each in things_in(held_out_shard(style))
+    ]
 
 
-if __name__ == "__main__":
-    main(sys.argv[1:])
+def held_out_pairs(size: int, styles: Sequence[str] = tuple(STYLES)) -> Pairs:
+    """The drawings that are never trained on, with captions that all say the style.
+
+    Without the style a caption means the drawings of the other artists too.
+    """
+    found = join([shards.pairs(shipped(held_out_shard(each)), size) for each in styles])
+    captions = [each.thing.styled(each.style) for each in held_out(styles)]
+    return Pairs(found.images, captions)
+
+
+def join(parts: Sequence[Pairs]) -> Pairs:
+    """Several sets of pairs, one after the other."""
+    captions = [each for part in parts for each in part.captions]
+    return Pairs(torch.cat([part.images for part in parts]), captions)

@@ -10,7 +10,9 @@ unrelated without a word. So each prompt is read once, at the door:
     貓                          traditional characters become simplified ones: 猫
     bytes of another encoding   refused, and so is a prompt of many thousand letters
 
-`never_read` tells when a prompt has no word at all in common with the captions.
+`never_read` tells when a prompt has no word at all in common with the captions, and
+`unknown_style` when it asks for a known thing in a style that no artist of ours draws
+in.
 
 Chapter 02 uses this file.
 """
@@ -22,6 +24,7 @@ import unicodedata
 from functools import lru_cache
 from typing import Any
 
+from dalle2_edu.data.emoji import STYLES, load
 from dalle2_edu.data.text import HAN, LETTERS, normalize, training_texts
 from dalle2_edu.errors import Dalle2EduError
 
@@ -155,3 +158,38 @@ def never_read(prompt: str) -> bool:
     don't count.
     """
     return known_words().isdisjoint(set(words_of(prompt)) - COMMON)
+
+
+# --- styles ---------------------------------------------------------------------------
+
+
+@lru_cache(maxsize=1)
+def emoji_captions() -> frozenset[str]:
+    """All captions of emoji that say no style, as `normalize` spells them."""
+    return frozenset(
+        normalize(text).strip() for each in load() for text in each.captions
+    )
+
+
+def split_style(prompt: str) -> tuple[str, str]:
+    """What an emoji's prompt asks for, and the style that it says after the last comma:
+    "Rocket, line art" -> ("rocket", "line art"). The style is "" where it says none.
+    """
+    text = normalize(prompt).strip()
+    thing, _, style = text.rpartition(",")
+    if text in emoji_captions() or thing.strip() not in emoji_captions():
+        return text, ""
+    return thing.strip(), style.strip()
+
+
+def unknown_style(prompt: str) -> str:
+    """What to tell about a style that the models don't know, one line; "" if there is
+    none.
+    """
+    _, style = split_style(prompt)
+    known = {"en": [each.en for each in STYLES.values()]}
+    known["zh"] = [each.zh for each in STYLES.values()]
+    if not style or style in known["en"] + known["zh"]:
+        return ""
+    names = ", ".join(known["zh" if re.search(f"[{HAN}]", style) else "en"])
+    return f"The models know no style {shorten(style)!r}; known: {names}."

@@ -22,7 +22,7 @@ from typing import SupportsIndex
 import torch
 from torch import Tensor
 
-from dalle2_edu.data.prompts import never_read, required_prompt, shorten
+from dalle2_edu.data.prompts import never_read, required_prompt, shorten, unknown_style
 from dalle2_edu.data.text import Tokenizer, default_tokenizer
 from dalle2_edu.errors import Dalle2EduError
 
@@ -109,7 +109,7 @@ def checked_prompts(prompts: Sequence[str], tokenizer: Tokenizer) -> list[str]:
 
     Raises Dalle2EduError for none, a bare string and an empty one. Warns about what
     does not fit into the context, and about a prompt of which the shipped models know
-    no word.
+    no word, or not the style.
     """
     if isinstance(prompts, str):
         raise Dalle2EduError(
@@ -132,6 +132,8 @@ def checked_prompts(prompts: Sequence[str], tokenizer: Tokenizer) -> list[str]:
                 f"No word of {shorten(prompt)!r} is in the captions that the models learned from"
                 " (emoji and shapes, in English and Chinese): the picture will not show it."
             )
+            warnings.warn(message, stacklevel=frames_inside())
+        if tokenizer is default_tokenizer() and (message := unknown_style(prompt)):
             warnings.warn(message, stacklevel=frames_inside())
     return read
 

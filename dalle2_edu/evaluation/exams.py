@@ -144,7 +144,7 @@ def emoji_exam(n: int, seed: int) -> Exam:
     order = torch.randperm(len(things), generator=torch.Generator().manual_seed(seed))
     chosen = order[:n]
     rest = order[n:][:REFERENCE]
-    real = emoji.pairs(PICTURE_SIZE).images
+    real = emoji.pictures(PICTURE_SIZE)
     return Exam(
         things=things,
         asked=first_half_in_english(chosen.tolist()),

@@ -51,18 +51,7 @@ class Oracle(nn.Module):
         super().__init__()
         self.config = config
         channels = config.channels
-        # Folding 2 x 2 pixels into channels loses nothing and skips the costly full
-        # resolution.
-        stages: list[nn.Module] = [
-            nn.PixelUnshuffle(2),  # (B, 3, 64, 64) => (B, 12, 32, 32)
-            _layer(12, channels[0]),
-            _layer(channels[0], channels[0]),
-        ]
-        for narrow, wide in pairwise(channels):
-            # 32x32 => 16x16 => 8x8 => 4x4
-            stages.append(_layer(narrow, wide, stride=2))
-            stages.append(_layer(wide, wide))
-        self.features = nn.Sequential(*stages)
+        self.features = convolutions(channels)
         # Flattened rather than averaged: "where?" is answered by the place of a
         # feature.
         side = config.image_size // 2 ** len(channels)
@@ -115,6 +104,23 @@ def oracle_loss(logits: dict[str, Tensor], scenes: Scenes) -> Tensor:
         asked = mask.sum().clamp(min=1)  # a batch may have no scene of the kind
         total = total + (losses * mask).sum() / asked
     return total
+
+
+def convolutions(channels: tuple[int, ...]) -> nn.Module:
+    """Images (B, 3, S, S) -> features (B, C, S / 2^n, S / 2^n), C the last of n
+    channels.
+    """
+    # Folding 2 x 2 pixels into channels loses nothing and skips the costly full
+    # resolution.
+    stages: list[nn.Module] = [
+        nn.PixelUnshuffle(2),  # (B, 3, 64, 64) => (B, 12, 32, 32)
+        _layer(12, channels[0]),
+        _layer(channels[0], channels[0]),
+    ]
+    for narrow, wide in pairwise(channels):
+        stages.append(_layer(narrow, wide, stride=2))  # 32x32 => 16x16 => 8x8 => 4x4
+        stages.append(_layer(wide, wide))
+    return nn.Sequential(*stages)
 
 
 def _layer(channels: int, out_channels: int, stride: int = 1) -> nn.Module:

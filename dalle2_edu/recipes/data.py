@@ -38,8 +38,9 @@ SCENES = {"smoke": 64, "cpu": 60_000, "gpu": 200_000}
 LARGE_SCENES = {"smoke": 16, "cpu": 6_000, "gpu": 30_000}
 
 RENDERED = "rendered by this package, MIT"
-NOTO = "Noto Color Emoji, OFL 1.1 / Apache 2.0 (dalle2_edu/data/emoji.LICENSE.txt)"
-LICENCES = {"emoji": NOTO, "shapes": RENDERED, "shared": f"{RENDERED}; {NOTO}"}
+ARTISTS = "; ".join(f"{each.artist}, {each.licence}" for each in emoji.STYLES.values())
+DRAWN = f"{ARTISTS} (dalle2_edu/data/artwork/*.LICENSE.txt)"
+LICENCES = {"emoji": DRAWN, "shapes": RENDERED, "shared": f"{RENDERED}; {DRAWN}"}
 
 Own = Pairs | Stream | Path | None  # the reader's data; a path: a folder of embeddings
 
@@ -54,10 +55,10 @@ def domain_pairs(domain: str, tier: str, size: int) -> Pairs:
     scenes = (SCENES if size <= CLIP_SIZE else LARGE_SCENES)[tier]
     if domain == "shapes":
         return shapes.pairs(scenes, size)
-    limit = scenes if tier == "smoke" else None
-    drawn = shards.pairs(emoji.shipped(emoji.SHARD), size, limit=limit)
+    few = scenes // len(emoji.STYLES) if tier == "smoke" else None
+    drawn = emoji.pairs(size, limit=few)  # no held-out drawing is among them
     if domain == "emoji":
-        return evened(drawn)
+        return drawn
     rendered = shapes.pairs(scenes, size)
     # as many of the one as of the other
     return mix([(rendered, 1), (drawn, repeats(len(drawn), len(rendered)))])
@@ -69,23 +70,6 @@ def single_objects(domain: str, tier: str, size: int) -> Tensor:
     """
     images, _ = shapes.single_objects(SCENES[tier], 16)
     return images
-
-
-def evened(drawn: Pairs) -> Pairs:
-    """The emoji, with all but the skin-tone variants three times.
-
-    Half of the set are variants of a few hundred people and hands; without this a
-    rocket would be seen once while a waving hand is seen six times.
-    """
-    # (N,)
-    toned = torch.tensor(["skin tone" in captions[0] for captions in drawn.captions])
-    return mix([(drawn, 1), (subset(drawn, ~toned), 2)])
-
-
-def subset(pairs: Pairs, chosen: Tensor) -> Pairs:
-    """The pairs where `chosen`, bool (N,), is True."""
-    places = chosen.nonzero()[:, 0].tolist()
-    return Pairs(pairs.images[chosen], [pairs.captions[i] for i in places])
 
 
 def mix(parts: Sequence[tuple[Pairs, int]]) -> Pairs:

@@ -1,4 +1,4 @@
-"""The judges of chapter 20: the oracle, and a second CLIP.
+"""The judges of chapter 20: the oracle, a second CLIP, and the style judge.
 
 **The oracle** is the classifier that marks generated shapes (`evaluation/oracle.py`).
 The world is endless, so no scene is ever met twice and nothing can be learnt by heart:
@@ -15,6 +15,11 @@ would flatter the generator.
 also mark it. It has a vision transformer where the generator's CLIP has a ResNet: it
 should not share that one's blind spots.
 
+**The style judge** says which emoji a picture shows and in whose style. It has at most
+four real pictures of each, so `jitter` shows them never twice alike: moved, larger or
+smaller, a little turned, and disturbed as the oracle's are. No mirror: an arrow to the
+left is another emoji.
+
 Chapter 20 uses this file.
 """
 
@@ -27,10 +32,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dalle2_edu.data import emoji
+from dalle2_edu.data.pairs import Pairs
 from dalle2_edu.data.render import render
 from dalle2_edu.data.scenes import FACTORS, Scenes, sample_scenes
 from dalle2_edu.errors import Dalle2EduError
 from dalle2_edu.evaluation.oracle import Oracle, OracleConfig, oracle_loss
+from dalle2_edu.evaluation.style_judge import (
+    StyleJudge,
+    StyleJudgeConfig,
+    style_places,
+    thing_places,
+)
+from dalle2_edu.recipes.data import to_float
 from dalle2_edu.recipes.recipe import Recipe
 from dalle2_edu.recipes.text2image import CLIP_ON_GPU, CLIP_TRAINING, ClipTask
 from dalle2_edu.text2image.clip import Clip, ClipConfig
@@ -107,6 +121,82 @@ def _blur(images: Tensor) -> Tensor:
     return F.conv2d(padded, kernel, groups=channels)
 
 
+# --- the style judge ------------------------------------------------------------------
+
+SHIFT = 0.08  # the largest move, as a share of the picture's side
+ZOOM = 0.12  # the strongest enlargement or reduction
+TURN = 0.10  # the largest angle in radians, 6 degrees
+SMOOTHING = 0.1  # of the target: the same drawing may pass for more than one emoji
+STYLE_WEIGHT = 0.5  # of the style's loss beside the thing's
+
+
+class StyleJudgeTask(Task):
+    """The emoji of all artists with their style and their thing; no held-out
+    drawing.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        data: Pairs | None,
+        config: TrainConfig,
+        model: StyleJudgeConfig = StyleJudgeConfig(),
+        about: Any = None,
+    ):
+        if data is not None:
+            raise Dalle2EduError(
+                "The style judge learns who drew what, which pictures of your own do not say."
+            )
+        drawn = emoji.drawings()
+        self.images = emoji.pairs(model.image_size).images
+        self.styles = style_places(drawn)
+        self.things = thing_places([each.thing for each in drawn])
+        super().__init__(name, config, StyleJudge(model), len(self.images), about)
+
+    def batch(self, indices: Tensor) -> dict[str, Tensor]:
+        """Pictures uint8 (B, 3, S, S), their styles and their things, int64 (B,)."""
+        return {
+            "images": self.images[indices],
+            "styles": self.styles[indices],
+            "things": self.things[indices],
+        }
+
+    def loss(
+        self, model: nn.Module, batch: dict[str, Tensor], generator: torch.Generator
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        images = disturb(jitter(to_float(batch["images"]), generator), generator)
+        style_logits, thing_logits = model(images)
+        style = F.cross_entropy(style_logits, batch["styles"])
+        thing = F.cross_entropy(
+            thing_logits, batch["things"], label_smoothing=SMOOTHING
+        )
+        return thing + STYLE_WEIGHT * style, {
+            "style": style.detach(),
+            "thing": thing.detach(),
+        }
+
+
+def jitter(images: Tensor, generator: torch.Generator) -> Tensor:
+    """Images (B, 3, S, S) on white, each moved, scaled and turned by its own random
+    amounts.
+    """
+    B, device = len(images), images.device
+    luck = torch.rand(4, B, generator=generator, device=device) * 2 - 1  # in [-1, 1]
+    move_x, move_y = 2 * SHIFT * luck[:2]  # a grid is 2 wide, from -1 to 1
+    scale = 1 + ZOOM * luck[2]
+    angle = TURN * luck[3]
+    cos, sin = scale * angle.cos(), scale * angle.sin()
+    rows = [
+        torch.stack([cos, -sin, move_x], dim=1),
+        torch.stack([sin, cos, move_y], dim=1),
+    ]
+    grid = F.affine_grid(
+        torch.stack(rows, dim=1), list(images.shape), align_corners=False
+    )
+    # Outside of a picture the sampler reads 0, so white has to be 0 for a moment.
+    return F.grid_sample(images - 1, grid, align_corners=False) + 1
+
+
 # --- recipes --------------------------------------------------------------------------
 
 JUDGE = ClipConfig(
@@ -145,6 +235,25 @@ RECIPES = (
         ),
         gpu={"steps": 8000, "batch_size": 256},
         model_config=OracleConfig(),
+        data=None,
+    ),
+    Recipe(
+        "style-judge",
+        StyleJudge,
+        StyleJudgeTask,
+        domains=("emoji",),
+        teaches="says which emoji a picture shows, in whose style",
+        cpu=TrainConfig(
+            steps=4000,
+            batch_size=128,
+            learning_rate=2e-3,
+            decay="cosine",
+            weight_decay=0.05,
+            mixed_precision="auto",
+            save_every=200,
+        ),
+        gpu={"steps": 8000, "batch_size": 256},
+        model_config=StyleJudgeConfig(),
         data=None,
     ),
 )

@@ -1,18 +1,19 @@
-"""The emoji shard: complete, named in both languages, and built again to the same
-bytes.
+"""The emoji shards: four styles, names in both languages, and nothing held out in
+training.
 """
 
 import tarfile
+from collections import Counter
+from pathlib import Path
 
 import pytest
 import torch
 
-from dalle2_edu.data import emoji, shards
+from dalle2_edu.data import emoji
+from dalle2_edu.data.artists import PROFESSIONS
 from dalle2_edu.errors import Dalle2EduError
 
-needs_font = pytest.mark.skipif(
-    not emoji.FONT.is_file(), reason="fonts-noto-color-emoji is not installed"
-)
+STYLES = tuple(emoji.STYLES)
 
 
 @pytest.fixture(scope="module")
@@ -21,23 +22,27 @@ def everybody() -> dict[str, emoji.Emoji]:
 
 
 def test_names_and_captions(everybody: dict[str, emoji.Emoji]) -> None:
-    assert (
-        len(everybody) == len({each.zh for each in everybody.values()}) == 3789
-    )  # no name stands for two
+    # no name stands for two
+    assert len(everybody) == len({each.zh for each in everybody.values()}) == 2049
     rocket = everybody["rocket"]
     assert (rocket.character, rocket.zh, rocket.codepoints) == ("🚀", "火箭", "1f680")
-    assert {
-        "rocket",
-        "rocket emoji",
-        "an emoji of a rocket",
-        "火箭",
-        "火箭表情",
-    } <= set(rocket.captions)
-    assert "火箭" in rocket.captions
+    expected = {"rocket", "rocket emoji", "an emoji of a rocket", "火箭", "火箭表情"}
+    assert expected <= set(rocket.captions)
     assert everybody["smiling face with sunglasses"].zh == "墨镜笑脸"
     assert everybody["china"].is_flag
     assert not everybody["rocket"].is_flag
     assert everybody["wales"].is_flag
+
+
+def test_captions_say_the_style_in_both_languages(
+    everybody: dict[str, emoji.Emoji],
+) -> None:
+    said = everybody["rocket"].styled("openmoji")
+    expected = {"rocket, line art", "an emoji of a rocket, line art", "火箭，线描"}
+    assert expected <= set(said)
+    assert all(caption.endswith((", line art", "，线描")) for caption in said)
+    styles = emoji.STYLES.values()
+    assert len({each.en for each in styles}) == len({each.zh for each in styles}) == 4
 
 
 def test_every_caption_means_one_emoji(everybody: dict[str, emoji.Emoji]) -> None:
@@ -51,6 +56,21 @@ def test_every_caption_means_one_emoji(everybody: dict[str, emoji.Emoji]) -> Non
         caption and caption == caption.strip() and "_" not in caption
         for caption in captions
     )
+
+
+def test_skin_tones_are_those_of_ten_professions(
+    everybody: dict[str, emoji.Emoji],
+) -> None:
+    toned = [each.en for each in everybody.values() if each.is_toned]
+    workers = [name.removeprefix("wo").removeprefix("man ") for name in toned]
+    counts = Counter(
+        worker for name in workers for worker in PROFESSIONS if name.startswith(worker)
+    )
+    assert set(counts.values()) == {15}  # three genders, five tones
+    assert len(counts) == 10
+    assert len(toned) == 150
+    assert "woman cook dark skin tone" in everybody
+    assert "thumbs up dark skin tone" not in everybody
 
 
 @pytest.mark.parametrize(
@@ -68,73 +88,138 @@ def test_articles(noun: str, phrase: str) -> None:
     assert emoji.with_article(noun) == phrase
 
 
-def test_pairs_are_pictures_in_the_order_of_load() -> None:
-    pairs = emoji.pairs(32)
-    assert pairs.images.shape == (3789, 3, 32, 32)
-    assert pairs.images.dtype == torch.uint8
-    assert pairs.captions == [each.captions for each in emoji.load()]
-    corners = pairs.images[:, :, [0, 0, -1, -1], [0, -1, 0, -1]].flatten(
-        1
-    )  # (N, 3, 4) -> (N, 12)
-    assert (corners > 240).all(dim=1).float().mean() > 0.9  # on white
-    assert (pairs.images.flatten(1).float().std(dim=1) > 1).all()  # none is blank
-
-    heart = next(
-        place for place, each in enumerate(emoji.load()) if each.en == "red heart"
+def test_pictures_are_in_the_order_of_load() -> None:
+    images, things = emoji.pictures(32), emoji.load()
+    assert images.shape == (2049, 3, 32, 32)
+    assert images.dtype == torch.uint8
+    assert [each.character for each in things] == sorted(
+        each.character for each in things
     )
-    red, green, blue = pairs.images[heart, :, 16, 16].tolist()
-    assert red > 200
-    assert green < 100
-    assert blue < 100
+    places = {each.en: place for place, each in enumerate(things)}
+    # One that was learned in this style, and one that was held out.
+    for name in ("red heart", next(each.thing.en for each in emoji.held_out(["noto"]))):
+        thing = things[places[name]]
+        shard = (
+            emoji.shard("noto") if name == "red heart" else emoji.held_out_shard("noto")
+        )
+        place = [each.en for each in emoji.things_in(shard)].index(thing.en)
+        found = emoji.shards.pairs(shard, 32).images[place]
+        assert torch.equal(images[places[name]], found)
 
 
-def test_the_shard_is_small_and_carries_its_licence() -> None:
-    assert emoji.SHARD.stat().st_size <= 15_000_000
-    with tarfile.open(emoji.SHARD) as tar:
-        first = tar.next()
-        assert first is not None
-        assert first.name == "LICENSE"
-        notice = tar.extractfile(first).read().decode()  # type: ignore[union-attr]
-    assert notice == emoji.NOTICE.read_text(encoding="utf-8")
-    assert "SIL OPEN FONT LICENSE" in notice
+@pytest.mark.parametrize("style", STYLES)
+def test_every_picture_is_on_white_and_none_is_blank(style: str) -> None:
+    images = emoji.pictures(32, style)
+    # (N, 3, 4) -> (N, 12)
+    corners = images[:, :, [0, 0, -1, -1], [0, -1, 0, -1]].flatten(1)
+    assert (corners > 240).all(dim=1).float().mean() > 0.9
+    # share of the picture
+    ink = (images.amin(dim=1) < 235).flatten(1).float().mean(dim=1)
+    assert ink.min() > 0.03
+    rows = (images.amin(dim=1) < 235).any(dim=2)  # (N, 32)
+    columns = (images.amin(dim=1) < 235).any(dim=1)
+    longest = torch.maximum(rows.sum(dim=1), columns.sum(dim=1)).float()
+    assert 29 <= longest.median() <= 32  # the four fill their canvas alike
 
 
-@needs_font
-def test_what_the_font_can_not_join_is_left_out() -> None:
-    font = emoji.open_font(emoji.FONT)
-    rocket = emoji.draw("🚀", font)
-    assert rocket is not None
-    assert rocket.shape == (3, 128, 128)
-    assert (
-        emoji.draw("👨‍🚀", font) is not None
-    )  # man + joiner + rocket: one glyph, an astronaut
-    assert emoji.draw("🚀🚀", font) is None  # two glyphs side by side
-    assert emoji.draw("\U0001faee", font) is None  # a code point that no emoji has yet
+# --- what is held out -----------------------------------------------------------------
 
 
-@needs_font
-def test_the_builder_gives_the_same_bytes_each_time(tmp_path, monkeypatch) -> None:  # type: ignore[no-untyped-def]
-    few = [each for each in emoji.load() if each.en in ("rocket", "cat", "china")]
-    monkeypatch.setattr(emoji, "catalogue", lambda: few)
-    assert emoji.build(tmp_path / "a.tar") == emoji.build(tmp_path / "b.tar") == 3
-    assert (tmp_path / "a.tar").read_bytes() == (tmp_path / "b.tar").read_bytes()
-    assert emoji.load(tmp_path / "a.tar") == few
-    assert shards.pairs(tmp_path / "a.tar", 64).captions == [
-        each.captions for each in few
+def test_no_drawing_is_both_learned_and_held_out() -> None:
+    learned, held = set(emoji.drawings()), set(emoji.held_out())
+    assert not learned & held
+    assert len(learned) + len(held) == sum(len(emoji.load(style)) for style in STYLES)
+    assert 0.05 < len(held) / (len(learned) + len(held)) < 0.08
+    counts = Counter(each.style for each in held)
+    # balanced over the styles
+    assert min(counts.values()) > 0.75 * max(counts.values())
+
+
+def test_what_is_held_out_is_learned_in_two_other_styles() -> None:
+    styles = Counter(each.thing for each in emoji.drawings())
+    held = emoji.held_out()
+    # one style of a thing at most
+    assert len({each.thing for each in held}) == len(held)
+    assert min(styles[each.thing] for each in held) >= 2
+    assert not any(each.thing.is_toned for each in held)
+
+
+def test_the_shards_follow_the_rule() -> None:
+    styles_of: dict[emoji.Emoji, list[str]] = {}
+    for style in STYLES:
+        for thing in emoji.load(style):
+            styles_of.setdefault(thing, []).append(style)
+    for each in emoji.held_out():
+        assert emoji.held_out_style(each.thing, styles_of[each.thing]) == each.style
+    left = [
+        each
+        for each in emoji.drawings()
+        if emoji.held_out_style(each.thing, styles_of[each.thing]) == each.style
     ]
+    assert len(left) < 40  # those with the same picture as another emoji
 
 
-@needs_font
-def test_the_shipped_names_are_the_packages() -> None:
-    pytest.importorskip("emoji")
-    catalogue = emoji.catalogue()
-    assert len(catalogue) >= 3963
-    assert set(emoji.load()) <= set(catalogue)
+def test_the_rule_is_the_same_everywhere() -> None:
+    rocket = emoji.Emoji("🚀", "rocket", "火箭")
+    apple = emoji.Emoji("🍎", "red apple", "红苹果")
+    assert emoji.held_out_style(rocket, STYLES) is None
+    assert emoji.held_out_style(apple, STYLES) == "fluent"
+    assert emoji.held_out_style(apple, STYLES[::-1]) == "fluent"
+    assert emoji.held_out_style(apple, STYLES[:2]) is None  # too few would be left
 
 
-def test_missing_font_and_missing_shard(tmp_path) -> None:  # type: ignore[no-untyped-def]
-    with pytest.raises(Dalle2EduError, match="fonts-noto-color-emoji"):
-        emoji.build(tmp_path / "x.tar", font=tmp_path / "none.ttf")
-    assert not list(tmp_path.iterdir())
-    with pytest.raises(Dalle2EduError, match="dalle2_edu.data.emoji"):
-        emoji.pairs(32, tmp_path / "none.tar")
+def test_training_pairs_are_those_of_drawings() -> None:
+    pairs = emoji.pairs(16)
+    drawings = emoji.drawings()
+    assert len(pairs) == len(drawings)
+    for captions, each in zip(pairs.captions, drawings, strict=True):
+        assert captions == [*each.thing.captions, *each.thing.styled(each.style)]
+
+
+def test_held_out_pairs_say_their_style() -> None:
+    pairs, held = emoji.held_out_pairs(16, ["openmoji"]), emoji.held_out(["openmoji"])
+    assert len(pairs) == len(held) > 50
+    assert pairs.captions == [each.thing.styled("openmoji") for each in held]
+
+
+# --- licences -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("style", "said"),
+    [
+        ("noto", "SIL OPEN FONT LICENSE"),
+        ("twemoji", "https://creativecommons.org/licenses/by/4.0/"),
+        ("openmoji", "https://creativecommons.org/licenses/by-sa/4.0/"),
+        ("fluent", "Permission is hereby granted, free of charge"),
+    ],
+)
+def test_each_shard_carries_its_licence(style: str, said: str) -> None:
+    notice = emoji.notice(style).read_text(encoding="utf-8")
+    assert said in notice
+    for path in emoji.files_of(style):
+        with tarfile.open(path) as tar:
+            first = tar.next()
+            assert first is not None
+            assert first.name == "LICENSE"
+            assert tar.extractfile(first).read().decode() == notice  # type: ignore[union-attr]
+
+
+def test_the_shards_are_small() -> None:
+    files = [path for style in STYLES for path in emoji.files_of(style)]
+    assert sum(path.stat().st_size for path in files) <= 30_000_000
+
+
+# --- mistakes -------------------------------------------------------------------------
+
+
+def test_unknown_styles_and_missing_shards(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(
+        Dalle2EduError, match="'oil'; known: noto, twemoji, fluent, openmoji"
+    ):
+        emoji.pictures(32, "oil")
+    monkeypatch.setattr(emoji, "FOLDER", tmp_path)
+    with pytest.raises(Dalle2EduError, match="dalle2-edu data emoji"):
+        emoji.pairs(32)

@@ -109,3 +109,40 @@ def test_any_text_at_all_is_read_or_refused() -> None:
             assert any(0xD800 <= ord(letter) <= 0xDFFF for letter in text)
         else:
             assert read == prompts.visible(read).strip()
+
+
+@pytest.mark.parametrize(
+    ("prompt", "told"),
+    [
+        (
+            "rocket, oil painting",
+            "no style 'oil painting'; known: soft shading, muted flat",
+        ),
+        ("An emoji of a rocket, Cubism", "no style 'cubism'"),
+        ("火箭，油画", "no style '油画'; known: 柔和渐变, 素色扁平, 亮色扁平, 线描"),
+        ("rocket, line art", ""),
+        ("Rocket, LINE ART", ""),
+        ("火箭，线描", ""),
+        ("rocket", ""),
+        ("a red circle, a blue square", ""),  # no emoji's name before the comma
+    ],
+)
+def test_an_unknown_style_is_told_with_the_known(prompt: str, told: str) -> None:
+    said = prompts.unknown_style(prompt)
+    assert told in said
+    assert bool(told) == bool(said)
+    assert "\n" not in said
+
+
+def test_who_draws_is_warned_of_an_unknown_style() -> None:
+    with pytest.warns(UserWarning, match="no style 'oil painting'"):
+        checked_prompts(["rocket, oil painting"], default_tokenizer())
+
+
+@pytest.mark.parametrize(
+    "prompt", ["red heart, line art", "Red heart，线描", "red heart, oil"]
+)
+def test_a_style_does_not_hide_the_thing(prompt: str) -> None:
+    # the heart is a shape as well
+    assert pick_domain("a red heart on white") == "shapes"
+    assert pick_domain(prompt) == "emoji"

@@ -96,6 +96,8 @@ def test_what_does_not_fit_is_cut_and_told(tokenizer: text.Tokenizer) -> None:
 
 def test_every_caption_of_ours_fits(tokenizer: text.Tokenizer) -> None:
     captions = [caption for each in emoji.load() for caption in each.captions]
+    for style in emoji.STYLES:
+        captions += [text for each in emoji.load(style) for text in each.styled(style)]
     generator = torch.Generator().manual_seed(1)
     scenes = shapes.sample_scenes(2000, generator, split="all")
     for language in ("en", "zh"):
