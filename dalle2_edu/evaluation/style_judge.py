@@ -21,7 +21,7 @@ Chapter 20 uses this file.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -144,3 +144,39 @@ def ceiling(judge: StyleJudge, seed: int = 0) -> dict[str, float]:
     device = next(judge.parameters()).device
     found = marks(judge, images.to(device), emoji.held_out(), seed)
     return {name: float(right.float().mean()) for name, right in found.items()}
+
+
+# --- the same two questions to a CLIP ---------------------------------------------------------
+
+
+def clip_marks(
+    embed_texts: Callable[[Sequence[str]], Tensor],
+    image_emb: Tensor,
+    drawings: Sequence[Drawing],
+    seed: int = 0,
+) -> dict[str, Tensor]:
+    """`marks` by a CLIP that learned captions with styles, such as the zoo's second one.
+
+    embed_texts: texts -> embeddings of length 1, (N, D). image_emb: of the pictures, (B, D).
+    drawings: what each picture should be. Its caption is compared with those of the same thing
+    in the other styles, and with those of 99 other things in the same style."""
+    style_right, thing_first = [], []
+    generator = torch.Generator().manual_seed(seed)
+    things = emoji.load()
+    for emb, drawing in zip(image_emb, drawings, strict=True):
+        right = f"{drawing.thing.en}, {emoji.STYLES[drawing.style].en}"
+        rivals = [each.en for each in emoji.STYLES.values()]
+        in_styles = [f"{drawing.thing.en}, {style}" for style in rivals]
+        chosen = torch.randperm(len(things), generator=generator)[: OTHERS + 1].tolist()
+        others = [things[i] for i in chosen if things[i] != drawing.thing][:OTHERS]
+        others_named = [
+            f"{each.en}, {emoji.STYLES[drawing.style].en}" for each in others
+        ]
+        scores = embed_texts([right, *others_named]) @ emb  # (100,)
+        thing_first.append(bool((scores[0] > scores[1:]).all()))
+        best = int((embed_texts(in_styles) @ emb).argmax())
+        style_right.append(in_styles[best] == right)
+    return {
+        STYLE_RIGHT: torch.tensor(style_right),
+        THING_FIRST: torch.tensor(thing_first),
+    }

@@ -93,3 +93,21 @@ def test_jitter_moves_a_picture_on_white() -> None:
     ).float().sum(dim=1)
     assert ink.min() < 0.9 < 1.1 < ink.max()  # some smaller, some larger
     assert ink.mean() == pytest.approx(1, abs=0.1)
+
+
+def test_a_clip_is_asked_the_same_two_questions() -> None:
+    things = emoji.load()
+    asked = [Drawing(things[5], "openmoji"), Drawing(things[6], "noto")]
+    # An embedder that knows the style and the first thing's name only.
+    said = things[5].en
+
+    def embed(texts: list[str]) -> torch.Tensor:
+        rows = [[float(said in text), float("line art" in text)] for text in texts]
+        return torch.tensor(rows)
+
+    image_emb = torch.tensor(
+        [[1.0, 1.0], [1.0, 1.0]]
+    )  # two drawings of the first, in line art
+    found = style_judge.clip_marks(embed, image_emb, asked)
+    assert found[style_judge.STYLE_RIGHT].tolist() == [True, False]
+    assert found[style_judge.THING_FIRST].tolist() == [True, False]
