@@ -82,11 +82,11 @@ def _batch_moment(
     eps = noise(x0.shape).to(x0.dtype)
     x_t = diffusion.q_sample(x0, index, eps)  # (B, ...)
     model_out = model(x_t, t)
-    pred_x0 = diffusion.predict_start(model_out, x_t, index, clip)  # x̂_0
-    # ε̂, of the clipped x̂_0: the mean that sampling really uses
+    pred_x0 = diffusion.predict_start(model_out, x_t, index, clip)  # predicted x_0
+    # predicted ε, of the clipped predicted x_0: the mean that sampling really uses
     eps_hat = diffusion.predict_noise_from_start(x_t, index, pred_x0)
     square = eps_hat.double().square().flatten(1)  # (B, d)
-    return square.mean(dim=1).sum()  # |ε̂|² / d, summed
+    return square.mean(dim=1).sum()  # |predicted ε|² / d, summed
 
 
 def optimal_variance(

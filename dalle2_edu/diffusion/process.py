@@ -65,7 +65,7 @@ class ReverseStep:
     mean: Tensor  # μ̃_t, at the predicted x_0
     variance: Tensor  # σ_t²
     log_variance: Tensor  # log σ_t²
-    pred_x0: Tensor  # x̂_0, clipped if the caller asked for it
+    pred_x0: Tensor  # predicted x_0, clipped if the caller asked for it
 
 
 class GaussianDiffusion:
@@ -298,7 +298,7 @@ class GaussianDiffusion:
         learned: the second half says where it lies. clip bounds the predicted x_0.
         Returns a ReverseStep.
         """
-        pred_x0 = self.predict_start(model_out, x_t, index, clip)  # x̂_0
+        pred_x0 = self.predict_start(model_out, x_t, index, clip)  # predicted x_0
         # the prediction in place of x_0
         mean, _, _ = self.q_posterior(pred_x0, x_t, index)
         _, raw_variance = self.split_output(model_out, x_t)
@@ -532,8 +532,12 @@ def discretised_gaussian_log_likelihood(
     """
     inverse_scale = torch.exp(-log_scale)  # 1 / σ
     centred = x - mean
-    below_upper_edge = normal_cdf((centred + 1 / 255) * inverse_scale)  # Φ at x + 1/255
-    below_lower_edge = normal_cdf((centred - 1 / 255) * inverse_scale)  # Φ at x - 1/255
+    below_upper_edge = normal_cdf(
+        (centred + 1 / 255) * inverse_scale
+    )  # CDF at x + 1/255
+    below_lower_edge = normal_cdf(
+        (centred - 1 / 255) * inverse_scale
+    )  # CDF at x - 1/255
     mass = below_upper_edge - below_lower_edge
     mass = torch.where(x < -0.999, below_upper_edge, mass)  # byte 0, from -infinity
     mass = torch.where(x > 0.999, 1 - below_lower_edge, mass)  # byte 255, to infinity

@@ -104,7 +104,7 @@ def ddim_sample(
     sigmas = ddim_sigmas(diffusion, eta).tolist()  # σ_t of each step
     x = x_T
     for step, i in _steps_back(diffusion, progress):
-        # the clipped x̂_0, and the ε that goes with it
+        # the clipped predicted x_0, and the ε that goes with it
         pred_x0, eps = _predict(model, diffusion, x, i, clip)
         x = ddim_move(pred_x0, eps, abar_prev[i], sigmas[i])  # before σ_t z
         if sigmas[i] > 0:
@@ -181,7 +181,7 @@ def dpm_solver_sample(
     x = x_T
     before = None  # x_0 as predicted one step earlier
     for step, i in _steps_back(diffusion, progress):
-        pred_x0, _ = _predict(model, diffusion, x, i, clip)  # x̂_0
+        pred_x0, _ = _predict(model, diffusion, x, i, clip)  # predicted x_0
         extrapolated = pred_x0  # D, of order 1
         # the step to λ = ∞ (i = 0) has no end to which a line could be drawn
         if order == 2 and before is not None and i > 0:
@@ -272,8 +272,8 @@ def _predict(
     index = _index(x_t, i)  # (B,)
     t = diffusion.original_timesteps(index)  # the network's count of the steps
     model_out = model(x_t, t)  # (B, C or 2C, ...)
-    pred_x0 = diffusion.predict_start(model_out, x_t, index, clip)  # x̂_0
-    # from the clipped x̂_0: the network's own ε would no longer fit it
+    pred_x0 = diffusion.predict_start(model_out, x_t, index, clip)  # predicted x_0
+    # from the clipped predicted x_0: the network's own ε would no longer fit it
     return pred_x0, diffusion.predict_noise_from_start(x_t, index, pred_x0)
 
 

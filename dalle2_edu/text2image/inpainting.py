@@ -135,7 +135,7 @@ def _denoised_once(
     index = torch.full((len(x),), level - 1, dtype=torch.int64, device=x.device)  # (B,)
     t = diffusion.original_timesteps(index)  # what the network calls this step
     model_out = model(x, t)
-    pred_x0 = diffusion.predict_start(model_out, x, index, clip)  # x̂_0
+    pred_x0 = diffusion.predict_start(model_out, x, index, clip)  # predicted x_0
     eps = diffusion.predict_noise_from_start(x, index, pred_x0)  # ε that goes with it
     abar_prev = diffusion.alphas_cumprod_prev[level - 1].item()  # ᾱ_(t-1)
     x = ddim_move(pred_x0, eps, abar_prev, sigma)

@@ -39,7 +39,7 @@ def normal_to_uniform(normal: Tensor) -> Tensor:
     function.
     """
     below = torch.erf(normal / math.sqrt(2))  # from -1 to 1
-    uniform = 0.5 * (1 + below)  # Φ(x)
+    uniform = 0.5 * (1 + below)  # CDF(x)
     return uniform.clamp(max=1 - 1e-6)  # rounding may reach 1
 
 
