@@ -539,17 +539,11 @@ def test_seams_are_printed_as_a_table(monkeypatch, capsys, tmp_path):
 # --- zoo ------------------------------------------------------------------------------
 
 
-def shipped() -> list[str]:
-    """The trainings whose weights the zoo should hold."""
-    every = runs.trainings().items()
-    return [name for name, t in every if t.domain not in t.recipe.unshipped]
-
-
 def test_an_empty_zoo_is_listed_and_fails_to_verify(monkeypatch, capsys, tmp_path):
     monkeypatch.setenv("DALLE2_EDU_ZOO", str(tmp_path))
     code, out, _ = run(monkeypatch, capsys, "zoo", "list")
     assert code == 0
-    every = len(shipped())
+    every = len(runs.trainings())
     assert out.count("not here") == every
     code, out, err = run(monkeypatch, capsys, "zoo", "verify")
     assert code == 2
@@ -560,7 +554,7 @@ def test_an_empty_zoo_is_listed_and_fails_to_verify(monkeypatch, capsys, tmp_pat
 def test_a_zoo_of_your_own_is_an_option_of_every_command(monkeypatch, capsys, tmp_path):
     code, out, _ = run(monkeypatch, capsys, "--zoo", str(tmp_path), "zoo", "list")
     assert code == 0
-    assert out.count("not here") == len(shipped())
+    assert out.count("not here") == len(runs.trainings())
     code, out, _ = run(monkeypatch, capsys, "zoo", "list")  # and of this command alone
     assert code == 0
     assert "not here" not in out

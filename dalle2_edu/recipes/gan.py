@@ -200,11 +200,11 @@ GAN_ON_GPU = {
 
 RECIPES = (
     Recipe(
-        "gan",
+        "shapes-gan",
         Gan,
         GanTask,
-        domains=("shapes", "emoji"),
-        unshipped=("emoji",),
+        domains=("shapes",),
+        part="gan",
         teaches="one object at 32 pixels: a GAN",
         cpu=GAN_TRAINING,
         gpu=GAN_ON_GPU,
@@ -213,11 +213,11 @@ RECIPES = (
         picture_size=PICTURE_SIZE,
     ),
     Recipe(
-        "text-gan",
+        "shapes-text-gan",
         TextGan,
         TextGanTask,
-        domains=("shapes", "emoji"),
-        unshipped=("emoji",),
+        domains=("shapes",),
+        part="text_gan",
         teaches="caption -> picture at 32 pixels: a GAN",
         cpu=GAN_TRAINING,
         gpu=GAN_ON_GPU,

@@ -81,7 +81,6 @@ class Recipe:
     data: Callable[[str, str, int], Any] | None = domain_pairs
     picture_size: int = CLIP_SIZE
     small_size: int = 32  # of the copies beside CLIP's embeddings
-    unshipped: tuple[str, ...] = ()  # domains whose weights the zoo does not hold yet
     # the task's other arguments
     options: Mapping[str, Any] = field(default_factory=dict)
 

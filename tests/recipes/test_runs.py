@@ -69,21 +69,11 @@ def test_unknown_names_list_the_known(
         runs.run(name, tier, out=tmp_path)
 
 
-# recipes that readers can run, whose weights the book doesn't ship
-NOT_SHIPPED = {
-    (training.domain, training.part)
-    for training in runs.trainings().values()
-    if training.domain in training.recipe.unshipped
-}
-
-
 def test_every_part_of_the_zoo_has_one_recipe() -> None:
     made = [(training.domain, training.part) for training in runs.trainings().values()]
     assert len(made) == len(set(made))
-    assert set(zoo.cards()) == set(made) - NOT_SHIPPED
+    assert set(zoo.cards()) == set(made)
     for training in runs.trainings().values():
-        if (training.domain, training.part) in NOT_SHIPPED:
-            continue
         card = zoo.card(training.domain, training.part)
         assert card.recipe == training.name
         assert card.model == zoo.model_name(training.recipe.model)
