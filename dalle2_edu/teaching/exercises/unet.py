@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -869,65 +870,6 @@ def _norm_at_most_one(g: Tensor) -> Tensor:
     return g * min(1.0, 1 / float(g.norm()))  # Eq. (8.9)
 
 
-def _training_run(
-    gradient: Gradient,
-    weight: Tensor,
-    steps: int,
-    rate: float,
-    warmup: int,
-    decay: float,
-) -> tuple[Tensor, Tensor]:
-    return _run(gradient, weight, steps, rate, warmup, decay)
-
-
-def _run_unclipped(
-    gradient: Gradient,
-    weight: Tensor,
-    steps: int,
-    rate: float,
-    warmup: int,
-    decay: float,
-) -> tuple[Tensor, Tensor]:
-    return _run(gradient, weight, steps, rate, warmup, decay, clipped=lambda g: g)
-
-
-def _run_clamped(
-    gradient: Gradient,
-    weight: Tensor,
-    steps: int,
-    rate: float,
-    warmup: int,
-    decay: float,
-) -> tuple[Tensor, Tensor]:
-    return _run(
-        gradient, weight, steps, rate, warmup, decay, clipped=lambda g: g.clamp(-1, 1)
-    )
-
-
-def _run_always_scaled(
-    gradient: Gradient,
-    weight: Tensor,
-    steps: int,
-    rate: float,
-    warmup: int,
-    decay: float,
-) -> tuple[Tensor, Tensor]:
-    return _run(
-        gradient, weight, steps, rate, warmup, decay, clipped=lambda g: g / g.norm()
-    )
-
-
-def _run_from_zero(
-    gradient: Gradient,
-    weight: Tensor,
-    steps: int,
-    rate: float,
-    warmup: int,
-    decay: float,
-) -> tuple[Tensor, Tensor]:
-    return _run(gradient, weight, steps, rate, warmup, decay, first=0)
-
-
 def _run_averaged_first(
     gradient: Gradient,
     weight: Tensor,
@@ -971,21 +913,21 @@ def _valley(seed: int) -> Gradient:
 
 
 training_run = Exercise(
-    reference=_training_run,
+    reference=_run,
     cases=lambda: [
         (_valley(0), torch.tensor([2.0, -1.0, 3.0]), 3, 0.1, 10, 0.9),
         (_valley(1), torch.tensor([-1.0, 2.0, 0.5]), 40, 0.2, 5, 0.8),
     ],
     mistakes=[
         Mistake(
-            _run_unclipped,
+            partial(_run, clipped=lambda g: g),
             Words(
                 en="The gradient isn't clipped: its norm must not exceed 1, Eq. (8.9).",
                 zh="没有裁剪梯度：它的范数不能超过 1，见式 (8.9)。",
             ),
         ),
         Mistake(
-            _run_clamped,
+            partial(_run, clipped=lambda g: g.clamp(-1, 1)),
             Words(
                 en=(
                     "You cut each entry to [-1, 1], which changes the direction. Clip the norm"
@@ -998,7 +940,7 @@ training_run = Exercise(
             ),
         ),
         Mistake(
-            _run_always_scaled,
+            partial(_run, clipped=lambda g: g / g.norm()),
             Words(
                 en=(
                     "You give every gradient the norm 1. A short one must stay short, or the"
@@ -1011,7 +953,7 @@ training_run = Exercise(
             ),
         ),
         Mistake(
-            _run_from_zero,
+            partial(_run, first=0),
             Words(
                 en=(
                     "Your first update has the learning rate 0. With step = 0, 1, ... the"
