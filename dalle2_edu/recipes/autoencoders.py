@@ -44,12 +44,31 @@ from dalle2_edu.training.task import Task, TrainConfig
 SIZE = 32  # pixels
 
 
-class AutoencoderTask(Task):
+class PictureTask(Task):
+    """Pictures alone, box-averaged to the network's size.
+
+    data: pictures, uint8 (N, 3, S, S), or pairs, whose captions are not used.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        data: Tensor | Pairs | Stream,
+        config: TrainConfig,
+        network: Autoencoder | Vae,
+        about: Any,
+    ):
+        self.images = pictures_of(data)
+        self.image_size = network.config.image_size
+        super().__init__(name, config, network, len(data), about, stream_of(data))
+
+    def batch(self, indices: Tensor) -> dict[str, Tensor]:
+        return {"images": shrink(self.images[indices], self.image_size)}
+
+
+class AutoencoderTask(PictureTask):
     """A picture -> its copy, made from the picture or, where the config has noise, from
     a noisy one.
-
-    data: pictures, uint8 (N, 3, S, S), or pairs, whose captions are not used; they are
-    box-averaged to the model's size.
     """
 
     def __init__(
@@ -60,13 +79,7 @@ class AutoencoderTask(Task):
         model: AutoencoderConfig,
         about: Any = None,
     ):
-        self.images = pictures_of(data)
-        network = Autoencoder(model)
-        super().__init__(name, config, network, len(data), about, stream_of(data))
-
-    def batch(self, indices: Tensor) -> dict[str, Tensor]:
-        network: Any = self.model
-        return {"images": shrink(self.images[indices], network.config.image_size)}
+        super().__init__(name, data, config, Autoencoder(model), about)
 
     def loss(
         self, model: nn.Module, batch: dict[str, Tensor], generator: torch.Generator
@@ -87,7 +100,7 @@ class AutoencoderTask(Task):
         return torch.cat([read, model(read)]).clamp(-1, 1).cpu()
 
 
-class VaeTask(Task):
+class VaeTask(PictureTask):
     """A picture -> distortion + beta rate, per dimension of the picture.
 
     beta: the price of the rate; 1 is the bound itself. free: nats that each latent
@@ -106,15 +119,9 @@ class VaeTask(Task):
     ):
         if beta < 0 or free < 0:
             raise Dalle2EduError(f"beta is {beta}, free is {free}: neither is below 0.")
-        self.images = pictures_of(data)
         self.beta = beta
         self.free = free
-        network = Vae(model)
-        super().__init__(name, config, network, len(data), about, stream_of(data))
-
-    def batch(self, indices: Tensor) -> dict[str, Tensor]:
-        network: Any = self.model
-        return {"images": shrink(self.images[indices], network.config.image_size)}
+        super().__init__(name, data, config, Vae(model), about)
 
     def loss(
         self, model: nn.Module, batch: dict[str, Tensor], generator: torch.Generator
@@ -154,7 +161,7 @@ TRAINING = TrainConfig(
 ON_GPU = {"steps": 20_000, "batch_size": 256, "save_every": 5000, "sample_every": 5000}
 
 # the pictures of chapters 8 and 9, so that bits per dimension can be compared
-SMALL: Any = {"image_size": 16, "channels": (32, 64), "latent": 32}
+# the pair at 16 pixels: the pictures of chapters 8 and 9, so that bits can be compared
 SMALL_TRAINING = replace(TRAINING, steps=10_000, batch_size=64, sample_every=5000)
 
 RECIPES = (
@@ -188,7 +195,7 @@ RECIPES = (
         teaches="a 16-pixel picture of one object through 32 numbers and back",
         cpu=SMALL_TRAINING,
         gpu=ON_GPU,
-        model_config=AutoencoderConfig(**SMALL),
+        model_config=AutoencoderConfig(image_size=16, channels=(32, 64), latent=32),
         data=single_objects,
     ),
     Recipe(
@@ -199,7 +206,7 @@ RECIPES = (
         teaches="the same for one object at 16 pixels, the world of `ddpm`",
         cpu=SMALL_TRAINING,
         gpu=ON_GPU,
-        model_config=VaeConfig(**SMALL),
+        model_config=VaeConfig(image_size=16, channels=(32, 64), latent=32),
         data=single_objects,
     ),
 )
