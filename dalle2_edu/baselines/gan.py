@@ -377,7 +377,7 @@ class TextGan(nn.Module):
 
     @classmethod
     def from_zoo(cls, domain: str, device: str | torch.device = "cpu") -> TextGan:
-        """The zoo's GAN of "shapes" or of a domain of your own.
+        """The zoo's GAN of a domain: "shapes".
 
         Raises Dalle2EduError for another name and a device that PyTorch can't use.
         """
