@@ -18,6 +18,7 @@ from safetensors import safe_open
 from torch import Tensor, nn
 
 from dalle2_edu.baselines.dvae import DvaeConfig, DvaeDecoder, DvaeEncoder
+from dalle2_edu.baselines.vqvae import VqVae2, VqVaeConfig
 from dalle2_edu.diffusion.classifier import NoisyClassifier
 from dalle2_edu.diffusion.unet import UNet
 from dalle2_edu.interop import keys
@@ -188,6 +189,36 @@ def check_dvae_decoder(config: dict, tensors: Tensors) -> None:
     assert_answers(net, (tensors["input.one_hot"],), tensors["output.stats"])
 
 
+def check_vqvae2(config: dict, tensors: Tensors) -> None:
+    ours = VqVaeConfig(
+        codes=config["n_embed"],
+        dim=config["embed_dim"],
+        width=config["channel"],
+        narrow=config["n_res_channel"],
+        blocks=config["n_res_block"],
+        decay=config["decay"],
+    )
+    official = keys.vqvae2_tensors(pick(tensors, "weights."), ours.blocks)
+    net = filled(lambda: VqVae2(ours), official)
+    expected = pick(tensors, "output.")
+    with torch.no_grad():
+        out = net.eval()(tensors["input.x"])
+    assert torch.equal(out.top, expected["codes_top"])
+    assert torch.equal(out.bottom, expected["codes_bottom"])
+    assert (out.reconstruction - expected["reconstruction"]).abs().max() <= TOLERANCE
+    assert (out.commitment - expected["commitment"]).abs().max() <= TOLERANCE
+    net.train()(tensors["input.x"])  # one step of the moving averages
+    for level in ("top", "bottom"):
+        book = getattr(net, level)
+        for name, found in (
+            ("embed", book.codebook.T),
+            ("cluster_size", book.counts),
+            ("embed_avg", book.sums.T),
+        ):
+            wanted = expected[f"ema_{level}_{name}"]
+            assert (found - wanted).abs().max() <= TOLERANCE, (level, name)
+
+
 CHECKS: dict[str, Callable[[dict, Tensors], None]] = {
     "openai/guided-diffusion UNetModel": check_adm,
     "openai/guided-diffusion EncoderUNetModel": check_classifier,
@@ -197,6 +228,7 @@ CHECKS: dict[str, Callable[[dict, Tensors], None]] = {
     "openai/glide-text2im SuperResText2ImUNet": check_glide,
     "openai/DALL-E Encoder": check_dvae_encoder,
     "openai/DALL-E Decoder": check_dvae_decoder,
+    "rosinality/vq-vae-2-pytorch VQVAE": check_vqvae2,
     "kakaobrain/karlo PriorTransformer": check_karlo_prior,
     "kakaobrain/karlo PLMImUNet": check_karlo_decoder,
     "kakaobrain/karlo SuperResUNetModel": check_karlo_upsampler,

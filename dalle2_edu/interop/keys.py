@@ -288,6 +288,57 @@ def dvae_tensors(official: Official) -> Named:
         yield f"{where}.{DVAE_KINDS[kind]}", official[key]
 
 
+VQVAE2_PARTS = {
+    "enc_b": "encoder_bottom",
+    "enc_t": "encoder_top",
+    "dec_t": "decoder_top",
+    "dec": "decoder",
+    "quantize_conv_t": "to_top",
+    "quantize_conv_b": "to_bottom",
+    "quantize_t": "top",
+    "quantize_b": "bottom",
+    "upsample_t": "upsample_top",
+}
+VQVAE2_BUFFERS = {"embed": "codebook", "cluster_size": "counts", "embed_avg": "sums"}
+
+
+def vqvae2_tensors(official: Official, blocks: int) -> Named:
+    """VQ-VAE-2 as rosinality/vq-vae-2-pytorch names it: layers by their place in a
+    `Sequential`, codebooks (D, K).
+    """
+    for key, tensor in official.items():
+        part, _, rest = key.partition(".")
+        ours = VQVAE2_PARTS.get(part)
+        if ours is None:
+            raise Dalle2EduError(f"No place for the official key {key!r} in VQ-VAE-2.")
+        if rest in VQVAE2_BUFFERS:
+            name = VQVAE2_BUFFERS[rest]
+            yield f"{ours}.{name}", tensor.T if tensor.ndim == 2 else tensor
+        elif rest.startswith("blocks."):
+            yield f"{ours}.{vqvae2_layer(part, rest, blocks)}", tensor
+        else:
+            yield f"{ours}.{rest}", tensor
+
+
+def vqvae2_layer(part: str, rest: str, blocks: int) -> str:
+    """Our name of one layer of an encoder or decoder: "blocks.3.conv.1.weight" ->
+    "blocks.0.conv1.weight". Activations have places there, too.
+    """
+    _, place, *tail = rest.split(".")
+    # an encoder's first convolutions halve the sides: two of them, or one
+    before = {"enc_b": 4, "enc_t": 2}.get(part, 0)
+    number = int(place) - before
+    if tail[0] == "conv":  # inside of a residual block
+        inner = {"1": "conv1", "3": "conv2"}[tail[1]]
+        return f"blocks.{number - 1}.{inner}.{tail[2]}"
+    if number < 0:
+        return f"down.{int(place) // 2}.{tail[0]}"
+    if number == 0:
+        return f"conv.{tail[0]}"
+    # a decoder's last ones double them: after the blocks and an activation
+    return f"up.{(number - blocks - 2) // 2}.{tail[0]}"
+
+
 def unet_config(
     official: Mapping, in_channels: int | None = None, context_dim: int | None = None
 ) -> UNetConfig:

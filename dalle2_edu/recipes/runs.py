@@ -37,6 +37,7 @@ from dalle2_edu.errors import Dalle2EduError
 from dalle2_edu.files import atomic_write, read_json
 from dalle2_edu.recipes import (
     autoencoders,
+    codes,
     diffusion,
     evaluation,
     gan,
@@ -67,6 +68,7 @@ PARTS = (
     gan,
     diffusion,
     autoencoders,
+    codes,
 )
 OWN_LICENCE = "the reader's own pictures"
 
