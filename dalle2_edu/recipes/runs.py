@@ -37,6 +37,8 @@ from dalle2_edu.errors import Dalle2EduError
 from dalle2_edu.files import atomic_write, read_json
 from dalle2_edu.recipes import (
     autoencoders,
+    codes,
+    dalle1,
     diffusion,
     evaluation,
     gan,
@@ -67,6 +69,8 @@ PARTS = (
     gan,
     diffusion,
     autoencoders,
+    codes,
+    dalle1,
 )
 OWN_LICENCE = "the reader's own pictures"
 
