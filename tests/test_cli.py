@@ -17,6 +17,8 @@ from torch import Tensor
 from typer.testing import CliRunner
 
 from dalle2_edu import cli, zoo
+from dalle2_edu.baselines.dalle1 import Dalle1Config, Dalle1Transformer
+from dalle2_edu.baselines.dvae import Dvae, DvaeConfig
 from dalle2_edu.cli.options import choose
 from dalle2_edu.errors import Dalle2EduError
 from dalle2_edu.recipes import runs
@@ -105,6 +107,11 @@ def test_help_does_not_wait_for_pytorch():
         (["seams", "cats"], "emoji, shapes"),
         (["seams", "emoji", "--n", "7"], "even"),
         (["draw", "rocket", "--prior", "oracle"], "prior, ar_prior, regression"),
+        (["draw", "rocket", "--model", "dalle3"], "unclip, dalle1"),
+        (
+            ["draw", "rocket", "--model", "dalle1", "--prior-steps", "9"],
+            "--prior-steps belongs to unclip",
+        ),
         (["inpaint", "no/such.png", "cat", "--how", "guess"], "finetuned, replace"),
         (["data", "emoji", "--font", "no/such/font.ttf"], "no/such/font.ttf"),
     ],
@@ -258,6 +265,43 @@ def test_a_warning_is_one_line_too(monkeypatch, capsys, fake_pipeline, tmp_path)
         )
     assert code == 0
     assert err == "dalle2-edu: the prompt is too long\n"
+
+
+@pytest.fixture
+def zoo_with_dalle1(monkeypatch, tmp_path) -> Path:
+    """A zoo in which only DALL·E 1 lives, untrained."""
+    folder = tmp_path / "zoo"
+    card = zoo.Card(recipe="", tier="smoke", data_licence="")
+    with zoo.at(folder):
+        small = DvaeConfig(vocab_size=16, hidden=4, start=4, blocks=1, groups=3)
+        zoo.save("shared", "dvae", Dvae(small), card)
+        hashed = zoo.card("shared", "dvae").sha256
+        config = Dalle1Config(words=16, width=8, layers=1, heads=1, dvae=hashed)
+        zoo.save("shapes", "dalle1", Dalle1Transformer(config), card)
+    monkeypatch.setenv("DALLE2_EDU_ZOO", str(folder))
+    monkeypatch.chdir(tmp_path)
+    return folder
+
+
+def test_dalle1_draws_a_picture(monkeypatch, capsys, zoo_with_dalle1):
+    words = ["draw", "红色的 圆形", "--model", "dalle1", "--device", "cpu"]
+    code, out, _ = run(monkeypatch, capsys, *words)
+    assert code == 0
+    assert out.split() == ["out/红色的-圆形.png"]
+    with Image.open("out/红色的-圆形.png") as picture:
+        assert picture.size == (32, 32)
+
+
+def test_dalle1_names_the_domains_that_it_knows(monkeypatch, capsys, zoo_with_dalle1):
+    words = ["draw", "rocket", "--model", "dalle1", "--domain", "emoji"]
+    code, _, err = run(monkeypatch, capsys, *words)
+    assert (code, err.count("\n")) == (2, 1)
+    assert 'no domain for dalle1 "emoji"; choose one of: shapes' in err
+    for weights in zoo_with_dalle1.glob("shapes/*"):
+        weights.unlink()
+    code, _, err = run(monkeypatch, capsys, *words)
+    assert (code, err.count("\n")) == (2, 1)
+    assert "no DALL·E 1 yet" in err
 
 
 def test_draw_names_a_folder_that_cannot_be_written(

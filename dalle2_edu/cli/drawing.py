@@ -7,10 +7,23 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dalle2_edu.cli.options import Device, Guidance, Seed, open_pipeline, slug, writing
+from dalle2_edu.cli.options import (
+    Device,
+    Guidance,
+    Seed,
+    choose,
+    find_device,
+    open_pipeline,
+    slug,
+    writing,
+)
+from dalle2_edu.errors import Dalle2EduError
 
 if TYPE_CHECKING:
+    from dalle2_edu.baselines.dalle1 import Dalle1
     from dalle2_edu.unclip.pipeline import Stages
+
+MODELS = ("unclip", "dalle1")
 
 
 def draw(
@@ -37,6 +50,9 @@ def draw(
             help="prior (diffusion), ar_prior or regression: who imagines it."
         ),
     ] = "prior",
+    model: Annotated[
+        str, typer.Option(help="unclip (DALL·E 2) or dalle1 (DALL·E 1).")
+    ] = "unclip",
     device: Device = "auto",
 ) -> None:
     """Draw a picture from words.
@@ -47,6 +63,9 @@ def draw(
     128. You get the picture, and a sheet that shows each of these steps. Takes some
          seconds on
          a laptop.
+
+    With --model dalle1 a transformer writes the picture's codes one after the other
+    behind the caption, and you get the picture alone, at 32 x 32.
 
     \b
     Example:
@@ -63,16 +82,66 @@ def draw(
         "decoder_steps": decoder_steps,
         "upsampler_steps": upsampler_steps,
     }
-    pipeline = open_pipeline(prompt, domain, device, prior)
     settings = {
         name: value for name, value in wanted.items() if value is not None
     }  # else the pipeline's own
-    with writing(out):
-        out.mkdir(
-            parents=True, exist_ok=True
-        )  # before the drawing, so that a bad folder costs no time
+    if choose("model", model, MODELS) == "dalle1":
+        refuse_unclip_s(settings, prior)
+        writer = open_dalle1(prompt, domain, device)
+        make_folder(out)
+        save_picture(writer, prompt, seed, out / f"{slug(prompt)}.png")
+        return
+    pipeline = open_pipeline(prompt, domain, device, prior)
+    make_folder(out)
     stages = pipeline.stages([prompt], seed=seed, **settings)
     save_drawing(stages, out, slug(prompt))
+
+
+def make_folder(out: Path) -> None:
+    """Make the folder before the drawing, so that a bad one costs no time."""
+    with writing(out):
+        out.mkdir(parents=True, exist_ok=True)
+
+
+def refuse_unclip_s(settings: dict[str, Any], prior: str) -> None:
+    """Raise Dalle2EduError for options that DALL·E 1 has no use for."""
+    given = [*settings, *(["prior"] if prior != "prior" else [])]
+    if given:
+        option = given[0].replace("_", "-")
+        raise Dalle2EduError(
+            f"--{option} belongs to unclip, and DALL·E 1 has no such stage: leave it out."
+        )
+
+
+def open_dalle1(prompt: str, domain: str | None, device: str) -> Dalle1:
+    """The trained DALL·E 1 of `domain`; else of the one that suits the prompt, or of
+    the one that there is.
+    """
+    from dalle2_edu.baselines.dalle1 import Dalle1, drawn_domains
+    from dalle2_edu.data.domains import pick_domain
+
+    known = drawn_domains()
+    if not known:
+        raise Dalle2EduError(
+            "The zoo has no DALL·E 1 yet: `dalle2-edu train shapes-dalle1`, then"
+            " `dalle2-edu zoo publish` the run."
+        )
+    if domain is None:
+        suits = pick_domain(prompt)
+        domain = suits if suits in known else known[0]
+    own = choose("domain for dalle1", domain, known)
+    return Dalle1.from_zoo(own, device=find_device(device))
+
+
+def save_picture(writer: Dalle1, prompt: str, seed: int, picture: Path) -> None:
+    """Draw, write the picture and print its path."""
+    from dalle2_edu.drawing.grids import to_pil
+    from dalle2_edu.drawing.pictures import save_png
+
+    drawn = writer.text_to_image([prompt], seed=seed)
+    with writing(picture):
+        save_png(to_pil(drawn[0]), picture)
+    print(picture)
 
 
 def save_drawing(stages: Stages, out: Path, name: str) -> None:

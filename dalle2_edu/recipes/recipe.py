@@ -78,7 +78,7 @@ class Recipe:
     model_config: Any = None  # None: one that fits the data
     reads_clip: bool = False
     starts_from: str = ""  # the zoo's part that it continues from
-    # other parts of the zoo that its data are made with: (domain, part)
+    # other parts of the zoo that its task reads: (domain, part)
     reads: tuple[tuple[str, str], ...] = ()
     data: Callable[[str, str, int], Any] | None = domain_pairs
     picture_size: int = CLIP_SIZE
@@ -118,7 +118,7 @@ class Training:
         start = (
             [(self.domain, self.recipe.starts_from)] if self.recipe.starts_from else []
         )
-        return clip + start + list(self.recipe.reads)
+        return [*clip, *start, *self.recipe.reads]
 
     @property
     def config(self) -> TrainConfig:

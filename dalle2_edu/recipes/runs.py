@@ -38,6 +38,7 @@ from dalle2_edu.files import atomic_write, read_json
 from dalle2_edu.recipes import (
     autoencoders,
     codes,
+    dalle1,
     diffusion,
     evaluation,
     gan,
@@ -69,6 +70,7 @@ PARTS = (
     diffusion,
     autoencoders,
     codes,
+    dalle1,
 )
 OWN_LICENCE = "the reader's own pictures"
 

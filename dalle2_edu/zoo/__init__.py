@@ -184,6 +184,14 @@ def load_or_shipped(domain: str, part: str) -> Any:
         return load(domain, part)
 
 
+def hash_or_shipped(domain: str, part: str) -> str:
+    """The hash of the weights that `load_or_shipped` loads."""
+    if _card_file(domain, part).exists():
+        return card(domain, part).sha256
+    with at(SHIPPED):
+        return card(domain, part).sha256
+
+
 def _check_known(domain: str, part: str) -> None:
     _check_names(domain, part)
     if _card_file(domain, part).exists():
