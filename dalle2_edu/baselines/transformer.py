@@ -9,7 +9,7 @@ place of all.
 
     cache    k = [k_1 ... k_(n-1), k_n]     only k_n, v_n and the one query are computed
 
-Chapters 13 (GLIDE's text encoder) and 15 (the prior) use this file.
+Chapters 06 (DALL·E 1), 13 (GLIDE's text encoder) and 15 (the prior) use this file.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ Both depend on k and on how many pictures there are (more pictures, smaller ball
 compare only numbers of equal k and N, and with the real pictures' own: two sets of real
 pictures do not reach 1.
 
-Chapters 03 and 20 use this file.
+Chapters 03, 06 and 20 use this file.
 """
 
 from __future__ import annotations
