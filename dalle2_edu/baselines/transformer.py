@@ -27,17 +27,16 @@ class Past:
     """
 
     def __init__(self) -> None:
-        self.k: Tensor | None = None
+        self.k: Tensor | None = None  # (B, heads, L, width/heads)
         self.v: Tensor | None = None
 
     def extend(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """Those of the new tokens behind the old ones."""
+        """The keys and values of all tokens: the old ones, then the new ones."""
         if self.k is not None and self.v is not None:
-            k, v = (
-                torch.cat([self.k, k], dim=2),
-                torch.cat([self.v, v], dim=2),
-            )  # (B, heads, L + new, width/heads)
-        self.k, self.v = k, v
+            k = torch.cat([self.k, k], dim=2)  # (B, heads, L + new, width/heads)
+            v = torch.cat([self.v, v], dim=2)
+        self.k = k
+        self.v = v
         return k, v
 
 
@@ -59,13 +58,11 @@ class Transformer(nn.Module):
         past, a fresh `Past` a block before the first call, lets x be only the tokens
         that are new: mask then has their rows and the columns of all tokens so far.
         """
+        # one mask for all heads: (B or 1, L, L) => (B or 1, 1, L, L)
+        head_mask = None if mask is None else mask[:, None]
         for i, block in enumerate(self.blocks):
-            # one mask for all heads: (B, 1, L, L)
-            x = block(
-                x,
-                None if mask is None else mask[:, None],
-                None if past is None else past[i],
-            )
+            block_past = None if past is None else past[i]
+            x = block(x, head_mask, block_past)
         return x
 
 
@@ -79,9 +76,10 @@ class TransformerBlock(nn.Module):
     def __init__(self, width: int, heads: int):
         super().__init__()
         self.heads = heads
+        # before the branch, not after it: GPT-2's order
         self.norm1 = nn.LayerNorm(width)
-        self.qkv = nn.Linear(width, 3 * width)
-        self.proj = nn.Linear(width, width)
+        self.qkv = nn.Linear(width, 3 * width)  # the three projections as one
+        self.proj = nn.Linear(width, width)  # puts the heads together again
         self.norm2 = nn.LayerNorm(width)
         self.mlp = nn.Sequential(
             nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width)
@@ -90,14 +88,14 @@ class TransformerBlock(nn.Module):
     def forward(
         self, x: Tensor, mask: Tensor | None, past: Past | None = None
     ) -> Tensor:
-        q, k, v = (
-            split_heads(part, self.heads)
-            for part in self.qkv(self.norm1(x)).chunk(3, dim=-1)
-        )
+        normed = self.norm1(x)  # (B, L, width)
+        parts = self.qkv(normed).chunk(3, dim=-1)  # 3 x (B, L, width)
+        # (B, heads, L, width/heads)
+        q, k, v = (split_heads(part, self.heads) for part in parts)
         if past is not None:
-            k, v = past.extend(k, v)
-        h = F.scaled_dot_product_attention(
-            q, k, v, attn_mask=mask
-        )  # (B, heads, L, width/heads)
-        x = x + self.proj(h.transpose(1, 2).flatten(2))
+            k, v = past.extend(k, v)  # all tokens so far, the query only the new ones
+        # True in the mask: this query may look at this key
+        h = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+        h = h.transpose(1, 2).flatten(2)  # (B, L, width)
+        x = x + self.proj(h)
         return x + self.mlp(self.norm2(x))

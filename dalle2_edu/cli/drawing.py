@@ -22,6 +22,9 @@ def draw(
     seed: Seed = 0,
     out: Annotated[Path, typer.Option(help="The folder to write into.")] = Path("out"),
     guidance_scale: Guidance = None,
+    negative_prompt: Annotated[
+        str, typer.Option(help="What guidance leads away from: what not to draw.")
+    ] = "",
     prior_steps: Annotated[
         int | None, typer.Option(help="Denoising steps of the prior.")
     ] = None,
@@ -71,7 +74,9 @@ def draw(
         out.mkdir(
             parents=True, exist_ok=True
         )  # before the drawing, so that a bad folder costs no time
-    stages = pipeline.stages([prompt], seed=seed, **settings)
+    stages = pipeline.stages(
+        [prompt], seed=seed, negative_prompt=negative_prompt, **settings
+    )
     save_drawing(stages, out, slug(prompt))
 
 

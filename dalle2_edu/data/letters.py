@@ -21,7 +21,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
-LETTER_WIDTH, LETTER_HEIGHT = 4, 6  # grid units
+LETTER_WIDTH = 4  # grid units
+LETTER_HEIGHT = 6
 # grid units around a letter in the atlas: room for the pen's width and the blur of one
 # pixel
 MARGIN = 1
@@ -65,9 +66,8 @@ def segments(letter: str) -> Tensor:
     """
     ends = []
     for stroke in STROKES[letter].split():
-        points = [
-            (float(stroke[i]), float(stroke[i + 1])) for i in range(0, len(stroke), 2)
-        ]
+        places = range(0, len(stroke), 2)  # two characters a point
+        points = [(float(stroke[i]), float(stroke[i + 1])) for i in places]
         ends += list(zip(points[:-1], points[1:], strict=True))
     return torch.tensor(ends)  # (S, 2, 2)
 
@@ -76,14 +76,15 @@ def distance_to_segments(points: Tensor, ends: Tensor) -> Tensor:
     """Distance from each of `points` (..., 2) to the nearest of the segments `ends` (S,
     2, 2): (...).
     """
-    start, along = ends[:, 0], ends[:, 1] - ends[:, 0]  # (S, 2) each
+    start = ends[:, 0]  # (S, 2)
+    along = ends[:, 1] - start  # (S, 2)
     offset = points.unsqueeze(-2) - start  # (..., 1, 2) - (S, 2) -> (..., S, 2)
-    share = (offset * along).sum(-1) / along.square().sum(
-        -1
-    )  # where the foot of the perpendicular falls, 0..1
-    # (..., S, 1) * (S, 2) -> (..., S, 2)
-    nearest = share.clamp(0, 1).unsqueeze(-1) * along
-    return (offset - nearest).norm(dim=-1).amin(-1)  # (..., S) -> (...)
+    # where the foot of the perpendicular falls: 0 at the start, 1 at the end
+    share = (offset * along).sum(-1) / along.square().sum(-1)  # (..., S)
+    share = share.clamp(0, 1)  # beyond an end, the end itself is nearest
+    nearest = share.unsqueeze(-1) * along  # (..., S, 1) * (S, 2) => (..., S, 2)
+    distances = (offset - nearest).norm(dim=-1)  # (..., S)
+    return distances.amin(-1)
 
 
 @lru_cache(maxsize=4)
@@ -95,17 +96,16 @@ def atlas(device: str = "cpu", texels: int = 8) -> Tensor:
     top down. The lattice covers the letter and `MARGIN` around it, so its corners are
     the points (-1, 7) and (5, -1).
     """
-    x = torch.linspace(
-        -MARGIN, LETTER_WIDTH + MARGIN, (LETTER_WIDTH + 2 * MARGIN) * texels + 1
-    )
-    y = torch.linspace(
-        LETTER_HEIGHT + MARGIN, -MARGIN, (LETTER_HEIGHT + 2 * MARGIN) * texels + 1
-    )
-    points = torch.stack(
-        torch.meshgrid(y, x, indexing="ij")[::-1], dim=-1
-    )  # (H, W, 2), last axis x, y
+    columns = (LETTER_WIDTH + 2 * MARGIN) * texels + 1
+    rows = (LETTER_HEIGHT + 2 * MARGIN) * texels + 1
+    x = torch.linspace(-MARGIN, LETTER_WIDTH + MARGIN, columns)
+    y = torch.linspace(LETTER_HEIGHT + MARGIN, -MARGIN, rows)  # the top row first
+    grid_y, grid_x = torch.meshgrid(y, x, indexing="ij")  # (H, W) each
+    points = torch.stack([grid_x, grid_y], dim=-1)  # (H, W, 2)
     distances = [
-        distance_to_segments(points, segments(letter)) - PEN for letter in ALPHABET
+        # the pen's round tip
+        distance_to_segments(points, segments(letter)) - PEN
+        for letter in ALPHABET
     ]
     return torch.stack(distances).unsqueeze(1).to(device)  # (26, H, W) -> (26, 1, H, W)
 
@@ -117,11 +117,13 @@ def distance(letter: Tensor, x: Tensor, y: Tensor) -> Tensor:
     middle. Returns (K, P) in grid units; far from the letter it is only "far": the
     lattice's edge goes on for ever.
     """
-    half_width, half_height = LETTER_WIDTH / 2 + MARGIN, LETTER_HEIGHT / 2 + MARGIN
-    grid = torch.stack((x / half_width, -y / half_height), dim=-1).unsqueeze(
-        1
-    )  # (K, P) -> (K, 1, P, 2) in [-1, 1]
+    half_width = LETTER_WIDTH / 2 + MARGIN
+    half_height = LETTER_HEIGHT / 2 + MARGIN
+    # [-1, 1] is what `grid_sample` reads; its rows go down, y goes up
+    grid = torch.stack((x / half_width, -y / half_height), dim=-1)  # (K, P, 2)
+    grid = grid.unsqueeze(1)  # (K, 1, P, 2): an image of one row
     fields = atlas(str(x.device))[letter]  # (K, 1, H, W)
+    # border: beyond the lattice the edge's distance goes on
     read = F.grid_sample(
         fields, grid, mode="bilinear", padding_mode="border", align_corners=True
     )

@@ -42,67 +42,80 @@ from dalle2_edu.errors import Dalle2EduError
 
 
 def circle(x: Tensor, y: Tensor) -> Tensor:
-    return torch.hypot(x, y) - 0.9
+    return torch.hypot(x, y) - 0.9  # radius 0.9
 
 
 def square(x: Tensor, y: Tensor) -> Tensor:
-    return torch.maximum(x.abs(), y.abs()) - 0.8
+    farther = torch.maximum(x.abs(), y.abs())  # the coordinate that leaves first
+    return farther - 0.8
 
 
 def triangle(x: Tensor, y: Tensor) -> Tensor:
     """Three half-planes 0.55 from the centroid; moved down so that it stands
     centred.
     """
-    y = y + 0.275
+    y = y + 0.275  # the centroid lies at a third of the height
+    # left and right
     slanted = math.cos(math.pi / 6) * x.abs() + math.sin(math.pi / 6) * y
-    return torch.maximum(slanted, -y) - 0.55
+    farthest = torch.maximum(slanted, -y)  # -y: the lower edge
+    return farthest - 0.55
 
 
 def star(x: Tensor, y: Tensor) -> Tensor:
     """Five points: mirror the plane into a tenth of a turn, where only one edge is left
     to measure.
     """
-    x, y = x.abs(), y + 0.06
-    for turn in (
-        -0.2 * math.pi,
-        -0.8 * math.pi,
-    ):  # mirror lines beside the upper point; (nx, ny) is a line's normal
-        nx, ny = math.cos(turn), math.sin(turn)
-        beyond = 2 * (x * nx + y * ny).clamp(min=0)
-        x, y = x - beyond * nx, y - beyond * ny
-    tip, notch = 1.08, 0.50  # distance of the points and of the notches from the middle
-    across, down = (
-        notch * math.sin(0.2 * math.pi),
-        tip - notch * math.cos(0.2 * math.pi),
-    )  # the edge's two extents
-    return (x.abs() * down + (y - tip) * across) / math.hypot(across, down)
+    x = x.abs()
+    y = y + 0.06  # moved down: the lower points reach less far from the middle
+    # mirror lines beside the upper point, by their normal's angle
+    for turn in (-0.2 * math.pi, -0.8 * math.pi):
+        nx = math.cos(turn)
+        ny = math.sin(turn)
+        beyond = 2 * (x * nx + y * ny).clamp(min=0)  # how far a mirrored point moves
+        x = x - beyond * nx
+        y = y - beyond * ny
+    tip = 1.08  # distance of the points from the middle
+    notch = 0.50  # and of the notches
+    across = notch * math.sin(0.2 * math.pi)  # the edge's two extents
+    down = tip - notch * math.cos(0.2 * math.pi)
+    # the half-plane below the line from the tip, (0, tip), to (across, tip - down)
+    edge = x.abs() * down + (y - tip) * across
+    return edge / math.hypot(across, down)
 
 
 def heart(x: Tensor, y: Tensor) -> Tensor:
     """A square on its corner, with a disc on each of the two upper edges."""
-    x, y, d = x.abs(), y + 0.08, 0.8  # d: half the square's diagonal
+    x = x.abs()
+    y = y + 0.08
+    d = 0.8  # half the square's diagonal
     body = (x + y.abs() - d) * math.sqrt(0.5)
+    # a disc as wide as the edge, in the middle of it: (d/2, d/2)
     lobe = torch.hypot(x - d / 2, y - d / 2) - d * math.sqrt(0.5)
-    return torch.minimum(body, lobe)
+    return torch.minimum(body, lobe)  # either of them
 
 
 def cross(x: Tensor, y: Tensor) -> Tensor:
     """Two bars; by symmetry the longer coordinate meets the bar's length, the shorter
     its width.
     """
-    x, y = x.abs(), y.abs()
-    return torch.maximum(torch.maximum(x, y) - 0.95, torch.minimum(x, y) - 0.33)
+    x = x.abs()
+    y = y.abs()
+    length = torch.maximum(x, y) - 0.95
+    width = torch.minimum(x, y) - 0.33
+    return torch.maximum(length, width)  # inside both
 
 
 def ring(x: Tensor, y: Tensor) -> Tensor:
-    return (torch.hypot(x, y) - 0.71).abs() - 0.25
+    from_band = (torch.hypot(x, y) - 0.71).abs()  # 0.71: the band's middle
+    return from_band - 0.25  # half the band's width
 
 
 def diamond(x: Tensor, y: Tensor) -> Tensor:
-    width, height = 0.72, 1.05
-    return (x.abs() * height + y.abs() * width - width * height) / math.hypot(
-        width, height
-    )
+    width = 0.72  # half of it
+    height = 1.05
+    # |x| / width + |y| / height = 1 is the edge in one quarter
+    edge = x.abs() * height + y.abs() * width - width * height
+    return edge / math.hypot(width, height)
 
 
 SDFS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
@@ -152,24 +165,23 @@ DARK_LETTERS = ("yellow", "pink", "orange")  # signs too bright for white letter
 
 RADII = ((0.27, 0.53), (0.25, 0.37))  # alone: small, large; in a pair: small, large
 # directions, in the order of FACTORS["place"]
-PLACES = (
-    (0.0, 0.0),
-    (-1.0, 0.0),
-    (1.0, 0.0),
-    (0.0, 1.0),
-    (0.0, -1.0),
-)
+PLACES = ((0.0, 0.0), (-1.0, 0.0), (1.0, 0.0), (0.0, 1.0), (0.0, -1.0))
 REACH = (0.58, 0.33)  # how far from the middle a small, a large object stands
-LAYOUTS = (
-    (-0.51, 0.0),
-    (0.0, 0.51),
-)  # slot a, side by side and stacked; slot b stands opposite
-POSITION_JITTER, SIZE_JITTER, ANGLE_JITTER = 0.03, 0.05, math.radians(8)
+# slot a, side by side and stacked; slot b stands opposite
+LAYOUTS = ((-0.51, 0.0), (0.0, 0.51))
+POSITION_JITTER = 0.03  # half a pixel of 32
+SIZE_JITTER = 0.05  # a share of the radius
+ANGLE_JITTER = math.radians(8)
 
-STRIPE_PERIOD, DOT_PERIOD, DOT_RADIUS = 0.21, 0.22, 0.07
+STRIPE_PERIOD = 0.21  # a stripe and a gap: 3.4 pixels of 32
+DOT_PERIOD = 0.22
+DOT_RADIUS = 0.07
 LETTER_UNIT = 0.095  # one grid unit of the alphabet
 LETTER_PITCH = 0.56  # from one letter's middle to the next
-SIGN_Y, BOARD_HEIGHT, BOARD_MARGIN, BOARD_ROUNDING = 0.16, 0.92, 0.12, 0.08
+SIGN_Y = 0.16  # the board's middle, a little above the picture's
+BOARD_HEIGHT = 0.92
+BOARD_MARGIN = 0.12  # beside the letters, left and right together
+BOARD_ROUNDING = 0.08
 POST_WIDTH = 0.12
 
 
@@ -183,17 +195,16 @@ def render(scenes: Scenes, size: int = 32) -> Tensor:
         raise Dalle2EduError(
             f"cannot draw scenes at {size} pixels: use a size of at least 8"
         )
-    background = _paint(FACTORS["background"], scenes.device)[
-        scenes.factors["background"]
-    ]  # (B, 3)
-    picture = background.unsqueeze(-1).repeat(
-        1, 1, size * size
-    )  # (B, 3, P), P = size * size pixels
-    paint_objects(picture, scenes, 0)
-    paint_objects(picture, scenes, 1)
+    tints = _paint(FACTORS["background"], scenes.device)  # (5, 3)
+    background = tints[scenes.factors["background"]]  # (B, 3)
+    # (B, 3, P), P = size * size pixels
+    picture = background.unsqueeze(-1).repeat(1, 1, size * size)
+    paint_objects(picture, scenes, slot=0)  # the painter's order: later ones on top
+    paint_objects(picture, scenes, slot=1)
     _paint_signs(picture, scenes)
-    # (B, 3, P) -> (B, 3, size, size)
-    return picture.view(len(scenes), 3, size, size) * 2 - 1
+    # (B, 3, P) => (B, 3, size, size)
+    picture = picture.view(len(scenes), 3, size, size)
+    return picture * 2 - 1  # [0, 1] => [-1, 1]
 
 
 def _paint(
@@ -208,7 +219,8 @@ def _paint(
 def _pixel_centres(pixels: int, device: torch.device) -> tuple[Tensor, Tensor]:
     """x and y of every pixel's centre, row by row from the top: (P,), (P,)."""
     size = math.isqrt(pixels)
-    steps = (torch.arange(size, device=device) + 0.5) * 2 / size - 1
+    middles = torch.arange(size, device=device) + 0.5  # in pixels
+    steps = middles * 2 / size - 1  # in [-1, 1]
     # (size, size): rows go down, y goes up
     y, x = torch.meshgrid(-steps, steps, indexing="ij")
     return x.flatten(), y.flatten()
@@ -218,80 +230,94 @@ def _coverage(distance: Tensor) -> Tensor:
     """Share of each pixel that is inside: distance (..., P) in scene units -> (..., P)
     in [0, 1].
     """
-    pixel = 2 / math.isqrt(distance.shape[-1])
-    return (0.5 - distance / pixel).clamp(0, 1)
+    pixel = 2 / math.isqrt(distance.shape[-1])  # w
+    return (0.5 - distance / pixel).clamp(0, 1)  # 1/2 - d / w
 
 
 def _blend(picture: Tensor, rows: Tensor, colour: Tensor, coverage: Tensor) -> None:
     """Lay colour (K, 3, P or 1) over the pictures `rows` (K,), as far as coverage (K,
     P) says.
     """
-    picture[rows] = torch.lerp(picture[rows], colour, coverage.unsqueeze(1))
+    opacity = coverage.unsqueeze(1)  # (K, 1, P)
+    picture[rows] = torch.lerp(picture[rows], colour, opacity)
 
 
 def _to_local(
     scenes: Scenes, centre: Tensor, jitter: Tensor, max_angle: float, pixels: int
 ) -> tuple[Tensor, Tensor]:
-    """The pixels as the object sees them, from its centre (K, 2) and in its turned
+    """The pixels in the object's coordinates: from its centre (K, 2), along its turned
     axes: (K, P), (K, P).
     """
-    x, y = _pixel_centres(pixels, scenes.device)
-    x, y = x - centre[:, :1], y - centre[:, 1:]  # (P,) - (K, 1) -> (K, P)
+    x, y = _pixel_centres(pixels, scenes.device)  # (P,) each
+    x = x - centre[:, :1]  # (P,) - (K, 1) => (K, P)
+    y = y - centre[:, 1:]
     angle = jitter[:, 3:] * max_angle  # (K, 1)
-    cos, sin = angle.cos(), angle.sin()
-    return x * cos + y * sin, y * cos - x * sin
+    cos = angle.cos()
+    sin = angle.sin()
+    u = x * cos + y * sin  # turned back by the angle
+    v = y * cos - x * sin
+    return u, v
 
 
 def paint_objects(picture: Tensor, scenes: Scenes, slot: int) -> None:
     """Paint slot 0 (a) or 1 (b) of every scene that has it, in place."""
     letter = "ab"[slot]
-    rows = (
-        applicable(scenes)[f"shape_{letter}"].nonzero().squeeze(1)
-    )  # (K,): the scenes that have this object
+    has_object = applicable(scenes)[f"shape_{letter}"]  # bool (B,)
+    rows = has_object.nonzero().squeeze(1)  # (K,)
     if len(rows) == 0:
         return
     scenes = scenes[rows]
-    factors, jitter = scenes.factors, scenes.jitter[:, slot]
-    centre, radius = _centres(scenes, slot), _radii(scenes, slot)
+    jitter = scenes.jitter[:, slot]  # (K, 4)
+    shape = scenes.factors[f"shape_{letter}"]
+    shade = scenes.factors[f"colour_{letter}"]
+    texture = scenes.factors[f"texture_{letter}"]
+
+    centre = _centres(scenes, slot)  # (K, 2)
+    radius = _radii(scenes, slot)  # (K, 1)
     u, v = _to_local(scenes, centre, jitter, ANGLE_JITTER, picture.shape[-1])
-    distance = (
-        _shape_distances(factors[f"shape_{letter}"], u / radius, v / radius) * radius
-    )
-    colour = _paint(COLOURS, scenes.device)[factors[f"colour_{letter}"]].unsqueeze(
-        -1
-    )  # (K, 3, 1)
-    deep = _paint(COLOURS, scenes.device, DEEP)[factors[f"colour_{letter}"]].unsqueeze(
-        -1
-    )  # (K, 3, 1)
-    marks = _texture(factors[f"texture_{letter}"], u, v).unsqueeze(1)  # (K, 1, P)
-    _blend(picture, rows, torch.lerp(colour, deep, marks), _coverage(distance))
+    in_radii = _shape_distances(shape, u / radius, v / radius)  # (K, P)
+    coverage = _coverage(in_radii * radius)
+
+    colour = _paint(COLOURS, scenes.device)[shade]  # (K, 3)
+    deep = _paint(COLOURS, scenes.device, DEEP)[shade]
+    marks = _texture(texture, u, v)  # (K, P): the object turns, its pattern with it
+    # (K, 3, 1) and (K, 1, P) => (K, 3, P)
+    paint = torch.lerp(colour.unsqueeze(-1), deep.unsqueeze(-1), marks.unsqueeze(1))
+    _blend(picture, rows, paint, coverage)
 
 
 def _centres(scenes: Scenes, slot: int) -> Tensor:
     """Where the objects of a slot stand: (K, 2)."""
-    factors, device = scenes.factors, scenes.device
-    reach = torch.tensor(REACH, device=device)[factors["size_a"]].unsqueeze(1)  # (K, 1)
-    alone = torch.tensor(PLACES, device=device)[factors["place"]] * reach  # (K, 2)
-    # (K, 2)
-    paired = torch.tensor(LAYOUTS, device=device)[factors["layout"]] * (1 - 2 * slot)
-    centre = torch.where(factors["kind"].unsqueeze(1) == ONE, alone, paired)
-    return centre + scenes.jitter[:, slot, :2] * POSITION_JITTER
+    factors = scenes.factors
+    device = scenes.device
+    reach = torch.tensor(REACH, device=device)[factors["size_a"]]  # (K,)
+    direction = torch.tensor(PLACES, device=device)[factors["place"]]  # (K, 2)
+    alone = direction * reach.unsqueeze(1)
+    side = 1 - 2 * slot  # b stands opposite a
+    paired = torch.tensor(LAYOUTS, device=device)[factors["layout"]] * side  # (K, 2)
+    is_alone = factors["kind"].unsqueeze(1) == ONE  # (K, 1)
+    centre = torch.where(is_alone, alone, paired)
+    push = scenes.jitter[:, slot, :2]  # in [-1, 1]
+    return centre + push * POSITION_JITTER
 
 
 def _radii(scenes: Scenes, slot: int) -> Tensor:
     """The objects' radii: (K, 1)."""
     size = scenes.factors["size_" + "ab"[slot]]
+    # (K,)
     radius = torch.tensor(RADII, device=scenes.device)[scenes.factors["kind"], size]
-    return (radius * (1 + SIZE_JITTER * scenes.jitter[:, slot, 2])).unsqueeze(1)
+    push = scenes.jitter[:, slot, 2]
+    jittered = radius * (1 + SIZE_JITTER * push)
+    return jittered.unsqueeze(1)
 
 
 def _shape_distances(shape: Tensor, u: Tensor, v: Tensor) -> Tensor:
-    """Each object's own signed distance, in its radii: shape (K,), u and v (K, P) ->
+    """The objects' signed distances, in their radii: shape (K,), u and v (K, P) ->
     (K, P).
     """
     distance = torch.empty_like(u)
     for index, name in enumerate(SHAPES):
-        rows = (shape == index).nonzero().squeeze(1)
+        rows = (shape == index).nonzero().squeeze(1)  # the objects of this shape
         distance[rows] = SDFS[name](u[rows], v[rows])
     return distance
 
@@ -309,18 +335,21 @@ def _texture(texture: Tensor, u: Tensor, v: Tensor) -> Tensor:
 
 def _stripes(u: Tensor, v: Tensor) -> Tensor:
     """Signed distance to slanting stripes, half of the surface."""
+    # across the stripes, counted in periods
     t = (u + v) * (math.sqrt(0.5) / STRIPE_PERIOD)
-    return (
-        (t - t.round()).abs() - 0.25
-    ) * STRIPE_PERIOD  # one stripe through the object's middle
+    # t = 0, in the object's middle, is the middle of a stripe
+    off = (t - t.round()).abs()
+    return (off - 0.25) * STRIPE_PERIOD  # a quarter on both sides: half of the surface
 
 
 def _dots(u: Tensor, v: Tensor) -> Tensor:
     """Signed distance to the nearest of a square lattice of dots, one of them in the
     object's middle.
     """
-    u, v = u / DOT_PERIOD, v / DOT_PERIOD
-    return torch.hypot(u - u.round(), v - v.round()) * DOT_PERIOD - DOT_RADIUS
+    u = u / DOT_PERIOD  # dots lie where u and v are whole numbers
+    v = v / DOT_PERIOD
+    off = torch.hypot(u - u.round(), v - v.round())
+    return off * DOT_PERIOD - DOT_RADIUS
 
 
 def _paint_signs(picture: Tensor, scenes: Scenes) -> None:
@@ -328,32 +357,28 @@ def _paint_signs(picture: Tensor, scenes: Scenes) -> None:
     rows = (scenes.factors["kind"] == SIGN).nonzero().squeeze(1)
     if len(rows) == 0:
         return
-    scenes, device = scenes[rows], scenes.device
+    scenes = scenes[rows]
+    device = scenes.device
+    colour = scenes.factors["colour_a"]
     jitter = scenes.jitter[:, 0]
-    centre = jitter[:, :2] * POSITION_JITTER + torch.tensor(
-        [0.0, SIGN_Y], device=device
-    )
+    middle = torch.tensor([0.0, SIGN_Y], device=device)
+    centre = jitter[:, :2] * POSITION_JITTER + middle  # (K, 2)
+    # half the turn of an object: letters must stay easy to read
     u, v = _to_local(scenes, centre, jitter, ANGLE_JITTER / 2, picture.shape[-1])
+
     post = torch.maximum(u.abs() - POST_WIDTH / 2, v)  # from the board's middle down
-    _blend(picture, rows, _paint(["post"], device).unsqueeze(-1), _coverage(post))
-    # (K, 1)
-    width = (scenes.factors["length"].unsqueeze(1) + 1) * LETTER_PITCH + BOARD_MARGIN
-    # (K, 3, 1)
-    board = _paint(COLOURS, device)[scenes.factors["colour_a"]].unsqueeze(-1)
-    _blend(
-        picture,
-        rows,
-        board,
-        _coverage(_rounded_box(u, v, width / 2, BOARD_HEIGHT / 2, BOARD_ROUNDING)),
-    )
-    # (8, 3)
-    ink = _paint(["black" if c in DARK_LETTERS else "white" for c in COLOURS], device)
-    _blend(
-        picture,
-        rows,
-        ink[scenes.factors["colour_a"]].unsqueeze(-1),
-        _letter_coverage(scenes, u, v),
-    )
+    wood = _paint(["post"], device).unsqueeze(-1)  # (1, 3, 1)
+    _blend(picture, rows, wood, _coverage(post))
+
+    count = scenes.factors["length"].unsqueeze(1) + 1  # index 0 is one letter
+    width = count * LETTER_PITCH + BOARD_MARGIN  # (K, 1)
+    board = _rounded_box(u, v, width / 2, BOARD_HEIGHT / 2, BOARD_ROUNDING)
+    tint = _paint(COLOURS, device)[colour].unsqueeze(-1)  # (K, 3, 1)
+    _blend(picture, rows, tint, _coverage(board))
+
+    inks = ["black" if name in DARK_LETTERS else "white" for name in COLOURS]
+    ink = _paint(inks, device)[colour].unsqueeze(-1)  # (K, 3, 1)
+    _blend(picture, rows, ink, _letter_coverage(scenes, u, v))
 
 
 def _rounded_box(
@@ -362,25 +387,26 @@ def _rounded_box(
     """Signed distance to a box with rounded corners: u, v (K, P), half_width (K, 1) ->
     (K, P).
     """
-    du, dv = u.abs() - half_width + rounding, v.abs() - half_height + rounding
-    return (
-        torch.hypot(du.clamp(min=0), dv.clamp(min=0))
-        + torch.maximum(du, dv).clamp(max=0)
-        - rounding
-    )
+    du = u.abs() - half_width + rounding  # beyond the inner box, whose corners are
+    dv = v.abs() - half_height + rounding  # the centres of the rounded ones
+    outside = torch.hypot(du.clamp(min=0), dv.clamp(min=0))
+    inside = torch.maximum(du, dv).clamp(max=0)
+    return outside + inside - rounding
 
 
 def _letter_coverage(scenes: Scenes, u: Tensor, v: Tensor) -> Tensor:
     """Ink of a sign's letters, from the board's middle: u, v (K, P) -> (K, P) in [0,
     1].
     """
-    length, ink = scenes.factors["length"], torch.zeros_like(u)
+    length = scenes.factors["length"]  # index: 0 is one letter
+    ink = torch.zeros_like(u)
     for position in range(3):
         rows = (length >= position).nonzero().squeeze(1)  # signs that have this letter
-        middle = (position - length[rows].unsqueeze(1) / 2) * LETTER_PITCH  # (K', 1)
+        shift = position - length[rows].unsqueeze(1) / 2  # the word is centred
+        middle = shift * LETTER_PITCH  # (K', 1)
         x = (u[rows] - middle) / LETTER_UNIT  # grid units from the letter's middle
-        which = scenes.factors[f"letter_{position + 1}"][rows]
-        ink[rows] += _coverage(
-            letters.distance(which, x, v[rows] / LETTER_UNIT) * LETTER_UNIT
-        )
+        which = scenes.factors[f"letter_{position + 1}"][rows]  # (K',)
+        y = v[rows] / LETTER_UNIT
+        in_units = letters.distance(which, x, y)  # (K', P)
+        ink[rows] += _coverage(in_units * LETTER_UNIT)
     return ink.clamp(max=1)

@@ -36,7 +36,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from dalle2_edu.diffusion.process import GaussianDiffusion
+from dalle2_edu.diffusion.process import Clip, GaussianDiffusion
 from dalle2_edu.diffusion.samplers import Denoiser, Noise
 from dalle2_edu.errors import Dalle2EduError
 
@@ -45,7 +45,7 @@ from dalle2_edu.errors import Dalle2EduError
 def noise_second_moment(
     batches: Iterable[tuple[Denoiser, Tensor, Noise]],
     diffusion: GaussianDiffusion,
-    clip: float | None = None,
+    clip: Clip = None,
 ) -> Tensor:
     """N_t, the mean square of the predicted noise at each step of the process: float64
     (T,), on the CPU.
@@ -56,16 +56,16 @@ def noise_second_moment(
     """
     steps = range(diffusion.num_timesteps)
     total = torch.zeros(len(steps), dtype=torch.float64)  # (T,)
-    count = 0
+    count = 0  # of clean data
     for model, x0, noise in batches:
-        count += len(x0)
+        count += len(x0)  # B
         moments = [_batch_moment(model, diffusion, x0, i, noise, clip) for i in steps]
         total += torch.stack(moments).cpu()  # T scalars => (T,)
     if count == 0:
         raise Dalle2EduError(
             "The best variance is estimated from data: give one batch or more."
         )
-    return total / count
+    return total / count  # N_t, (T,)
 
 
 def _batch_moment(
@@ -74,16 +74,19 @@ def _batch_moment(
     x0: Tensor,
     i: int,
     noise: Noise,
-    clip: float | None,
+    clip: Clip,
 ) -> Tensor:
     """The mean square over dimensions, summed over the batch; a float64 scalar."""
     index = torch.full((len(x0),), i, dtype=torch.int64, device=x0.device)  # (B,)
-    t = diffusion.original_timesteps(index)
-    x_t = diffusion.q_sample(x0, index, noise(x0.shape).to(x0.dtype))
-    pred_x0 = diffusion.predict_start(model(x_t, t), x_t, index, clip)
-    eps = diffusion.predict_noise_from_start(x_t, index, pred_x0)
-    square = eps.double().square().flatten(1)  # (B, d)
-    return square.mean(dim=1).sum()
+    t = diffusion.original_timesteps(index)  # what the network calls this step
+    eps = noise(x0.shape).to(x0.dtype)
+    x_t = diffusion.q_sample(x0, index, eps)  # (B, ...)
+    model_out = model(x_t, t)
+    pred_x0 = diffusion.predict_start(model_out, x_t, index, clip)  # x̂_0
+    # ε̂, of the clipped x̂_0: the mean that sampling really uses
+    eps_hat = diffusion.predict_noise_from_start(x_t, index, pred_x0)
+    square = eps_hat.double().square().flatten(1)  # (B, d)
+    return square.mean(dim=1).sum()  # |ε̂|² / d, summed
 
 
 def optimal_variance(
@@ -101,10 +104,11 @@ def optimal_variance(
             " moments."
         )
     abar = diffusion.alphas_cumprod  # ᾱ_t
-    left = (1 - abar) / abar * (1 - moment)
-    left = left.clamp(0, data_variance)  # v_t
+    data_noise = (1 - abar) / abar  # noise to signal, squared
+    left = data_noise * (1 - moment)
+    left = left.clamp(0, data_variance)  # v_t, within its two bounds
     weight = diffusion.posterior_mean_coef1  # c_t, of x_0 in the mean
-    return diffusion.posterior_variance + weight**2 * left
+    return diffusion.posterior_variance + weight**2 * left  # σ_t²
 
 
 class AnalyticDiffusion(GaussianDiffusion):
@@ -119,7 +123,7 @@ class AnalyticDiffusion(GaussianDiffusion):
         super().__init__(
             diffusion.betas,
             diffusion.prediction,
-            "fixed_small",
+            "fixed_small",  # not read: the method below replaces it
             diffusion.timestep_map.tolist(),
         )
         variances = variances.double().cpu()

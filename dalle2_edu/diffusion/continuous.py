@@ -37,7 +37,7 @@ from dalle2_edu.errors import Dalle2EduError
 
 # E[x_0 | x]: noisy pictures (B, ...) and their noise level sigma (B,) -> clean pictures
 # (B, ...)
-CleanGuess = Callable[[Tensor, Tensor], Tensor]
+CleanGuess = Callable[[Tensor, Tensor], Tensor]  # also a flow's velocity: see below
 
 
 # --- four names for one guess ---------------------------------------------------------
@@ -45,12 +45,12 @@ CleanGuess = Callable[[Tensor, Tensor], Tensor]
 
 def noise_from_clean(x: Tensor, x0: Tensor, alpha: float, sigma: float) -> Tensor:
     """The noise in x = alpha x_0 + sigma eps."""
-    return (x - alpha * x0) / sigma
+    return (x - alpha * x0) / sigma  # eps
 
 
 def score_from_clean(x: Tensor, x0: Tensor, alpha: float, sigma: float) -> Tensor:
     """grad log p(x), where x0 is E[x_0 | x]: minus the noise, divided by sigma."""
-    return -noise_from_clean(x, x0, alpha, sigma) / sigma
+    return -noise_from_clean(x, x0, alpha, sigma) / sigma  # -eps / sigma
 
 
 def flow_velocity(x0: Tensor, eps: Tensor) -> Tensor:
@@ -71,7 +71,9 @@ def to_variance_preserving(sigma: Tensor) -> tuple[Tensor, Tensor]:
     So a network of one family can be used by a sampler of the other: the ratio sigma /
     alpha, which says how noisy the picture is, stays.
     """
-    length = (1 + sigma**2).sqrt()
+    length = (1 + sigma**2).sqrt()  # |(1, σ)|
+    alpha = 1 / length
+    return alpha, sigma / length  # α² + σ² = 1
     return 1 / length, sigma / length
 
 
@@ -89,11 +91,11 @@ def edm_sigmas(
     """
     if steps < 2:
         raise Dalle2EduError(f"steps must be 2 or more, not {steps}.")
-    share = torch.linspace(0, 1, steps, dtype=torch.float64)
-    highest = sigma_max ** (1 / rho)
+    share = torch.linspace(0, 1, steps, dtype=torch.float64)  # (steps,), 0 ... 1
+    highest = sigma_max ** (1 / rho)  # sigma_max^(1/rho)
     lowest = sigma_min ** (1 / rho)
     sigmas = (highest + share * (lowest - highest)) ** rho  # (steps,)
-    return torch.cat([sigmas, sigmas.new_zeros(1)])
+    return torch.cat([sigmas, sigmas.new_zeros(1)])  # the picture itself: no noise left
 
 
 @dataclass(frozen=True)
@@ -111,13 +113,16 @@ class Preconditioning:
     sigma_data: float = 0.5
 
     def c_skip(self, sigma: Tensor) -> Tensor:
-        return self.sigma_data**2 / (sigma**2 + self.sigma_data**2)
+        variance = sigma**2 + self.sigma_data**2  # of x
+        return self.sigma_data**2 / variance
 
     def c_out(self, sigma: Tensor) -> Tensor:
-        return sigma * self.sigma_data / (sigma**2 + self.sigma_data**2).sqrt()
+        variance = sigma**2 + self.sigma_data**2
+        return sigma * self.sigma_data / variance.sqrt()
 
     def c_in(self, sigma: Tensor) -> Tensor:
-        return 1 / (sigma**2 + self.sigma_data**2).sqrt()
+        variance = sigma**2 + self.sigma_data**2
+        return 1 / variance.sqrt()  # c_in x has variance 1
 
 
 @torch.no_grad()
@@ -127,9 +132,10 @@ def euler_sample(clean: CleanGuess, x: Tensor, sigmas: Tensor) -> Tensor:
     x (B, ...): noise of standard deviation sigmas[0]. Returns the picture at
     sigmas[-1].
     """
-    for now, following in zip(sigmas[:-1].tolist(), sigmas[1:].tolist(), strict=True):
-        slope = _slope(clean, x, now)
-        x = x + (following - now) * slope
+    levels = sigmas.tolist()
+    for now, following in zip(levels[:-1], levels[1:], strict=True):
+        slope = _slope(clean, x, now)  # dx/dσ
+        x = x + (following - now) * slope  # the step is negative: σ falls
     return x
 
 
@@ -141,12 +147,14 @@ def heun_sample(clean: CleanGuess, x: Tensor, sigmas: Tensor) -> Tensor:
     and an error that falls with the square of the step in place of the step. The last
     step, down to sigma = 0, has no slope at its end and stays straight.
     """
-    for now, following in zip(sigmas[:-1].tolist(), sigmas[1:].tolist(), strict=True):
-        slope = _slope(clean, x, now)
-        straight = x + (following - now) * slope
+    levels = sigmas.tolist()
+    for now, following in zip(levels[:-1], levels[1:], strict=True):
+        step = following - now  # < 0: σ falls
+        slope = _slope(clean, x, now)  # dx/dσ here
+        straight = x + step * slope  # Euler's step, a first guess
         if following > 0:
-            at_the_end = _slope(clean, straight, following)
-            x = x + (following - now) * (slope + at_the_end) / 2
+            at_the_end = _slope(clean, straight, following)  # dx/dσ there
+            x = x + step * (slope + at_the_end) / 2
         else:
             x = straight
     return x
@@ -154,7 +162,7 @@ def heun_sample(clean: CleanGuess, x: Tensor, sigmas: Tensor) -> Tensor:
 
 def _slope(clean: CleanGuess, x: Tensor, sigma: float) -> Tensor:
     """dx/dsigma = eps, where alpha = 1."""
-    levels = x.new_full((len(x),), sigma)
+    levels = x.new_full((len(x),), sigma)  # σ of each picture, (B,)
     return noise_from_clean(x, clean(x, levels), alpha=1.0, sigma=sigma)
 
 
@@ -169,7 +177,7 @@ def flow_pair(x0: Tensor, eps: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
     speed; rectified flow (2209.03003), Eq. 1.
     """
     share = t.reshape(-1, *[1] * (x0.dim() - 1))  # (B, 1, ..., 1)
-    point = (1 - share) * x0 + share * eps
+    point = (1 - share) * x0 + share * eps  # x_t = (1 - t) x_0 + t ε
     return point, flow_velocity(x0, eps)
 
 
@@ -182,7 +190,7 @@ def flow_sample(velocity: CleanGuess, x: Tensor, steps: int) -> Tensor:
     """
     if steps < 1:
         raise Dalle2EduError(f"steps must be 1 or more, not {steps}.")
-    for i in range(steps):
-        t = x.new_full((len(x),), 1 - i / steps)
-        x = x - velocity(x, t) / steps
+    for i in range(steps):  # t = 1, 1 - 1/K, ... 1/K
+        t = x.new_full((len(x),), 1 - i / steps)  # (B,)
+        x = x - velocity(x, t) / steps  # dt = -1/K
     return x

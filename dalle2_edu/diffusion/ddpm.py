@@ -51,12 +51,12 @@ def small_unet(out_channels: int = 3) -> UNetConfig:
     """
     return UNetConfig(
         image_size=16,
-        out_channels=out_channels,
-        channels=32,
-        channel_mult=(1, 2, 2),
+        out_channels=out_channels,  # twice that with a learned variance
+        channels=32,  # DDPM has 128, for pictures of 32 x 32
+        channel_mult=(1, 2, 2),  # 16 => 8 => 4 pixels
         num_res_blocks=1,
-        attention_levels=(1,),
-        norm_groups=8,
+        attention_levels=(1,),  # at 8 x 8
+        norm_groups=8,  # 32 would leave one channel a group
     )
 
 
@@ -68,13 +68,14 @@ class DdpmConfig:
     makes it class-conditional. Raises Dalle2EduError if variance and channels disagree.
     """
 
-    schedule: Literal["linear", "cosine"] = "linear"
-    timesteps: int = 1000
-    prediction: Prediction = "eps"
-    variance: Variance = "fixed_small"
+    schedule: Literal["linear", "cosine"] = "linear"  # see `schedules.py`
+    timesteps: int = 1000  # T
+    prediction: Prediction = "eps"  # the network predicts the noise
+    variance: Variance = "fixed_small"  # σ_t² = β̃_t
     unet: UNetConfig = field(default_factory=small_unet)
 
     def __post_init__(self) -> None:
+        # a learned variance takes as many channels again as the mean
         halves = 2 if self.variance == "learned_range" else 1
         if self.unet.out_channels != halves * self.unet.in_channels:
             raise Dalle2EduError(
@@ -96,7 +97,7 @@ class Ddpm(nn.Module):
     def __init__(self, config: DdpmConfig = DDPM):
         super().__init__()
         self.config = config
-        betas = named_betas(config.schedule, config.timesteps)
+        betas = named_betas(config.schedule, config.timesteps)  # float64 (T,)
         self.diffusion = GaussianDiffusion(betas, config.prediction, config.variance)
         self.unet = UNet(config.unet)
 
@@ -124,21 +125,24 @@ class Ddpm(nn.Module):
         callback and progress as in `ancestral_sample`. Raises Dalle2EduError for an
         unknown sampler.
         """
-        device = next(self.parameters()).device
+        device = next(self.parameters()).device  # where the weights are
+        # one stream of noise per seed: a picture does not depend on its neighbours
         noise = SeededNoise(seeds, device)
         diffusion = self.diffusion if steps is None else self.diffusion.respace(steps)
         unet = self.config.unet
+        # (B, C, H, W)
         x_T = noise((len(seeds), unet.in_channels, unet.image_size, unet.image_size))
+        # samplers know only model(x_t, t): a label is closed over
         model: Denoiser = self if y is None else lambda x_t, t: self(x_t, t, y)
         if sampler == "ancestral":
             return ancestral_sample(
                 model, diffusion, x_T, noise, callback=callback, progress=progress
             )
-        if sampler == "ddim":
+        if sampler == "ddim":  # eta = 0: no fresh noise
             return ddim_sample(
                 model, diffusion, x_T, noise, eta, callback=callback, progress=progress
             )
-        if sampler == "dpm":
+        if sampler == "dpm":  # second order: no noise at all
             return dpm_solver_sample(
                 model, diffusion, x_T, callback=callback, progress=progress
             )

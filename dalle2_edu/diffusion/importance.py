@@ -26,7 +26,7 @@ import torch
 from torch import Tensor, distributed, nn
 
 HISTORY = 10  # losses remembered of each step
-# of all draws are uniform, so that no step is forgotten and no weight is infinite
+# share of uniform draws: no step is forgotten, and no weight is infinite
 UNIFORM_SHARE = 0.001
 
 
@@ -53,10 +53,11 @@ class ImportanceSampler(nn.Module):
 
     def probabilities(self) -> Tensor:
         """p_t, float64 (T,): uniform until warm."""
-        uniform = torch.full_like(self.history[:, 0], 1 / len(self.counts))
+        uniform = torch.full_like(self.history[:, 0], 1 / len(self.counts))  # 1/T, (T,)
         if not self.is_warm():
             return uniform
         size = self.history.square().mean(dim=1).sqrt()  # sqrt(E[L_t^2]), (T,)
+        # p_t, a little of it uniform
         return torch.lerp(size / size.sum(), uniform, UNIFORM_SHARE)
 
     def draw(self, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -73,7 +74,7 @@ class ImportanceSampler(nn.Module):
         """Remember the unweighted losses (B,) of the steps index (B,), of all
         processes if there are several.
         """
-        steps = _of_all_processes(index).tolist()
+        steps = _of_all_processes(index).tolist()  # (processes * B,)
         values = _of_all_processes(losses.detach()).tolist()
         # one after the other: a step may come twice in a batch
         for t, loss in zip(steps, values, strict=True):

@@ -39,7 +39,7 @@ Chapter 7 (the mathematics of DDPM) derives all of this; chapter 9 learns the va
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 import torch
@@ -54,6 +54,8 @@ from dalle2_edu.errors import Dalle2EduError
 
 Prediction = Literal["eps", "x0", "v"]
 Variance = Literal["fixed_small", "fixed_large", "learned_range"]
+# what bounds a predicted x_0: [-clip, clip], a function of it, or nothing
+Clip = float | Callable[[Tensor], Tensor] | None
 
 
 @dataclass(frozen=True)
@@ -62,10 +64,16 @@ class ReverseStep:
     like x_t.
     """
 
-    mean: Tensor  # mu~_t
-    variance: Tensor  # sigma_t^2
-    log_variance: Tensor
-    pred_x0: Tensor
+    mean: Tensor  # μ̃_t, at the predicted x_0
+    variance: Tensor  # σ_t²
+    log_variance: Tensor  # log σ_t²
+    pred_x0: Tensor  # x̂_0, clipped if the caller asked for it
+
+    def shifted(self, gradient: Tensor) -> "ReverseStep":
+        """The mean moved along a gradient of log p(y | x_t), the farther the less sure
+        the step is of itself; ADM (2105.05233), Algorithm 1.
+        """
+        return replace(self, mean=self.mean + self.variance * gradient)
 
 
 class GaussianDiffusion:
@@ -74,7 +82,7 @@ class GaussianDiffusion:
 
     A step is named by its `index`, int64 (B,), its place in this process from 0 (nearly
     clean) to num_timesteps - 1 (noise). The network was trained on the original,
-    unrespaced process: it is told `timestep_map[index]`.
+    unrespaced process: its timestep is `timestep_map[index]`.
 
     The tables are float64 on the CPU: 1 - abar_0 is 4e-5, and in float32 the difference
     would keep three digits. Each is cast to the picture's type, and moved to the
@@ -98,7 +106,7 @@ class GaussianDiffusion:
         self.betas = _checked_betas(betas)
         self.num_timesteps = len(self.betas)
         if timestep_map is None:
-            # not respaced: each step is its own
+            # not respaced: index i is the network's timestep i
             timestep_map = range(self.num_timesteps)
         self.timestep_map = torch.as_tensor(timestep_map, dtype=torch.int64)  # (T,)
         if len(self.timestep_map) != self.num_timesteps:
@@ -125,7 +133,7 @@ class GaussianDiffusion:
         self.alphas_cumprod_next = torch.cat([abar[1:], after])  # ᾱ_(t+1)
         self.sqrt_alphas_cumprod = abar.sqrt()  # √ᾱ_t, of x_0
         self.sqrt_one_minus_alphas_cumprod = (1 - abar).sqrt()  # √(1 - ᾱ_t), of eps
-        self.log_one_minus_alphas_cumprod = (1 - abar).log()
+        self.log_one_minus_alphas_cumprod = (1 - abar).log()  # log(1 - ᾱ_t)
         self.sqrt_recip_alphas_cumprod = (1 / abar).sqrt()  # 1 / √ᾱ_t
         self.sqrt_recipm1_alphas_cumprod = (1 / abar - 1).sqrt()  # √(1 / ᾱ_t - 1)
 
@@ -143,8 +151,8 @@ class GaussianDiffusion:
         first = self.posterior_variance[1:2] if self.num_timesteps > 1 else betas
         # (1,) + (T - 1,) => (T,)
         clipped = torch.cat([first, self.posterior_variance[1:]])
-        self.posterior_log_variance = clipped.log()
-        self.log_betas = betas.log()
+        self.posterior_log_variance = clipped.log()  # log β̃_t
+        self.log_betas = betas.log()  # log β_t
         # Nothing is drawn at index 0, but L_0 is measured there, and the next step's β̃
         # suits it better than the first beta.
         # (1,) + (T - 1,) => (T,)
@@ -160,11 +168,11 @@ class GaussianDiffusion:
         """
         table = self._copy(name, x.device, x.dtype)  # (T,)
         ones = [1] * (x.dim() - 1)  # one for each dimension of a picture
-        return table[index].reshape(-1, *ones)
+        return table[index].reshape(-1, *ones)  # (B,) => (B, 1, 1, 1)
 
     def original_timesteps(self, index: Tensor) -> Tensor:
-        """What the network is told: the step's number in the process it was trained
-        on. int64 (B,), both.
+        """The network's timestep: the step's number in the process it was trained on.
+        int64 (B,), both.
         """
         return self._copy("timestep_map", index.device, torch.int64)[index]
 
@@ -189,6 +197,7 @@ class GaussianDiffusion:
             kept = log_snr_timesteps(self.alphas_cumprod, spec)
         else:
             kept = space_timesteps(self.num_timesteps, spec)
+        # βs of the shorter process: 1 - ᾱ_(S_k) / ᾱ_(S_(k-1))
         return GaussianDiffusion(
             betas=respaced_betas(self.alphas_cumprod, kept),
             prediction=self.prediction,
@@ -270,34 +279,52 @@ class GaussianDiffusion:
         return cos * x_t - sin * v
 
     def predict_start(
-        self, model_out: Tensor, x_t: Tensor, index: Tensor, clip: float | None = None
+        self, model_out: Tensor, x_t: Tensor, index: Tensor, clip: Clip = None
     ) -> Tensor:
-        """x_0 from what the network answered, whichever of the three it predicts.
-        Shapes and clip as below.
+        """x_0 from the network's output, whichever of the three it predicts. Shapes and
+        clip as below.
 
         Pictures lie in [-1, 1] and a prediction outside can only be wrong: clip bounds
-        it to [-clip, clip]; None does not.
+        it to [-clip, clip], or is a function that does (`guidance.dynamic_threshold`);
+        None does not.
         """
-        prediction, _ = self.split_output(model_out, x_t)
+        prediction, _ = self.split_output(model_out, x_t)  # (B, C, ...)
         if self.prediction == "eps":
             prediction = self.predict_start_from_noise(x_t, index, prediction)
         elif self.prediction == "v":
             prediction = self.predict_start_from_v(x_t, index, prediction)
-        return prediction if clip is None else prediction.clamp(-clip, clip)
+        if clip is None:
+            return prediction
+        if callable(clip):
+            return clip(prediction)
+        return prediction.clamp(-clip, clip)
+
+    def prediction_from_noise(
+        self, x_t: Tensor, index: Tensor, noise: Tensor
+    ) -> Tensor:
+        """What the network would have answered if eps is this noise: eps, x_0 or v, as
+        it predicts. Shapes as x_t.
+        """
+        if self.prediction == "eps":
+            return noise
+        x0 = self.predict_start_from_noise(x_t, index, noise)
+        if self.prediction == "v":
+            return self.calculate_v(x0, index, noise)
+        return x0
 
     # --- backward: from x_t to x_(t-1) ------------------------------------------------
 
     def p_mean_variance(
-        self, model_out: Tensor, x_t: Tensor, index: Tensor, clip: float | None = None
+        self, model_out: Tensor, x_t: Tensor, index: Tensor, clip: Clip = None
     ) -> ReverseStep:
-        """One step of the way back, p(x_(t-1) | x_t), from what the network answered;
+        """One step of the way back, p(x_(t-1) | x_t), from the network's output;
         Eq. (4).
 
         model_out: shaped like x_t, (B, C, ...), or (B, 2C, ...) when the variance is
         learned: the second half says where it lies. clip bounds the predicted x_0.
         Returns a ReverseStep.
         """
-        pred_x0 = self.predict_start(model_out, x_t, index, clip)
+        pred_x0 = self.predict_start(model_out, x_t, index, clip)  # x̂_0
         # the prediction in place of x_0
         mean, _, _ = self.q_posterior(pred_x0, x_t, index)
         _, raw_variance = self.split_output(model_out, x_t)
@@ -307,11 +334,11 @@ class GaussianDiffusion:
     def split_output(
         self, model_out: Tensor, x_t: Tensor
     ) -> tuple[Tensor, Tensor | None]:
-        """The network's answer as (prediction, raw variance), the second None unless
+        """The network's output as (prediction, raw variance), the second None unless
         the variance is learned.
 
-        Both are of x_t's type, even if the network answered in half precision. Raises
-        Dalle2EduError if the answer has the wrong shape.
+        Both are of x_t's type, even if the network ran in half precision. Raises
+        Dalle2EduError if the output has the wrong shape.
         """
         channels = x_t.shape[1]  # C
         learned = self.variance == "learned_range"
@@ -322,7 +349,7 @@ class GaussianDiffusion:
                 f" {tuple(x_t.shape)} with {expected} channels, not with shape"
                 f" {tuple(model_out.shape)}."
             )
-        model_out = model_out.to(x_t.dtype)
+        model_out = model_out.to(x_t.dtype)  # the equations run in x_t's precision
         if not learned:
             return model_out, None
         # (B, 2C, ...) => 2 x (B, C, ...)
@@ -339,17 +366,15 @@ class GaussianDiffusion:
         on the log scale: improved DDPM (2102.09672), Eq. 15.
         """
         if raw is not None:
-            # log beta~, (B, 1, 1, 1)
-            small = self.table("posterior_log_variance", index, x_t)
-            large = self.table("log_betas", index, x_t)  # log beta
+            small = self.table("posterior_log_variance", index, x_t)  # log β̃_t
+            large = self.table("log_betas", index, x_t)  # log β_t
             # [-1, 1] => [0, 1], but unbounded: nothing keeps the network inside
             share = (raw + 1) / 2
             log_variance = share * large + (1 - share) * small  # (B, C, H, W)
             return log_variance.exp(), log_variance
-        name = (
-            "fixed_large" if self.variance == "fixed_large" else "posterior"
-        )  # beta, or beta~
-        variance = self.table(f"{name}_variance", index, x_t)  # (B, 1, 1, 1)
+        fixed_large = self.variance == "fixed_large"
+        name = "fixed_large" if fixed_large else "posterior"  # β_t, or β̃_t
+        variance = self.table(f"{name}_variance", index, x_t)  # σ_t², (B, 1, 1, 1)
         log_variance = self.table(f"{name}_log_variance", index, x_t)
         return variance.expand_as(x_t), log_variance.expand_as(x_t)  # => (B, C, H, W)
 
@@ -372,10 +397,11 @@ class GaussianDiffusion:
         drawn at random; and it lets no gradient of that term reach the mean (Section
         3.1, L_hybrid).
 
-        model(x_t, t, **conditioning) answers as in `p_mean_variance`. x0, noise: (B, C,
-        ...); index: (B,).
+        model(x_t, t, **conditioning) returns what `p_mean_variance` reads. x0, noise:
+        (B, C, ...); index: (B,).
         """
-        x_t = self.q_sample(x0, index, noise)
+        x_t = self.q_sample(x0, index, noise)  # (B, C, ...)
+        # (B, C or 2C, ...)
         model_out = model(x_t, self.original_timesteps(index), **conditioning)
         prediction, raw_variance = self.split_output(model_out, x_t)
         error = self._target(x0, index, noise) - prediction
@@ -384,8 +410,9 @@ class GaussianDiffusion:
             return {"loss": mse, "mse": mse}
         # 2 x (B, C, H, W) => (B, 2C, H, W)
         frozen_mean = torch.cat([prediction.detach(), raw_variance], dim=1)
+        # the mean is detached: L_index trains the variance, "mse" trains the mean
         term = self.vlb_term(frozen_mean, x0, x_t, index)  # L_index, (B,)
-        vb = term * self.num_timesteps / 1000
+        vb = term * self.num_timesteps / 1000  # 0.001 of T terms
         return {"loss": mse + vb, "mse": mse, "vb": vb}
 
     def vlb_losses(
@@ -407,10 +434,10 @@ class GaussianDiffusion:
         x_t = self.q_sample(x0, index, noise)
         model_out = model(x_t, self.original_timesteps(index), **conditioning)
         term = self.vlb_term(model_out, x0, x_t, index)  # L_index, (B,)
-        return {"loss": term * self.num_timesteps}
+        return {"loss": term * self.num_timesteps}  # one drawn term stands for all T
 
     def _target(self, x0: Tensor, index: Tensor, noise: Tensor) -> Tensor:
-        """What the network should have answered."""
+        """What the network should predict."""
         if self.prediction == "eps":
             return noise
         if self.prediction == "v":
@@ -423,19 +450,19 @@ class GaussianDiffusion:
         x0: Tensor,
         x_t: Tensor,
         index: Tensor,
-        clip: float | None = None,
+        clip: Clip = None,
     ) -> Tensor:
         """One term of the bound, Eq. (6): L_index, which is L_0 where index = 0. (B,),
         bits per dimension.
         """
+        # q(x_(t-1) | x_t, x_0) against p(x_(t-1) | x_t)
         true_mean, _, true_log_variance = self.q_posterior(x0, x_t, index)
         step = self.p_mean_variance(model_out, x_t, index, clip)
         kl = normal_kl(true_mean, true_log_variance, step.mean, step.log_variance)
-        log_sigma = 0.5 * step.log_variance
-        nll = -discretised_gaussian_log_likelihood(
-            x0, step.mean, log_sigma
-        )  # -log p(x_0 | x_1)
-        nats = torch.where(index == 0, _mean_over_picture(nll), _mean_over_picture(kl))
+        log_sigma = 0.5 * step.log_variance  # log σ_t
+        nll = -discretised_gaussian_log_likelihood(x0, step.mean, log_sigma)
+        is_first = index == 0  # L_0 is a likelihood, the other terms are KLs
+        nats = torch.where(is_first, _mean_over_picture(nll), _mean_over_picture(kl))
         return nats / math.log(2)  # nats => bits
 
     def prior_bpd(self, x0: Tensor) -> Tensor:
@@ -458,10 +485,10 @@ class GaussianDiffusion:
         model: Callable[[Tensor, Tensor], Tensor],
         x0: Tensor,
         noise: Callable[[Sequence[int]], Tensor],
-        clip: float | None = None,
+        clip: Clip = None,
     ) -> Tensor:
-        """Every term of Eq. (6) but L_T, from L_0 on, each with noise of its own: (B,
-        T), bits per dimension.
+        """Every term of Eq. (6) but L_T, from L_0 on, each with fresh noise: (B, T),
+        bits per dimension.
 
         model(x_t, t) is closed over its conditioning; noise(shape) gives standard
         normal noise; clip as in `predict_start`.
@@ -470,7 +497,7 @@ class GaussianDiffusion:
         for i in range(self.num_timesteps):
             # (B,)
             index = torch.full((len(x0),), i, dtype=torch.int64, device=x0.device)
-            eps = noise(x0.shape).to(x0.dtype)
+            eps = noise(x0.shape).to(x0.dtype)  # ε
             x_t = self.q_sample(x0, index, eps)
             model_out = model(x_t, self.original_timesteps(index))
             terms.append(self.vlb_term(model_out, x0, x_t, index, clip))
@@ -481,7 +508,7 @@ class GaussianDiffusion:
         model: Callable[[Tensor, Tensor], Tensor],
         x0: Tensor,
         noise: Callable[[Sequence[int]], Tensor],
-        clip: float | None = None,
+        clip: Clip = None,
     ) -> Tensor:
         """The whole bound, Eq. (6): how many bits a dimension of the picture costs
         under this model. (B,).
@@ -513,9 +540,9 @@ def normal_kl(
     """KL(N1 || N2) of diagonal Gaussians, element by element, in nats; the arguments
     broadcast.
     """
-    ratio = torch.exp(log_variance1 - log_variance2)  # of the variances
-    # of the means, in units of N2
-    distance = (mean1 - mean2) ** 2 * torch.exp(-log_variance2)
+    ratio = torch.exp(log_variance1 - log_variance2)  # σ_1² / σ_2²
+    squared = (mean1 - mean2) ** 2
+    distance = squared * torch.exp(-log_variance2)  # (μ_1 - μ_2)² / σ_2²
     return 0.5 * (-1.0 + log_variance2 - log_variance1 + ratio + distance)
 
 
@@ -531,8 +558,8 @@ def discretised_gaussian_log_likelihood(
     """
     inverse_scale = torch.exp(-log_scale)  # 1 / σ
     centred = x - mean
-    below_upper_edge = normal_cdf((centred + 1 / 255) * inverse_scale)
-    below_lower_edge = normal_cdf((centred - 1 / 255) * inverse_scale)
+    below_upper_edge = normal_cdf((centred + 1 / 255) * inverse_scale)  # Φ at x + 1/255
+    below_lower_edge = normal_cdf((centred - 1 / 255) * inverse_scale)  # Φ at x - 1/255
     mass = below_upper_edge - below_lower_edge
     mass = torch.where(x < -0.999, below_upper_edge, mass)  # byte 0, from -infinity
     mass = torch.where(x > 0.999, 1 - below_lower_edge, mass)  # byte 255, to infinity
@@ -546,7 +573,7 @@ def normal_cdf(x: Tensor) -> Tensor:
     It is off by 2e-4 at most. The exact erf would be as short, but then L_0 would
     differ from theirs.
     """
-    bent = x + 0.044715 * x**3
+    bent = x + 0.044715 * x**3  # the cubic of GELU's tanh form
     return 0.5 * (1 + torch.tanh(math.sqrt(2 / math.pi) * bent))
 
 

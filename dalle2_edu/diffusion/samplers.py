@@ -39,7 +39,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from dalle2_edu.diffusion.process import GaussianDiffusion
+from dalle2_edu.diffusion.process import Clip, GaussianDiffusion
 from dalle2_edu.diffusion.schedules import half_log_snr
 from dalle2_edu.errors import Dalle2EduError
 
@@ -55,28 +55,32 @@ def ancestral_sample(
     diffusion: GaussianDiffusion,
     x_T: Tensor,
     noise: Noise,
-    clip: float | None = 1.0,
+    clip: Clip = 1.0,
     callback: Callback | None = None,
     progress: str | None = None,
+    gradient: Denoiser | None = None,
 ) -> Tensor:
     """Walk back from x_T, adding the posterior's noise at each step but the last;
     DDPM, Algorithm 2.
 
     x_T: (B, C, ...) standard normal. noise(shape) gives the noise of each step. clip
     bounds the predicted x_0. callback(step, x, pred_x0) is called after each step,
-    steps counted from 0. progress labels a bar; None shows none. Returns x_0, shaped
-    like x_T.
+    steps counted from 0. progress labels a bar; None shows none. gradient(x_t, t)
+    shifts each step's mean by variance times gradient: classifier guidance, ADM's
+    Algorithm 1. Returns x_0, shaped like x_T.
     """
     x = x_T
     for step, i in _steps_back(diffusion, progress):
         index = _index(x, i)  # (B,)
         t = diffusion.original_timesteps(index)  # what the network calls this step
         out = diffusion.p_mean_variance(model(x, t), x, index, clip)
-        x = out.mean
+        if gradient is not None:
+            out = out.shifted(gradient(x, t))
+        x = out.mean  # μ̃_t, at the predicted x_0
         # the last step returns the mean: noise there would only be seen as grain
         if i > 0:
-            sigma = torch.exp(0.5 * out.log_variance)
-            x = x + sigma * noise(x.shape).to(x.dtype)
+            sigma = torch.exp(0.5 * out.log_variance)  # σ_t
+            x = x + sigma * noise(x.shape).to(x.dtype)  # + σ_t z
         if callback is not None:
             callback(step, x, out.pred_x0)
     return x
@@ -89,7 +93,7 @@ def ddim_sample(
     x_T: Tensor,
     noise: Noise,
     eta: float = 0.0,
-    clip: float | None = 1.0,
+    clip: Clip = 1.0,
     callback: Callback | None = None,
     progress: str | None = None,
 ) -> Tensor:
@@ -104,8 +108,9 @@ def ddim_sample(
     sigmas = ddim_sigmas(diffusion, eta).tolist()  # σ_t of each step
     x = x_T
     for step, i in _steps_back(diffusion, progress):
+        # the clipped x̂_0, and the ε that goes with it
         pred_x0, eps = _predict(model, diffusion, x, i, clip)
-        x = ddim_move(pred_x0, eps, abar_prev[i], sigmas[i])
+        x = ddim_move(pred_x0, eps, abar_prev[i], sigmas[i])  # before σ_t z
         if sigmas[i] > 0:
             x = x + sigmas[i] * noise(x.shape).to(x.dtype)  # + σ_t z
         if callback is not None:
@@ -118,7 +123,7 @@ def ddim_invert(
     model: Denoiser,
     diffusion: GaussianDiffusion,
     x0: Tensor,
-    clip: float | None = 1.0,
+    clip: Clip = 1.0,
     callback: Callback | None = None,
     progress: str | None = None,
 ) -> Tensor:
@@ -137,8 +142,9 @@ def ddim_invert(
     abar_next = diffusion.alphas_cumprod_next.tolist()  # ᾱ_(t+1) of each step
     x = x0
     for i in _with_bar(range(diffusion.num_timesteps - 1), progress):
+        # predicted at the near end of the move; the sampler predicts at the far end
         pred_x0, eps = _predict(model, diffusion, x, i, clip)
-        x = ddim_move(pred_x0, eps, abar_next[i])
+        x = ddim_move(pred_x0, eps, abar_next[i])  # up to ᾱ_(t+1)
         if callback is not None:
             callback(i, x, pred_x0)
     return x
@@ -149,7 +155,7 @@ def dpm_solver_sample(
     model: Denoiser,
     diffusion: GaussianDiffusion,
     x_T: Tensor,
-    clip: float | None = 1.0,
+    clip: Clip = 1.0,
     order: int = 2,
     callback: Callback | None = None,
     progress: str | None = None,
@@ -179,13 +185,14 @@ def dpm_solver_sample(
     x = x_T
     before = None  # x_0 as predicted one step earlier
     for step, i in _steps_back(diffusion, progress):
-        pred_x0, _ = _predict(model, diffusion, x, i, clip)
+        pred_x0, _ = _predict(model, diffusion, x, i, clip)  # x̂_0
         extrapolated = pred_x0  # D, of order 1
+        # the step to λ = ∞ (i = 0) has no end to which a line could be drawn
         if order == 2 and before is not None and i > 0:
             extrapolated = extrapolate(
                 pred_x0, before, lambdas[i + 1], lambdas[i], lambdas[i - 1]
             )
-        x = dpm_move(x, extrapolated, abar[i], abar_prev[i])
+        x = dpm_move(x, extrapolated, abar[i], abar_prev[i])  # on to ᾱ_(t-1)
         before = pred_x0
         if callback is not None:
             callback(step, x, pred_x0)
@@ -205,8 +212,8 @@ def extrapolate(
     """D = (1 + 1/(2r)) x_0 - 1/(2r) x_0 of the step before, r = h before / h: the
     line's value half a step ahead.
     """
-    h_before = lambda_now - lambda_before
-    h = lambda_next - lambda_now
+    h_before = lambda_now - lambda_before  # of the step before
+    h = lambda_next - lambda_now  # of this step
     weight = 0.5 / (h_before / h)  # 1/(2r)
     return (1 + weight) * pred_x0 - weight * before
 
@@ -219,7 +226,7 @@ def dpm_move(x: Tensor, pred_x0: Tensor, abar: float, abar_next: float) -> Tenso
     so nothing is infinite at abar_next = 1.
     """
     ratio = math.sqrt((1 - abar_next) / (1 - abar))  # σ' / σ
-    alpha = math.sqrt(abar)
+    alpha = math.sqrt(abar)  # α
     alpha_next = math.sqrt(abar_next)  # α'
     return ratio * x + (alpha_next - alpha * ratio) * pred_x0
 
@@ -248,7 +255,9 @@ def ddim_move(pred_x0: Tensor, eps: Tensor, abar: float, sigma: float = 0.0) -> 
     back, abar_(t+1) in inversion.
     """
     kept_variance = max(1 - abar - sigma**2, 0.0)  # rounding may bring it below 0
-    return math.sqrt(abar) * pred_x0 + math.sqrt(kept_variance) * eps
+    signal = math.sqrt(abar)  # √ᾱ
+    eps_scale = math.sqrt(kept_variance)  # √(1 - ᾱ - σ²)
+    return signal * pred_x0 + eps_scale * eps
 
 
 # --- small parts ----------------------------------------------------------------------
@@ -259,14 +268,16 @@ def _predict(
     diffusion: GaussianDiffusion,
     x_t: Tensor,
     i: int,
-    clip: float | None,
+    clip: Clip,
 ) -> tuple[Tensor, Tensor]:
     """The network's x_0, clipped, and the eps that goes with it: together they make
     x_t again, Eq. (2).
     """
     index = _index(x_t, i)  # (B,)
-    t = diffusion.original_timesteps(index)
-    pred_x0 = diffusion.predict_start(model(x_t, t), x_t, index, clip)
+    t = diffusion.original_timesteps(index)  # the network's count of the steps
+    model_out = model(x_t, t)  # (B, C or 2C, ...)
+    pred_x0 = diffusion.predict_start(model_out, x_t, index, clip)  # x̂_0
+    # from the clipped x̂_0: the network's own ε would no longer fit it
     return pred_x0, diffusion.predict_noise_from_start(x_t, index, pred_x0)
 
 
@@ -281,7 +292,7 @@ def _steps_back(
     """(0, T - 1), (1, T - 2), ... (T - 1, 0): how many steps were made, and which
     comes now.
     """
-    indices = range(diffusion.num_timesteps)[::-1]
+    indices = range(diffusion.num_timesteps)[::-1]  # noisiest first
     return enumerate(_with_bar(indices, progress))
 
 

@@ -49,7 +49,7 @@ def linear_betas(num_timesteps: int) -> Tensor:
         raise Dalle2EduError(
             f"A linear schedule needs 20 steps or more, not {num_timesteps}: or use cosine."
         )
-    scale = 1000 / num_timesteps
+    scale = 1000 / num_timesteps  # 1 at the published T = 1000
     return torch.linspace(
         scale * 1e-4, scale * 0.02, num_timesteps, dtype=torch.float64
     )
@@ -72,7 +72,7 @@ def cosine_betas(
     angle = (time + s) / (1 + s) * math.pi / 2  # from nearly 0 to pi/2
     f = torch.cos(angle) ** 2  # f(t), (T + 1,)
     ratio = f[1:] / f[:-1]  # ᾱ_t / ᾱ_(t-1), (T,)
-    return (1 - ratio).clamp(max=max_beta)
+    return (1 - ratio).clamp(max=max_beta)  # β_t, (T,)
 
 
 def named_betas(schedule: str, num_timesteps: int) -> Tensor:
@@ -101,7 +101,7 @@ def respaced_betas(alphas_cumprod: Tensor, kept: Sequence[int]) -> Tensor:
     places = torch.as_tensor(kept, dtype=torch.int64)  # S_k, (K,)
     abar = alphas_cumprod[places]  # ᾱ at the kept steps: (T,) => (K,)
     abar_prev = torch.cat([abar.new_ones(1), abar[:-1]])  # (1,) + (K - 1,) => (K,)
-    return 1 - abar / abar_prev
+    return 1 - abar / abar_prev  # β'_k, (K,)
 
 
 def space_timesteps(num_timesteps: int, spec: str | int) -> list[int]:
@@ -117,9 +117,11 @@ def space_timesteps(num_timesteps: int, spec: str | int) -> list[int]:
     are.
     """
     if spec == "fast27":
+        # one exception in GLIDE's released code; the equal ranges would end at T - 1
         kept = space_timesteps(num_timesteps, FAST27)
         return [*kept[:-1], num_timesteps - 3]
     if isinstance(spec, str) and spec.startswith("ddim"):
+        # an integer stride: DDIM's list ends well before T - 1
         counts = _counts(spec.removeprefix("ddim"), spec)
         return _integer_stride(num_timesteps, counts[0])
     counts = _counts(str(spec), spec)
@@ -135,7 +137,7 @@ def half_log_snr(alphas_cumprod: Tensor) -> Tensor:
     """
     log_signal = alphas_cumprod.log()  # log ᾱ
     log_noise = torch.log1p(-alphas_cumprod)  # log(1 - ᾱ)
-    return 0.5 * (log_signal - log_noise)
+    return 0.5 * (log_signal - log_noise)  # λ, (T,)
 
 
 # Here the picture's amplitude is 0.6% of the noise's: further out nothing can be
@@ -157,18 +159,19 @@ def log_snr_timesteps(alphas_cumprod: Tensor, spec: str) -> list[int]:
     """
     count = _counts(spec.removeprefix("logsnr"), spec)[0]
     lambdas = half_log_snr(alphas_cumprod)  # (T,), falling
-    usable = int((lambdas >= LAMBDA_MIN).sum())
+    usable = int((lambdas >= LAMBDA_MIN).sum())  # how many lie before the bound
     lambdas = lambdas[: max(1, usable)]
     if count > len(lambdas):
         raise Dalle2EduError(
             f"Can't take {count} steps out of {len(lambdas)}: ask for fewer."
         )
+    # λ of the first step and of the last usable one
     cleanest, noisiest = lambdas[[0, -1]].tolist()
     wanted = torch.linspace(cleanest, noisiest, count, dtype=torch.float64)  # even in λ
     kept: list[int] = []
     for place, wanted_lambda in enumerate(wanted):
-        nearest = int((lambdas - wanted_lambda).abs().argmin())
-        free = kept[-1] + 1 if kept else 0
+        nearest = int((lambdas - wanted_lambda).abs().argmin())  # its index
+        free = kept[-1] + 1 if kept else 0  # a step is kept only once
         last = len(lambdas) - (count - place)  # leaves room for the steps that follow
         kept.append(min(max(nearest, free), last))
     return kept
@@ -176,6 +179,7 @@ def log_snr_timesteps(alphas_cumprod: Tensor, spec: str) -> list[int]:
 
 def _counts(text: str, spec: str | int) -> list[int]:
     """The step counts that a spec lists, each at least 1."""
+    # what is no number counts as 0, which is refused below
     counts = [int(part) if part.strip().isdecimal() else 0 for part in text.split(",")]
     takes_one = str(spec).startswith(("ddim", "logsnr"))
     if min(counts) < 1 or (takes_one and len(counts) > 1):
@@ -191,6 +195,7 @@ def _integer_stride(num_timesteps: int, count: int) -> list[int]:
     for stride in range(1, num_timesteps + 1):
         if len(range(0, num_timesteps, stride)) == count:
             return list(range(0, num_timesteps, stride))
+    # refuse, and name the count that is nearest to the wish
     strides = range(1, num_timesteps + 1)
     possible = {len(range(0, num_timesteps, stride)) for stride in strides}
     nearest = min(possible, key=lambda other: abs(other - count))
@@ -213,6 +218,7 @@ def _sections(num_timesteps: int, counts: Sequence[int]) -> list[int]:
                 f"Can't take {count} steps out of {length}: ask for at most {length} there."
             )
         positions = _even_positions(length, count)
+        # Python rounds halves to even, as the released code does
         kept += [start + round(position) for position in positions]
         start += length
     return kept
@@ -225,6 +231,7 @@ def _even_positions(length: int, count: int) -> Iterable[float]:
     rounds differently where a position falls on a half: 21 of 1000 steps would then
     hold 500 instead of 499.
     """
+    # position count - 1 is then length - 1: both ends are kept
     stride = (length - 1) / (count - 1) if count > 1 else 1.0
     position = 0.0
     for _ in range(count):

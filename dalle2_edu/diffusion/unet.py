@@ -55,29 +55,31 @@ class UNetConfig:
     released systems' 32; with 32 channels that would leave one a group, and a channel
     normalised by itself forgets its mean: the picture's overall colour is lost, and
     noise that is predicted without it gives garish backgrounds. A narrow network takes
-    8.
+    8. `resblock_updown` False halves and doubles by a plain convolution, as DDPM did;
+    chapter 10 compares the two.
     """
 
-    image_size: int = 32
-    in_channels: int = 3
-    out_channels: int = 3
-    channels: int = 64
-    channel_mult: tuple[int, ...] = (1, 2, 3)
-    num_res_blocks: int = 2
-    attention_levels: tuple[int, ...] = (1, 2)
-    head_channels: int = 32
+    image_size: int = 32  # H = W
+    in_channels: int = 3  # more with a mask or a second picture
+    out_channels: int = 3  # 6 with a learned variance
+    channels: int = 64  # of the highest resolution
+    channel_mult: tuple[int, ...] = (1, 2, 3)  # 64, 128, 192 channels
+    num_res_blocks: int = 2  # of a level, down; one more up
+    attention_levels: tuple[int, ...] = (1, 2)  # at 1/2 and 1/4
+    head_channels: int = 32  # wider layers have more heads, not wider ones
     dropout: float = 0.0
-    scale_shift_norm: bool = True
+    scale_shift_norm: bool = True  # AdaGN; otherwise plain addition
     middle_attention: bool = True
     context_dim: int | None = None
-    num_classes: int | None = None
+    num_classes: int | None = None  # None: no class labels
     patch_size: int = 1
     padding: Literal["zeros", "replicate"] = "zeros"
     learned_position: bool = False
     norm_groups: int = 32
+    resblock_updown: bool = True
 
     def __post_init__(self) -> None:
-        factor = self.patch_size * 2 ** (len(self.channel_mult) - 1)
+        factor = self.patch_size * 2 ** (len(self.channel_mult) - 1)  # p 2^(levels - 1)
         if self.image_size % factor:
             raise Dalle2EduError(
                 f"image_size {self.image_size} must be a multiple of {factor}: each level"
@@ -102,18 +104,20 @@ class UNet(nn.Module):
     def __init__(self, config: UNetConfig):
         super().__init__()
         self.config = config
-        folded = config.patch_size**2  # pixels that become channels of one place
-        emb_dim = config.channels * TIME_EMB_MULT
+        folded = config.patch_size**2  # p^2 pixels become channels of one place
+        emb_dim = config.channels * TIME_EMB_MULT  # 4 * channels
+        # highest resolution first
         widths = [config.channels * mult for mult in config.channel_mult]
 
         self.time_mlp = nn.Sequential(
             nn.Linear(config.channels, emb_dim), nn.SiLU(), nn.Linear(emb_dim, emb_dim)
         )
+        # ADM: a label is one more vector beside the timestep's
         self.class_emb = (
             nn.Embedding(config.num_classes, emb_dim) if config.num_classes else None
         )
         self.stem = conv3x3(config.in_channels * folded, widths[0], config)
-        side = config.image_size // config.patch_size
+        side = config.image_size // config.patch_size  # H/p
         self.position = (
             nn.Parameter(place_waves(widths[0], side))
             if config.learned_position
@@ -123,7 +127,9 @@ class UNet(nn.Module):
         self.middle = Middle(widths[-1], emb_dim, config)
         self.up = build_up(config, widths, skips, emb_dim)
         self.norm_out = nn.GroupNorm(config.norm_groups, widths[0])
+        # zero: an untrained network predicts 0
         self.head = zero_init(conv3x3(widths[0], config.out_channels * folded, config))
+        # in the order in which they run: `split_context` deals out the text in it
         self.attentions = [
             module for module in self.modules() if isinstance(module, Attention)
         ]
@@ -132,6 +138,7 @@ class UNet(nn.Module):
         """Text tokens (B, L, context_dim) -> the keys and values that every attention
         makes of them, side by side: (B, L, 2 * the channels of all attentions).
         """
+        # each (B, L, 2C), in the order in which the attentions run
         parts = [attention.project_context(context) for attention in self.attentions]
         return torch.cat(parts, dim=-1)
 
@@ -144,6 +151,7 @@ class UNet(nn.Module):
         """
         if context_kv is None:
             return repeat(None)
+        # 2C: keys and values
         widths = [2 * attention.norm.num_channels for attention in self.attentions]
         return iter(context_kv.split(widths, dim=-1))
 
@@ -165,20 +173,21 @@ class UNet(nn.Module):
         time = timestep_embedding(t, self.config.channels).to(x.dtype)  # (B, channels)
         emb = self.time_mlp(time)  # (B, 4 * channels)
         if added_emb is not None:
-            emb = emb + added_emb
+            emb = emb + added_emb  # GLIDE's pooled text, unCLIP's z_i
         if self.class_emb is not None:
-            emb = emb + self.class_emb(y)
+            emb = emb + self.class_emb(y)  # a class label
 
         patch_size = self.config.patch_size  # p
         h = self.stem(F.pixel_unshuffle(x, patch_size))  # (B, channels, H/p, W/p)
         if self.position is not None:
-            h = h + self.position.to(h.dtype)
-        skips = [h]
+            h = h + self.position.to(h.dtype)  # broadcasts over B
+        skips = [h]  # the stem's output is the first skip
         texts = self.split_context(context_kv)
         for block in self.down:
             h = block(h, emb, texts, context_mask)
             skips.append(h)
         h = self.middle(h, emb, texts, context_mask)
+        # last in, first out: the lowest rung's skips come first
         for block in self.up:
             # from below, and from the way down
             both = torch.cat([h, skips.pop()], dim=1)
@@ -191,7 +200,7 @@ def timestep_embedding(t: Tensor, dim: int, max_period: float = 10_000.0) -> Ten
     """Sinusoids of falling frequency, cosines first: t (B,) -> (B, dim) float32.
     Transformer's positions, applied to time.
     """
-    half = dim // 2
+    half = dim // 2  # one sine and one cosine each
     place = torch.arange(half, dtype=torch.float32, device=t.device)
     # 1 ... 1 / max_period
     frequencies = torch.exp(-math.log(max_period) * place / half)
@@ -206,13 +215,13 @@ def place_waves(channels: int, side: int) -> Tensor:
     Returns (1, channels, side, side) with amplitude 0.3, well below the features that
     they are added to.
     """
-    places = torch.arange(side)
+    places = torch.arange(side)  # 0 ... side - 1
     waves = timestep_embedding(places, channels // 2, max_period=4.0 * side)
     waves = waves.T  # (side, channels/2) => (channels/2, side)
     across = waves[:, None, :].expand(-1, side, side)  # (channels/2, side, side)
     down = waves[:, :, None].expand(-1, side, side)
     both = torch.cat([across, down])  # (channels, side, side)
-    return 0.3 * both[None]  # (1, channels, side, side)
+    return 0.3 * both[None]  # (1, channels, side, side)  # broadcasts over B later
 
 
 class ResBlock(nn.Module):
@@ -246,17 +255,47 @@ class ResBlock(nn.Module):
         self.skip = nn.Conv2d(c_in, c_out, 1) if c_in != c_out else nn.Identity()
 
     def forward(self, x: Tensor, emb: Tensor) -> Tensor:
-        h = F.silu(self.norm1(x))
+        h = F.silu(self.norm1(x))  # pre-activation: norm, SiLU, convolution
         h = self.conv1(resized(h, self.resize))  # (B, C, H', W')
         y = self.emb_proj(F.silu(emb))[:, :, None, None]  # (B, C or 2C, 1, 1)
         if self.scale_shift:
-            y_s, y_b = y.chunk(2, dim=1)
+            y_s, y_b = y.chunk(2, dim=1)  # scale and shift, (B, C, 1, 1)
             # AdaGN; 1 + y_s, so that a zero weight means no change
             h = self.norm2(h) * (1 + y_s) + y_b
         else:
             h = self.norm2(h + y)
-        h = self.conv2(self.dropout(F.silu(h)))
+        h = self.conv2(self.dropout(F.silu(h)))  # (B, C_out, H', W')
+        # the skip path is resized too, and fitted to C_out by a 1 x 1 convolution
         return self.skip(resized(x, self.resize)) + h
+
+
+class PlainResize(nn.Module):
+    """Half or double the picture by one convolution, which does not see the timestep:
+    DDPM's way, before BigGAN's. (B, C, H, W) -> (B, C, H', W').
+    """
+
+    def __init__(self, channels: int, config: UNetConfig, resize: str):
+        super().__init__()
+        self.resize = resize
+        self.conv = conv3x3(channels, channels, config)
+        if resize == "down":
+            self.conv.stride = (2, 2)
+
+    def forward(self, x: Tensor, emb: Tensor) -> Tensor:
+        if self.resize == "up":
+            x = resized(x, "up")  # repeated pixels, which the convolution smooths
+        return self.conv(x)
+
+
+def resizer(
+    channels: int, emb_dim: int, config: UNetConfig, resize: str
+) -> ResBlock | PlainResize:
+    """What stands between two rungs: a residual block that resizes inside, or a plain
+    convolution.
+    """
+    if config.resblock_updown:
+        return ResBlock(channels, channels, emb_dim, config, resize=resize)
+    return PlainResize(channels, config, resize)
 
 
 def conv3x3(c_in: int, c_out: int, config: UNetConfig) -> nn.Conv2d:
@@ -267,7 +306,7 @@ def conv3x3(c_in: int, c_out: int, config: UNetConfig) -> nn.Conv2d:
 def resized(x: Tensor, resize: str) -> Tensor:
     """Halve by averaging 2 x 2 pixels, double by repeating them, or leave alone."""
     if resize == "down":
-        return F.avg_pool2d(x, 2)
+        return F.avg_pool2d(x, 2)  # 2H x 2W => H x W
     if resize == "up":
         return F.interpolate(x, scale_factor=2.0, mode="nearest")
     return x
@@ -280,9 +319,10 @@ class Attention(nn.Module):
 
     def __init__(self, channels: int, config: UNetConfig):
         super().__init__()
+        # ADM: 64 channels a head, whatever the width
         self.heads = channels // config.head_channels
         self.norm = nn.GroupNorm(config.norm_groups, channels)
-        self.qkv = nn.Linear(channels, 3 * channels)
+        self.qkv = nn.Linear(channels, 3 * channels)  # 1 x 1 convolutions, in effect
         self.context_kv = (
             nn.Linear(config.context_dim, 2 * channels) if config.context_dim else None
         )
@@ -340,9 +380,9 @@ class Block(nn.Module):
 
     def __init__(
         self,
-        res: ResBlock,
+        res: ResBlock | PlainResize,
         attention: Attention | None = None,
-        upsample: ResBlock | None = None,
+        upsample: ResBlock | PlainResize | None = None,
     ):
         super().__init__()
         self.res = res
@@ -396,14 +436,15 @@ def build_down(
     skips = [widths[0]]  # the stem's
     for level, width in enumerate(widths):
         for _ in range(config.num_res_blocks):
-            attention = (
-                Attention(width, config) if level in config.attention_levels else None
-            )
-            blocks.append(Block(ResBlock(skips[-1], width, emb_dim, config), attention))
+            attention = _attention_at(level, config)
+            res = ResBlock(skips[-1], width, emb_dim, config)
+            blocks.append(Block(res, attention))
             skips.append(width)
+        # the lowest level is not halved: the middle follows
         if level < len(widths) - 1:
-            blocks.append(Block(ResBlock(width, width, emb_dim, config, resize="down")))
-            skips.append(width)
+            halving = ResBlock(width, width, emb_dim, config, resize="down")
+            blocks.append(Block(halving))
+            skips.append(width)  # a halving block's output is a skip as well
     return blocks, skips
 
 
@@ -415,20 +456,29 @@ def build_up(
     """
     blocks = nn.ModuleList()
     current = widths[-1]  # channels that come from below
-    skips = list(skips)
+    skips = list(skips)  # a copy: it is emptied below
     for level, width in reversed(list(enumerate(widths))):
         for i in range(config.num_res_blocks + 1):
+            # input: what comes from below, and the skip beside it
             res = ResBlock(current + skips.pop(), width, emb_dim, config)
-            attention = (
-                Attention(width, config) if level in config.attention_levels else None
-            )
+            attention = _attention_at(level, config)
+            # the rung's last block doubles, save on the top rung
             ends_rung = level > 0 and i == config.num_res_blocks
             upsample = None
             if ends_rung:
-                upsample = ResBlock(width, width, emb_dim, config, resize="up")
+                upsample = resizer(width, emb_dim, config, "up")
             blocks.append(Block(res, attention, upsample))
             current = width
     return blocks
+
+
+def _attention_at(level: int, config: UNetConfig) -> Attention | None:
+    """Attention for a block of this level, if the level has any."""
+    if level not in config.attention_levels:
+        return None
+    # all blocks of a level are as wide
+    width = config.channels * config.channel_mult[level]
+    return Attention(width, config)
 
 
 def zero_init(layer: nn.Conv2d | nn.Linear) -> nn.Conv2d | nn.Linear:

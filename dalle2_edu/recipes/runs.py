@@ -35,7 +35,14 @@ from torch import Tensor, nn
 from dalle2_edu import zoo
 from dalle2_edu.errors import Dalle2EduError
 from dalle2_edu.files import atomic_write, read_json
-from dalle2_edu.recipes import diffusion, evaluation, inpainting, text2image, unclip
+from dalle2_edu.recipes import (
+    diffusion,
+    evaluation,
+    guided,
+    inpainting,
+    text2image,
+    unclip,
+)
 from dalle2_edu.recipes.data import LICENCES, read_own
 from dalle2_edu.recipes.recipe import DOMAIN_NAME, TIERS, Training
 from dalle2_edu.training.checkpoints import (
@@ -51,7 +58,7 @@ from dalle2_edu.training.processes import lost_processes, processes
 from dalle2_edu.training.task import Task
 
 # a part of the book each; in the order of training
-PARTS = (text2image, unclip, inpainting, evaluation, diffusion)
+PARTS = (text2image, unclip, inpainting, evaluation, diffusion, guided)
 OWN_LICENCE = "the reader's own pictures"
 
 

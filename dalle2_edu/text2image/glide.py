@@ -32,10 +32,11 @@ class GlideConfig:
     """
 
     unet: UNetConfig = field(
+        # eps and its variance
         default_factory=lambda: UNetConfig(out_channels=6, context_dim=128)
     )
-    vocab_size: int = 4096
-    context_length: int = 32
+    vocab_size: int = 4096  # of byte pairs; 50,257 in the released one
+    context_length: int = 32  # L; 128 in the released one
     width: int = 128
     layers: int = 4
     heads: int = 4
@@ -73,12 +74,13 @@ class Glide(nn.Module):
         known (B, 3, H, W) and hole, bool (B, 1, H, W), True where to paint: for a
         network that inpaints. low_res (B, 3, h, w), of any size: for an upsampler.
         """
-        text = self.read(tokens, mask)
+        text = self.read(tokens, mask)  # everything that does not hang on x_t
         return self.denoise(x_t, t, **text, known=known, hole=hole, low_res=low_res)
 
     def read(self, tokens: Tensor, mask: Tensor) -> dict[str, Tensor]:
         """What the U-Net is conditioned on, from B texts: `denoise`'s keywords."""
         pooled, context = self.text(tokens, mask)  # (B, 4 channels), (B, L, width)
+        # (B, L, 2 * channels of all attentions)
         context_kv = self.unet.project_context(context)
         return {"added_emb": pooled, "context_kv": context_kv}
 
@@ -93,12 +95,13 @@ class Glide(nn.Module):
         low_res: Tensor | None = None,
     ) -> Tensor:
         """The same with the text read already: it does not change from step to step."""
-        channels = [x_t]
+        channels = [x_t]  # 3
         if known is not None and hole is not None:
             keep = (~hole).to(x_t.dtype)  # 1 where a pixel is known
             channels += [known * keep, keep]  # 3 + 1; nothing in the hole can leak
         if low_res is not None:
-            enlarged = F.interpolate(low_res, x_t.shape[-2:], mode="bilinear")
+            size = x_t.shape[-2:]  # (H, W)
+            enlarged = F.interpolate(low_res, size, mode="bilinear")
             channels.append(enlarged)  # 3
         # (B, 3 + 4 + 3, H, W) for the inpainting upsampler
         x = torch.cat(channels, dim=1)
@@ -113,20 +116,21 @@ class GlideText(nn.Module):
     def __init__(self, config: GlideConfig):
         super().__init__()
         self.token = nn.Embedding(config.vocab_size, config.width)
-        self.position = nn.Parameter(
-            torch.randn(config.context_length, config.width) * 0.01
-        )
-        self.padding = nn.Parameter(
-            torch.randn(config.context_length, config.width) * 0.01
-        )
+        # a vector for each position; `padding` is read where a position holds no token
+        shape = (config.context_length, config.width)
+        self.position = nn.Parameter(torch.randn(shape) * 0.01)
+        self.padding = nn.Parameter(torch.randn(shape) * 0.01)
+
         self.transformer = Transformer(config.width, config.layers, config.heads)
         self.norm = nn.LayerNorm(config.width)
+        # in place of ADM's class embedding
         self.pooled_proj = nn.Linear(config.width, config.unet.channels * TIME_EMB_MULT)
 
     def forward(self, tokens: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         words = self.token(tokens) + self.position  # (B, L, width)
         x = torch.where(mask[..., None], words, self.padding)  # (B, L, width)
+        # no mask: padding holds learned vectors, so attention may look at it
         x = self.norm(self.transformer(x))
-        # the last place: (B, width) => (B, 4 channels)
-        pooled = self.pooled_proj(x[:, -1])
+        last = x[:, -1]  # (B, width)
+        pooled = self.pooled_proj(last)  # (B, 4 * channels)
         return pooled, x

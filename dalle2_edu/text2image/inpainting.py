@@ -36,7 +36,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from dalle2_edu.diffusion.process import GaussianDiffusion
+from dalle2_edu.diffusion.process import Clip, GaussianDiffusion
 from dalle2_edu.diffusion.samplers import (
     Callback,
     Denoiser,
@@ -64,12 +64,12 @@ def repaint_walk(steps: int, jump: int, resamples: int) -> list[int]:
         )
     landings = range(1, steps - jump + 1, jump)  # the levels from which it climbs again
     climbs_left = dict.fromkeys(landings, resamples - 1)
-    level = steps
+    level = steps  # how noisy the picture is now
     walk = [steps]
     while level > 0:
-        level -= 1
+        level -= 1  # one step of the sampler
         walk.append(level)
-        if climbs_left.get(level, 0):
+        if climbs_left.get(level, 0):  # up again, before it goes on down
             climbs_left[level] -= 1
             walk += range(level + 1, level + jump + 1)  # up, one level after the other
             level += jump
@@ -86,7 +86,7 @@ def repaint(
     jump: int = 5,
     resamples: int = 5,
     eta: float = 1.0,
-    clip: float | None = 1.0,
+    clip: Clip = 1.0,
     callback: Callback | None = None,
     progress: str | None = None,
 ) -> Tensor:
@@ -101,14 +101,15 @@ def repaint(
     """
     _check_mask(mask, known)
     sigmas = ddim_sigmas(diffusion, eta).tolist()  # σ_t of each step
-    moves = list(pairwise(repaint_walk(diffusion.num_timesteps, jump, resamples)))
-    x = noise(known.shape).to(known.dtype)
+    levels = repaint_walk(diffusion.num_timesteps, jump, resamples)
+    moves = list(pairwise(levels))  # from which level to which
+    x = noise(known.shape).to(known.dtype)  # x_T
     # nothing under the mask can leak
     known = torch.where(mask, torch.zeros_like(known), known)
     for move, (level, goal) in enumerate(
         moves if progress is None else tqdm(moves, desc=progress)
     ):
-        if goal > level:
+        if goal > level:  # up: both parts get the same new noise
             x = _noised_once(diffusion, x, level, noise)
             continue
         sigma = sigmas[level - 1]
@@ -128,17 +129,18 @@ def _denoised_once(
     level: int,
     sigma: float,
     noise: Noise,
-    clip: float | None,
+    clip: Clip,
 ) -> tuple[Tensor, Tensor]:
     """One level down, and the predicted x_0. Level 1 is the process's step 0."""
     index = torch.full((len(x),), level - 1, dtype=torch.int64, device=x.device)  # (B,)
-    t = diffusion.original_timesteps(index)
-    pred_x0 = diffusion.predict_start(model(x, t), x, index, clip)
-    eps = diffusion.predict_noise_from_start(x, index, pred_x0)
+    t = diffusion.original_timesteps(index)  # what the network calls this step
+    model_out = model(x, t)
+    pred_x0 = diffusion.predict_start(model_out, x, index, clip)  # x̂_0
+    eps = diffusion.predict_noise_from_start(x, index, pred_x0)  # ε that goes with it
     abar_prev = diffusion.alphas_cumprod_prev[level - 1].item()  # ᾱ_(t-1)
     x = ddim_move(pred_x0, eps, abar_prev, sigma)
     if sigma > 0:
-        x = x + sigma * noise(x.shape).to(x.dtype)
+        x = x + sigma * noise(x.shape).to(x.dtype)  # + σ_t z
     return x, pred_x0
 
 
@@ -147,18 +149,21 @@ def _noised_once(
 ) -> Tensor:
     """One level up, by the forward process."""
     beta = diffusion.betas[level].item()  # β_t
-    eps = noise(x.shape).to(x.dtype)
-    return (1 - beta) ** 0.5 * x + beta**0.5 * eps
+    eps = noise(x.shape).to(x.dtype)  # ε
+    signal = (1 - beta) ** 0.5  # √(1 - β_t)
+    sigma = beta**0.5  # √β_t
+    return signal * x + sigma * eps
 
 
 def _at_level(
     diffusion: GaussianDiffusion, known: Tensor, level: int, noise: Noise
 ) -> Tensor:
     """The known picture noised to a level; level 0 is the picture itself."""
-    if level == 0:
+    if level == 0:  # clean: nothing to add
         return known
+    # (B,)
     index = torch.full((len(known),), level - 1, dtype=torch.int64, device=known.device)
-    eps = noise(known.shape).to(known.dtype)
+    eps = noise(known.shape).to(known.dtype)  # new noise at every visit
     return diffusion.q_sample(known, index, eps)
 
 
@@ -186,8 +191,8 @@ class Seam:
     hole that is flatter than a step of a byte counts as one step.
     """
 
-    across: Tensor
-    inside: Tensor
+    across: Tensor  # (B,)
+    inside: Tensor  # (B,)
 
     @property
     def ratio(self) -> Tensor:
@@ -202,9 +207,10 @@ def seam(images: Tensor, mask: Tensor) -> Seam:
     """
     mask = mask.expand(len(images), 1, *images.shape[-2:])  # (B, 1, H, W)
     zeros = images.new_zeros(len(images))  # (B,)
-    # sum of differences over the edge, and count
-    across, edges = zeros.clone(), zeros.clone()
-    inside, inner = zeros.clone(), zeros.clone()  # the same inside the mask
+    across = zeros.clone()  # sum of the differences over the edge
+    edges = zeros.clone()  # and their number
+    inside = zeros.clone()  # the same inside the mask
+    inner = zeros.clone()
     for dim in (-2, -1):  # down, then to the right
         length = images.shape[dim] - 1
         difference = images.diff(dim=dim).abs()  # (B, C, H - 1, W) or (B, C, H, W - 1)
@@ -212,10 +218,11 @@ def seam(images: Tensor, mask: Tensor) -> Seam:
         # of two neighbours: is this one painted?
         first = mask.narrow(dim, 0, length)[:, 0]
         second = mask.narrow(dim, 1, length)[:, 0]  # and this one?
-        on_edge = first ^ second
+        on_edge = first ^ second  # exactly one of the two
         both_painted = first & second
         across += (difference * on_edge).sum(dim=(1, 2))
         edges += on_edge.sum(dim=(1, 2))
         inside += (difference * both_painted).sum(dim=(1, 2))
         inner += both_painted.sum(dim=(1, 2))
+    # 0 / 0 is nan: there was nothing to measure
     return Seam(across / edges, inside / inner)

@@ -69,16 +69,16 @@ class ARPriorConfig:
     The dot product has `dot_buckets`.
     """
 
-    clip_dim: int = 128
-    text_width: int = 128
-    context_length: int = 32
-    rank: int = 64
-    buckets: int = 128
-    dot_buckets: int = 32
+    clip_dim: int = 128  # D
+    text_width: int = 128  # of CLIP's encoded tokens
+    context_length: int = 32  # L
+    rank: int = 64  # r; the paper keeps 319
+    buckets: int = 128  # K; the paper has 1024
+    dot_buckets: int = 32  # of z . z_t
     width: int = 160
     layers: int = 5
-    heads: int = 5
-    emb_scale: float = 1.0
+    heads: int = 5  # 32 channels a head
+    emb_scale: float = 1.0  # scales z_t before its projection
 
     def __post_init__(self) -> None:
         if not 1 <= self.rank <= self.clip_dim:
@@ -92,9 +92,9 @@ class ARPriorConfig:
             )
 
 
-# Table 3: 319 codes of 1024 buckets, width 1664, depth 24, 26 heads. The caption is
-# read by a text encoder of its own there, 2048 wide, where ours takes CLIP's encoded
-# tokens; of the dot product's buckets the paper says nothing.
+# Table 3: 319 codes of 1024 buckets, width 1664, depth 24, 26 heads. A separate text
+# encoder, 2048 wide, reads the caption there, where ours takes CLIP's encoded tokens;
+# of the dot product's buckets the paper says nothing.
 PAPER = ARPriorConfig(
     clip_dim=1024,
     text_width=2048,
@@ -111,38 +111,42 @@ PAPER = ARPriorConfig(
 class ARPrior(nn.Module):
     """Codes so far and the text -> logits of every code and of the next one."""
 
-    mean: Tensor
-    axes: Tensor
-    edges: Tensor
-    centres: Tensor
-    dot_edges: Tensor
+    mean: Tensor  # (D,)
+    axes: Tensor  # e_k, (r, D)
+    edges: Tensor  # between the buckets, (r, K - 1)
+    centres: Tensor  # bucket means, (r, K)
+    dot_edges: Tensor  # (1, dot_buckets - 1)
 
     def __init__(self, config: ARPriorConfig):
         super().__init__()
         self.config = config
-        width, rank = config.width, config.rank
-        self.text_enc_proj = nn.Linear(config.text_width, width)
-        self.text_emb_proj = nn.Linear(config.clip_dim, width)
+        width = config.width
+        rank = config.rank
+
+        self.text_enc_proj = nn.Linear(config.text_width, width)  # the caption's tokens
+        self.text_emb_proj = nn.Linear(config.clip_dim, width)  # z_t
         # the last dot product says: no text, so no dot product
         self.dot = nn.Embedding(config.dot_buckets + 1, width)
         # one table for all axes: the position says which axis it is
         self.code = nn.Embedding(config.buckets, width)
         # the last code is never read
-        longest = config.context_length + PREFIX + rank - 1
-        self.position = nn.Parameter(torch.randn(1, longest, width) * 0.5)
+        longest = config.context_length + PREFIX + rank - 1  # L + 2 + r - 1
+        start = 0.5 * torch.randn(1, longest, width)
+        self.position = nn.Parameter(start)
+
         self.transformer = Transformer(width, config.layers, config.heads)
         self.norm_out = nn.LayerNorm(width)
-        self.out = nn.Linear(width, config.buckets)
+        self.out = nn.Linear(width, config.buckets)  # logits of one code
         wave = waves(config.buckets, width)  # (K, width)
         fading = 1 + torch.arange(width) / 8  # long waves come first and stay strong
+        # in place of a random start: neighbouring buckets look alike from the beginning
         with torch.no_grad():
             self.code.weight.copy_(0.5 * wave)
             self.out.weight.copy_(0.1 * wave / fading)
-        self.register_buffer("mean", torch.zeros(config.clip_dim))  # of the embeddings
-        # e_k, a row each
+        # buffers: filled by `fit`, saved with the weights, never trained
+        self.register_buffer("mean", torch.zeros(config.clip_dim))
         self.register_buffer("axes", torch.eye(config.clip_dim)[:rank])
         self.register_buffer("edges", torch.zeros(rank, config.buckets - 1))
-        # bucket means
         self.register_buffer("centres", torch.zeros(rank, config.buckets))
         self.register_buffer("dot_edges", torch.zeros(1, config.dot_buckets - 1))
 
@@ -153,15 +157,17 @@ class ARPrior(nn.Module):
         products with captions, (M,).
         """
         self.mean.copy_(pca.mean)
+        # PCA sorts them: falling variance
         self.axes.copy_(pca.axes[: self.config.rank])
-        coordinates = self.project(image_emb)
+        coordinates = self.project(image_emb)  # c_k, (N, r)
         self.edges.copy_(quantile_edges(coordinates, self.config.buckets))
         self.centres.copy_(bucket_means(coordinates, self.edges))
-        self.dot_edges.copy_(quantile_edges(dots[:, None], self.config.dot_buckets))
+        dot_column = dots[:, None]  # (M, 1): buckets are made column by column
+        self.dot_edges.copy_(quantile_edges(dot_column, self.config.dot_buckets))
 
     def project(self, z: Tensor) -> Tensor:
         """Embeddings (B, D) as coordinates on the axes, (B, rank)."""
-        return (z - self.mean) @ self.axes.T
+        return (z - self.mean) @ self.axes.T  # c_k = (z - mean) . e_k
 
     def encode(self, z: Tensor) -> Tensor:
         """Embeddings (B, D) -> codes, int64 (B, rank)."""
@@ -169,18 +175,19 @@ class ARPrior(nn.Module):
 
     def decode(self, codes: Tensor) -> Tensor:
         """Codes (B, rank) -> embeddings (B, D): each bucket's mean, along its axis."""
-        # (rank, K) at (rank, B) => (B, rank)
-        coordinates = self.centres.gather(1, codes.T).T
-        return self.mean + coordinates @ self.axes
+        columns = self.centres.gather(1, codes.T)  # (r, K) at (r, B) => (r, B)
+        coordinates = columns.T  # (B, r)
+        return self.mean + coordinates @ self.axes  # mean + sum_k c_k e_k
 
     def encode_dot(self, dots: Tensor) -> Tensor:
         """Dot products z . z_t (B,) -> their tokens, int64 (B,)."""
-        return to_buckets(dots[:, None], self.dot_edges)[:, 0]
+        column = dots[:, None]  # (B, 1)
+        return to_buckets(column, self.dot_edges)[:, 0]
 
     @property
     def no_text(self) -> int:
         """The token that stands for the dot product with the empty text."""
-        return self.config.dot_buckets
+        return self.config.dot_buckets  # one above the last real one
 
     def top_dot(self, uniform: Tensor, above: float = TOP_HALF) -> Tensor:
         """Tokens of dot products from above the quantile `above` of the training data:
@@ -188,7 +195,8 @@ class ARPrior(nn.Module):
         """
         buckets = self.config.dot_buckets
         least = round(above * buckets)  # the lowest token that may be drawn
-        return least + (uniform * (buckets - least)).long()
+        offset = uniform * (buckets - least)  # in [0, number of tokens allowed)
+        return least + offset.long()
 
     # --- the language model -----------------------------------------------------------
 
@@ -208,18 +216,21 @@ class ARPrior(nn.Module):
         """
         n = codes.shape[1]
         prefix = self.prefix(dot, text_emb, text_enc)  # (B, L + 2, width)
-        tokens = torch.cat([prefix, self.code(codes)], dim=1)  # (B, L + 2 + n, width)
+        code_tokens = self.code(codes)  # (B, n, width)
+        tokens = torch.cat([prefix, code_tokens], dim=1)  # (B, L + 2 + n, width)
         x = tokens + self.position[:, : tokens.shape[1]]
-        x = self.transformer(x, prior_mask(text_mask, PREFIX + n))
-        # (B, n + 1, width): the dot product's place answers first
-        answers = x[:, -1 - n :]
-        return self.out(self.norm_out(answers))
+        mask = prior_mask(text_mask, PREFIX + n)  # causal; no padding
+        x = self.transformer(x, mask)
+        # (B, n + 1, width): the dot product's place predicts the first code
+        predicting = x[:, -1 - n :]
+        return self.out(self.norm_out(predicting))
 
     def prefix(self, dot: Tensor, text_emb: Tensor, text_enc: Tensor) -> Tensor:
         """What stands before the codes, (B, L + 2, width)."""
         words = self.text_enc_proj(text_enc)  # (B, L, width)
         text = self.text_emb_proj(text_emb * self.config.emb_scale)  # (B, width)
-        return torch.cat([words, text[:, None], self.dot(dot)[:, None]], dim=1)
+        dot_token = self.dot(dot)  # (B, width)
+        return torch.cat([words, text[:, None], dot_token[:, None]], dim=1)
 
     def start(
         self, dot: Tensor, text_emb: Tensor, text_enc: Tensor, text_mask: Tensor
@@ -227,23 +238,26 @@ class ARPrior(nn.Module):
         """Read the prefix once: the first code's logits (B, buckets), and what `step`
         needs to go on.
         """
-        past = [Past() for _ in self.transformer.blocks]
+        past = [Past() for _ in self.transformer.blocks]  # of each block
         tokens = self.prefix(dot, text_emb, text_enc)  # (B, L + 2, width)
         x = tokens + self.position[:, : tokens.shape[1]]
-        x = self.transformer(x, prior_mask(text_mask, PREFIX), past)
-        return self.out(self.norm_out(x[:, -1])), past
+        mask = prior_mask(text_mask, PREFIX)
+        x = self.transformer(x, mask, past)
+        last = self.norm_out(x[:, -1])  # (B, width), of the dot product's place
+        return self.out(last), past
 
     def step(self, code: Tensor, n: int, past: list[Past], text_mask: Tensor) -> Tensor:
         """The n-th code (B,), n from 1 -> logits of the next one, (B, buckets). past
         grows by one token.
         """
-        place = text_mask.shape[1] + PREFIX + n - 1
-        # (B, 1, width)
-        x = self.code(code)[:, None] + self.position[:, place : place + 1]
+        place = text_mask.shape[1] + PREFIX + n - 1  # of this code
+        position = self.position[:, place : place + 1]  # (1, 1, width)
+        x = self.code(code)[:, None] + position  # (B, 1, width)
         real = F.pad(text_mask, (0, PREFIX + n), value=True)  # (B, L + 2 + n)
         # the new token sees all but padding
         x = self.transformer(x, real[:, None], past)
-        return self.out(self.norm_out(x[:, -1]))
+        last = self.norm_out(x[:, -1])
+        return self.out(last)
 
     # --- sampling ---------------------------------------------------------------------
 
@@ -266,14 +280,16 @@ class ARPrior(nn.Module):
         """
         check_sampling(temperature, above)
         rank = self.config.rank
-        # (B, 1 + rank)
-        uniform = normal_to_uniform(noise((len(text.text_emb), 1 + rank)))
+        normal = noise((len(text.text_emb), 1 + rank))  # one row per picture
+        uniform = normal_to_uniform(normal)  # (B, 1 + rank)
+        # chosen, not predicted: the paper's way to ask for a good fit
         dot = self.top_dot(uniform[:, 0], above)  # (B,)
         conditioning = text.as_conditioning()
         guided = guidance_scale != 1
         if guided:  # the null text behind the texts: 2B rows
             empty = null.as_conditioning()
-            dot = torch.cat([dot, torch.full_like(dot, self.no_text)])
+            no_dot = torch.full_like(dot, self.no_text)
+            dot = torch.cat([dot, no_dot])  # (2B,)
             conditioning = {
                 name: torch.cat([tensor, empty[name]])
                 for name, tensor in conditioning.items()
@@ -283,18 +299,18 @@ class ARPrior(nn.Module):
         places = range(1, rank + 1)
         for n in places if progress is None else tqdm(places, desc=progress):
             if guided:
-                conditional, unconditional = logits.chunk(2)  # (B, K) each
-                logits = guide(
-                    unconditional,
-                    conditional,
-                    guidance_scale,
-                    channels=self.config.buckets,
-                )
+                logits = self._guided(logits, guidance_scale)  # (2B, K) => (B, K)
             codes.append(draw_code(logits, uniform[:, n], temperature))
+            # the last code is never read
             if n < rank:
                 code = codes[-1].repeat(2 if guided else 1)  # both halves go on with it
                 logits = self.step(code, n, past, conditioning["text_mask"])
         return torch.stack(codes, dim=1)  # rank x (B,) => (B, rank)
+
+    def _guided(self, logits: Tensor, scale: float) -> Tensor:
+        """Classifier-free guidance of logits (2B, K), the texts' first: (B, K)."""
+        conditional, unconditional = logits.chunk(2)  # (B, K) each
+        return guide(unconditional, conditional, scale, channels=self.config.buckets)
 
     def draw_embeddings(
         self,
@@ -313,7 +329,8 @@ class ARPrior(nn.Module):
             guidance_scale=guidance_scale,
             progress=run.label("AR prior"),
         )
-        return self.decode(codes)[:, None]
+        embeddings = self.decode(codes)  # (B, D)
+        return embeddings[:, None]  # one candidate: (B, 1, D)
 
 
 def waves(n: int, width: int) -> Tensor:
@@ -321,7 +338,8 @@ def waves(n: int, width: int) -> Tensor:
     length: (n, width).
     """
     places = (torch.arange(n) + 0.5) / n  # the middles, in (0, 1)
-    wave = torch.arange(width)
+    wave = torch.arange(width)  # 0 ... width - 1
     periods = (wave // 2 + 1) / 2  # 0.5, 0.5, 1, 1, 1.5, ...
-    turns = periods * places[:, None] - wave % 2 / 4  # every second one is a sine
+    quarter = wave % 2 / 4  # every second wave starts a quarter turn later: a sine
+    turns = periods * places[:, None] - quarter  # (n, width)
     return torch.cos(2 * math.pi * turns)

@@ -2,8 +2,8 @@
 
 A language model's sampler usually calls `torch.multinomial`, which takes its random
 numbers from one generator for the whole batch: another picture beside it, and every
-picture changes. Here each picture brings a uniform number of its own, and the code is
-read off the cumulated probabilities:
+picture changes. Here each picture brings its own uniform number, and the code is read
+off the cumulated probabilities:
 
     q = the first code with p_0 + ... + p_q > u,    u uniform in [0, 1)
 
@@ -26,7 +26,7 @@ from dalle2_edu.errors import Dalle2EduError
 
 def check_sampling(temperature: float, above: float) -> None:
     """Raise Dalle2EduError for a temperature below 0 or a quantile outside [0, 1)."""
-    if not temperature >= 0:
+    if not temperature >= 0:  # true for nan as well
         raise Dalle2EduError(f"The temperature must be 0 or more, not {temperature}.")
     if not 0 <= above < 1:
         raise Dalle2EduError(
@@ -38,7 +38,8 @@ def normal_to_uniform(normal: Tensor) -> Tensor:
     """Standard normal numbers as uniform ones in [0, 1): the normal distribution
     function.
     """
-    uniform = 0.5 * (1 + torch.erf(normal / math.sqrt(2)))
+    below = torch.erf(normal / math.sqrt(2))  # from -1 to 1
+    uniform = 0.5 * (1 + below)  # Φ(x)
     return uniform.clamp(max=1 - 1e-6)  # rounding may reach 1
 
 
@@ -46,9 +47,11 @@ def draw_code(logits: Tensor, uniform: Tensor, temperature: float = 1.0) -> Tens
     """One code a row from logits (B, K): the first whose cumulated probability is
     above uniform (B,) in [0, 1). Temperature 0 takes the likeliest.
     """
-    if temperature == 0:
+    if temperature == 0:  # the limit of ever smaller temperatures
         return logits.argmax(dim=1)
-    probabilities = F.softmax(logits.double() / temperature, dim=1)  # (B, K)
+    scaled = logits.double() / temperature  # float64: a sum of 1024 small numbers
+    probabilities = F.softmax(scaled, dim=1)  # p_q, (B, K)
     cumulated = probabilities.cumsum(dim=1)  # (B, K), rising to 1
-    code = (cumulated <= uniform[:, None]).sum(dim=1)  # (B,)
+    passed = cumulated <= uniform[:, None]  # (B, K): p_0 + ... + p_q <= u
+    code = passed.sum(dim=1)  # (B,), the first one that is not passed
     return code.clamp(max=logits.shape[1] - 1)  # rounding may end below 1

@@ -27,8 +27,8 @@ def quantile_edges(values: Tensor, buckets: int) -> Tensor:
     """The inner edges of buckets that hold equally many of each column's values: (N,
     r) -> (r, buckets - 1), rising.
     """
-    # (K - 1,)
-    ranks = torch.arange(1, buckets, device=values.device) * len(values) // buckets
+    places = torch.arange(1, buckets, device=values.device)  # (K - 1,)
+    ranks = places * len(values) // buckets  # how many values lie below each edge
     rising = values.sort(dim=0).values  # (N, r)
     return rising[ranks].T.contiguous()  # (K - 1, r) => (r, K - 1)
 
@@ -55,5 +55,6 @@ def bucket_means(values: Tensor, edges: Tensor) -> Tensor:
     counts = zeros.scatter_add(1, codes, torch.ones_like(rows))
     # the first bucket has no end below: its upper edge stands in
     lower = torch.cat([edges[:, :1], edges], dim=1).double()  # (r, K)
-    means = torch.where(counts > 0, sums / counts.clamp(min=1), lower)
+    filled = counts.clamp(min=1)  # so that an empty bucket divides by 1
+    means = torch.where(counts > 0, sums / filled, lower)  # (r, K)
     return means.to(values.dtype)

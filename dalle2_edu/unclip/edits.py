@@ -43,6 +43,7 @@ def variations(latent: Latent, n: int = 4) -> Latent:
     all n are the picture itself. Raises Dalle2EduError for n below 1 and for several
     pictures.
     """
+    # n views of one latent: only the noise of eta > 0 tells them apart
     n = checked_count("n", n)
     check_single(latent)
     return repeated(latent, n)
@@ -61,16 +62,20 @@ def interpolate(
     """
     check_single(first)
     check_single(second)
-    if torch.equal(first.z_i, second.z_i) and torch.equal(first.x_T, second.x_T):
+    same_meaning = torch.equal(first.z_i, second.z_i)
+    same_noise = torch.equal(first.x_T, second.x_T)
+    if same_meaning and same_noise:
         warnings.warn(
             "The two pictures are the same: every step of the blend shows it again.",
             stacklevel=2,
         )
-    n = checked_count("steps", steps, least=2)
+    n = checked_count("steps", steps, least=2)  # both ends, at least
     theta = torch.linspace(0, 1, n, device=first.z_i.device)  # (n,)
-    z_i = between(torch.cat([first.z_i, second.z_i]), theta)  # (n, D)
+    embeddings = torch.cat([first.z_i, second.z_i])  # (2, D)
+    z_i = between(embeddings, theta)  # (n, D)
     if x_T is None:
-        noises = between(torch.cat([first.x_T, second.x_T]), theta)  # (n, 3, S, S)
+        both = torch.cat([first.x_T, second.x_T])  # (2, 3, S, S)
+        noises = between(both, theta)  # (n, 3, S, S)
     else:
         noises = x_T.expand(n, -1, -1, -1)  # (1, 3, S, S) => (n, 3, S, S)
     return Latent(z_i, noises)
@@ -94,10 +99,12 @@ def text_diff(
             " The paper goes to between 0.25 and 0.5."
         )
     n = checked_count("steps", steps, least=2)
-    theta = torch.linspace(0, max_theta, n, device=latent.z_i.device)  # (n,)
-    kept = repeated(latent, n)
-    z_i = slerp(kept.z_i, direction.expand(n, -1), theta)  # (n, D)
-    return Latent(z_i, kept.x_T)
+    device = latent.z_i.device
+    theta = torch.linspace(0, max_theta, n, device=device)  # (n,), from the picture on
+    kept = repeated(latent, n)  # (n, D) and (n, 3, S, S)
+    target = direction.expand(n, -1)  # z_d, (n, D)
+    z_i = slerp(kept.z_i, target, theta)  # (n, D)
+    return Latent(z_i, kept.x_T)  # one x_T: pose and place stay
 
 
 # --- small parts ----------------------------------------------------------------------
@@ -105,15 +112,18 @@ def text_diff(
 
 def repeated(latent: Latent, n: int) -> Latent:
     """One picture's latent n times: (1, D) => (n, D), (1, 3, S, S) => (n, 3, S, S)."""
-    return Latent(latent.z_i.expand(n, -1), latent.x_T.expand(n, -1, -1, -1))
+    z_i = latent.z_i.expand(n, -1)
+    x_T = latent.x_T.expand(n, -1, -1, -1)
+    return Latent(z_i, x_T)
 
 
 def between(pair: Tensor, theta: Tensor) -> Tensor:
     """n points on the arc from pair[0] to pair[1]: (2, ...) and theta (n,) -> (n,
     ...).
     """
-    first = pair[0].expand(len(theta), *pair.shape[1:])
-    second = pair[1].expand(len(theta), *pair.shape[1:])
+    shape = (len(theta), *pair.shape[1:])  # (n, ...)
+    first = pair[0].expand(shape)
+    second = pair[1].expand(shape)
     return slerp(first, second, theta)
 
 

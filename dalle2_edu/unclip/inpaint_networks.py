@@ -2,8 +2,8 @@ r"""The networks that were fine-tuned to inpaint: they see the known pixels and 
 beside the noise.
 
 The idea, GLIDE's (arXiv 2112.10741, section 3): replacing the known pixels at each step
-never tells the network what is known and what is only its own guess. So erase random
-regions in training and show the rest, clean, as more input channels:
+does not show the network which part is known and which is only its own guess. So erase
+random regions in training and show the rest, clean, as more input channels:
 
     decoder     in  [x_t, known * keep, keep]                                      3 + 3 + 1 channels
     upsampler   in  [x_t, enlarged low_res, known detail * keep, keep]             3 + 3 + 3 + 1 channels
@@ -37,8 +37,8 @@ SEEN_CHANNELS = 4  # the known picture's three and the mask
 
 
 class InpaintDecoder(nn.Module):
-    """Denoises x_t (B, 3, H, W) given what a `Decoder` is given, and the known part of
-    the picture.
+    """Denoises x_t (B, 3, H, W) from a `Decoder`'s inputs and the known part of the
+    picture.
     """
 
     def __init__(self, config: DecoderConfig):
@@ -50,7 +50,7 @@ class InpaintDecoder(nn.Module):
     def from_decoder(cls, decoder: Decoder) -> InpaintDecoder:
         """A copy of a decoder with four more input channels, whose weights are zero."""
         wider = replace(decoder.config, unet=widened(decoder.config.unet))
-        model = cls(wider)
+        model = cls(wider)  # new weights, overwritten in the next line
         load_widened(model.decoder, decoder)
         return model
 
@@ -60,13 +60,19 @@ class InpaintDecoder(nn.Module):
         return self.decoder.null_image_emb
 
     def forward(
-        self, x_t: Tensor, t: Tensor, known: Tensor, hole: Tensor, **given: Tensor
+        self,
+        x_t: Tensor,
+        t: Tensor,
+        known: Tensor,
+        hole: Tensor,
+        **conditioning: Tensor,
     ) -> Tensor:
         """One pass. known (B, 3, H, W): what it holds in the hole is not looked at.
-        hole, bool (B, 1, H, W): True where to paint. given: a `Decoder`'s other
+        hole, bool (B, 1, H, W): True where to paint. conditioning: a `Decoder`'s other
         arguments.
         """
-        return self.denoise(x_t, t, known, hole, **self.decoder.read(**given))
+        read = self.decoder.read(**conditioning)
+        return self.denoise(x_t, t, known, hole, **read)
 
     def denoise(
         self, x_t: Tensor, t: Tensor, known: Tensor, hole: Tensor, **read: Tensor
@@ -74,6 +80,7 @@ class InpaintDecoder(nn.Module):
         """The same with the embeddings and the text read already, by `Decoder.read`."""
         keep = (~hole).to(x_t.dtype)  # 1 where a pixel is known
         x = torch.cat([x_t, known * keep, keep], dim=1)  # (B, 3 + 3 + 1, H, W)
+        # the extra channels go in with the picture
         return self.decoder.denoise(x, t, **read)
 
 
@@ -87,19 +94,19 @@ def load_widened(model: nn.Module, trained: nn.Module) -> None:
     channels' weights become zero.
     """
     name = "unet.stem.weight"  # of the first layer, the only one that differs
-    weights = trained.state_dict()
+    weights = trained.state_dict()  # a new dict: the trained network keeps its weights
     old = weights[name]  # (C, in, 3, 3)
     wide = model.state_dict()[name]  # (C, in + new, 3, 3)
     # Folding by `patch_size` keeps a channel's pixels together, so the new channels
     # come last.
     zeros = torch.zeros_like(wide[:, old.shape[1] :])
-    weights[name] = torch.cat([old, zeros], dim=1)
+    weights[name] = torch.cat([old, zeros], dim=1)  # (C, in + new, 3, 3)
     model.load_state_dict(weights)
 
 
 class InpaintUpsampler(nn.Module):
-    """Denoises the detail x_t (B, 3, H, W) given what an `Upsampler` is given, and the
-    known part of the picture.
+    """Denoises the detail x_t (B, 3, H, W) from an `Upsampler`'s inputs and the known
+    part of the picture.
     """
 
     def __init__(self, config: UpsamplerConfig):
@@ -125,6 +132,7 @@ class InpaintUpsampler(nn.Module):
         """
         keep = (~hole).to(x_t.dtype)  # 1 where a pixel is known
         enlarged = enlarge(low_res, side=x_t.shape[-1])  # (B, 3, H, W)
+        # zero in the hole: nothing of what is to be painted is known
         known_detail = to_detail(known, low_res) * keep
         # (B, 3 + 3 + 3 + 1, H, W)
         x = torch.cat([x_t, enlarged, known_detail, keep], dim=1)

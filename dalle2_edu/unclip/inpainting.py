@@ -86,23 +86,27 @@ def inpaint(
     text = unclip.encode_text(checked_prompts([prompt] * n, unclip.tokenizer))
     check_same_shape(size_of(image), size_of(mask))
     hole = as_mask(mask, unclip.image_size).to(unclip.device)  # (1, 1, S, S)
-    known = (
-        one_picture(image, unclip.image_size).to(unclip.device).expand(n, -1, -1, -1)
-    )
+    picture = one_picture(image, unclip.image_size).to(unclip.device)  # (1, 3, S, S)
+    known = picture.expand(n, -1, -1, -1)  # (n, 3, S, S)
 
-    candidates = unclip.draw_embeddings(text, run, steps=prior_steps)
-    z_i = nearest_to_text(candidates, text.text_emb)
+    # z_i says what the *whole* picture is of: the prior knows nothing of the hole
+    candidates = unclip.draw_embeddings(text, run, steps=prior_steps)  # (n, 2, D)
+    z_i = nearest_to_text(candidates, text.text_emb)  # (n, D)
     stage = unclip.decoder_stage.changed(
         steps=decoder_steps, guidance_scale=guidance_scale, name="decoder_steps"
     )
-    side = unclip.decoder.config.unet.image_size
+    # the hole is closed at the decoder's size; the upsamplers refine it
+    side = unclip.decoder.config.unet.image_size  # 32
     small = resize(known, side)  # (n, 3, 32, 32)
-    small_hole = cover(hole, side)
+    small_hole = cover(hole, side)  # (1, 1, 32, 32): any pixel that touches it
     if method == "finetuned":
+        # it was trained to see the known pixels: one walk down is enough
+        resamples = 1
         denoiser = inpaint_denoiser(
             unclip, z_i, text, small, small_hole, stage.guidance_scale
         )
     else:
+        # the decoder as it is: `repaint` makes it agree with what is known
         denoiser = unclip.denoiser(z_i, text, stage.guidance_scale)
     picture = repaint(
         denoiser,
@@ -111,22 +115,24 @@ def inpaint(
         small_hole,
         run.noise("decoder"),
         jump=JUMP,
-        resamples=1 if method == "finetuned" else resamples,
+        resamples=resamples,
         progress=run.label("decoder"),
     )
     for upsampler, upsampler_stage in upsamplers_for(unclip, method):
         stage = upsampler_stage.changed(steps=upsampler_steps, name="upsampler_steps")
         picture = inpaint_detail(upsampler, stage, picture, known, hole, run)
-    return picture
+    return picture  # (n, 3, S, S)
 
 
 def checked_method(unclip: UnCLIP, method: Method | None) -> Method:
     """The way to inpaint: what was asked for, or else the best that there is."""
+    # Karlo's upsamplers, for instance
     if not unclip.draws_detail:
         raise Dalle2EduError(
             "This pipeline's upsamplers draw pictures and not detail, so it can't inpaint here:"
             " take the miniature, or GLIDE's inpainting networks."
         )
+    # None: not asked for
     if method not in (None, *get_args(Method)):
         raise Dalle2EduError(
             f"There is no way to inpaint called {method!r}: choose replace or finetuned."
@@ -151,13 +157,17 @@ def inpaint_denoiser(
     the known part (B, 3, S, S) around the hole (1, 1, S, S).
     """
     model = unclip.inpaint_decoder
+    # `checked_method` has seen to it
     assert model is not None
     decoder = model.decoder
+    # what does not change from step to step is read once
     picture = {"known": known, "hole": hole.expand(len(known), -1, -1, -1)}
+    # padding behind the longest text costs time and says nothing
     text, null = without_padding(text, unclip.encode_text([""] * len(z_i)))
-    null_emb = model.null_image_emb.expand_as(z_i)
+    null_emb = model.null_image_emb.expand_as(z_i)  # (B, D)
     conditioning = decoder.read(z_i, **text.as_conditioning())
     null_conditioning = decoder.read(null_emb, **null.as_conditioning())
+    # guided towards z_i and the text; the known part is shown on both sides
     return classifier_free(
         model.denoise,
         guidance_scale,
@@ -169,20 +179,20 @@ def inpaint_denoiser(
 def upsamplers_for(
     unclip: UnCLIP, method: Method
 ) -> list[tuple[Upsampler | InpaintUpsampler, Stage]]:
-    """The upsamplers, each with its stage: where the method is "finetuned" and there is
-    a fine-tuned one of the same size, that one.
+    """The upsamplers with their stages. Where the method is "finetuned" and there is a
+    fine-tuned upsampler of the same size, it takes the plain one's place.
     """
-    finetuned = {
-        upsampler.config.unet.image_size: upsampler
-        for upsampler in unclip.inpaint_upsamplers
-        if method == "finetuned"
-    }
-    return [
-        (finetuned.get(upsampler.config.unet.image_size, upsampler), stage)
-        for upsampler, stage in zip(
-            unclip.upsamplers, unclip.upsampler_stages, strict=False
-        )
-    ]
+    finetuned: dict[int, InpaintUpsampler] = {}  # by the size that they draw
+    if method == "finetuned":
+        for network in unclip.inpaint_upsamplers:
+            finetuned[network.config.unet.image_size] = network
+
+    chosen: list[tuple[Upsampler | InpaintUpsampler, Stage]] = []
+    stages = unclip.upsampler_stages
+    for upsampler, stage in zip(unclip.upsamplers, stages, strict=False):
+        side = upsampler.config.unet.image_size
+        chosen.append((finetuned.get(side, upsampler), stage))
+    return chosen
 
 
 def inpaint_detail(
@@ -200,22 +210,24 @@ def inpaint_detail(
     partly new. A fine-tuned one sees it as well, and need not go back up.
     """
     side = upsampler.config.unet.image_size
-    known = resize(known, side)
-    hole = cover(hole, side)
+    known = resize(known, side)  # (B, 3, 2S, 2S)
+    hole = cover(hole, side)  # (1, 1, 2S, 2S)
     name = f"upsampler_{side}"
-    picture = {}
+    picture = {}  # what the network is shown beside the small picture
     if finetuned := isinstance(upsampler, InpaintUpsampler):
         picture = {"known": known, "hole": hole.expand(len(known), -1, -1, -1)}
     detail = repaint(
         lambda x_t, t: upsampler(x_t, t, low_res, **picture),
         stage.process,
-        to_detail(known, low_res),
+        to_detail(known, low_res),  # what is known, in the units that are diffused
         hole,
         run.noise(name),
-        jump=1,
+        jump=1,  # the small picture fits already: a short way back up is enough
         resamples=1 if finetuned else 2,
-        eta=0.0,
+        eta=0.0,  # as the upsamplers are sampled elsewhere (Table 3: DDIM)
         clip=stage.clip,
         progress=run.label(name),
     )
-    return torch.where(hole, from_detail(detail, low_res), known)
+    painted = from_detail(detail, low_res)  # (B, 3, 2S, 2S)
+    # detail and back is exact only up to rounding: the known pixels themselves
+    return torch.where(hole, painted, known)

@@ -44,7 +44,7 @@ class Latent:
     (B, 3, S, S), the noise that the decoder starts from.
     """
 
-    z_i: Tensor
+    z_i: Tensor  # what the picture is of
     x_T: Tensor  # noqa: N815
 
 
@@ -54,8 +54,8 @@ class Latent:
 def slerp(a: Tensor, b: Tensor, theta: float | Tensor) -> Tensor:
     """The point at the share theta of the way from a to b along the sphere.
 
-    a, b: (B, ...), each picture's numbers one vector; or one vector each, (D,). theta:
-    from 0 to 1, one number or (B,). Returns the shape of a and b.
+    a, b: (B, ...), where all numbers of a picture are one vector; or one vector, (D,).
+    theta: from 0 to 1, one number or (B,). Returns the shape of a and b.
 
     The direction turns evenly; the length goes evenly from one's to the other's, so
     equal lengths stay. Between opposite vectors all half circles are equally short: one
@@ -84,17 +84,22 @@ def slerp(a: Tensor, b: Tensor, theta: float | Tensor) -> Tensor:
 def _slerp_rows(a: Tensor, b: Tensor, theta: Tensor) -> Tensor:
     """slerp of the rows (B, D); theta (B, 1) or (1, 1)."""
     length = torch.lerp(_length(a), _length(b), theta)  # (B, 1)
-    unit_a = _unit(a, otherwise=b)
+    unit_a = _unit(a, otherwise=b)  # (B, D)
     unit_b = _unit(b, otherwise=a)
-    rest = unit_b - _dot(unit_a, unit_b) * unit_a  # the part of b at a right angle to a
+    cosine = _dot(unit_a, unit_b)  # cos(omega), (B, 1)
+    rest = unit_b - cosine * unit_a  # the part of b at a right angle to a
     aside = _unit(rest, otherwise=_perpendicular(unit_a))
-    rest = aside - _dot(unit_a, aside) * unit_a  # twice: the first rest may be rounding
+    # Gram-Schmidt twice: where a and b are nearly parallel, the first rest is rounding
+    left = _dot(unit_a, aside)
+    rest = aside - left * unit_a
     aside = _unit(rest, otherwise=aside)  # p, (B, D)
-    # atan2 and not acos: near 0 and pi, acos loses half of the digits.
-    # (B, 1)
-    omega = 2 * torch.atan2(_length(unit_a - unit_b), _length(unit_a + unit_b))
+    # atan2 and not acos: near 0 and pi, acos loses half of the digits
+    difference = _length(unit_a - unit_b)  # 2 sin(omega / 2), (B, 1)
+    total = _length(unit_a + unit_b)  # 2 cos(omega / 2), (B, 1)
+    omega = 2 * torch.atan2(difference, total)
     angle = theta * omega
-    return length * (torch.cos(angle) * unit_a + torch.sin(angle) * aside)
+    turned = torch.cos(angle) * unit_a + torch.sin(angle) * aside  # (B, D)
+    return length * turned
 
 
 def _length(x: Tensor) -> Tensor:
@@ -115,8 +120,10 @@ def _unit(x: Tensor, otherwise: Tensor) -> Tensor:
     """
     length = _length(x)  # (B, 1)
     smallest = torch.finfo(x.dtype).tiny  # keeps 0 / 0 away
-    other = otherwise / _length(otherwise).clamp(min=smallest)
-    return torch.where(length > PARALLEL, x / length.clamp(min=PARALLEL), other)
+    other_length = _length(otherwise).clamp(min=smallest)
+    other = otherwise / other_length
+    unit = x / length.clamp(min=PARALLEL)
+    return torch.where(length > PARALLEL, unit, other)
 
 
 def _perpendicular(a: Tensor) -> Tensor:
@@ -139,13 +146,13 @@ def text_direction(target: Tensor, source: Tensor | None = None) -> Tensor:
     two say the same.
     """
     difference = target if source is None else target - source
-    size = difference.norm(dim=-1, keepdim=True)
+    size = difference.norm(dim=-1, keepdim=True)  # |z_t - z_t0|
     if not bool((size > PARALLEL).all()):
         raise Dalle2EduError(
             "The two texts are the same to CLIP: there is no direction from the one to the"
             " other."
         )
-    return difference / size
+    return difference / size  # z_d
 
 
 # --- PCA ------------------------------------------------------------------------------
@@ -157,21 +164,21 @@ class PCA:
     vector in each row, and the variances (D,) along them, largest first.
     """
 
-    mean: Tensor
-    axes: Tensor
-    variances: Tensor
+    mean: Tensor  # (D,)
+    axes: Tensor  # e_k, one row each
+    variances: Tensor  # (D,), falling
 
     def project(self, z: Tensor, rank: int | None = None) -> Tensor:
         """z (B, D) as coordinates on the first `rank` axes, (B, rank); all of them if
         rank is None.
         """
         axes = self.axes[: self._checked(rank)]  # (rank, D)
-        return (z - self.mean) @ axes.T
+        return (z - self.mean) @ axes.T  # c_k = (z - mean) . e_k
 
     def restore(self, coordinates: Tensor) -> Tensor:
         """Coordinates (B, rank) -> embeddings (B, D)."""
         axes = self.axes[: coordinates.shape[1]]  # (rank, D)
-        return self.mean + coordinates @ axes
+        return self.mean + coordinates @ axes  # mean + sum_k c_k e_k
 
     def reconstruct(self, z: Tensor, rank: int) -> Tensor:
         """What the first `rank` axes keep of z, (B, D): section 4 paints it. Rank 0
@@ -186,7 +193,7 @@ class PCA:
         nothing = self.variances.new_zeros(1)  # rank 0
         # (1,) + (D,) => (D + 1,)
         kept = torch.cat([nothing, self.variances.cumsum(dim=0)])
-        return 1 - kept / kept[-1]
+        return 1 - kept / kept[-1]  # (D + 1,), from 1 down to 0
 
     def rank_for(self, error: float = 0.01) -> int:
         """The smallest rank that loses less than this share. unCLIP's 319 of 1024 axes
@@ -216,19 +223,21 @@ def fit_pca(embeddings: Tensor) -> PCA:
         raise Dalle2EduError(
             f"PCA needs two embeddings or more, (N, D), not shape {tuple(embeddings.shape)}."
         )
-    exact = embeddings.detach().double()
+    exact = embeddings.detach().double()  # eigh in float32 mixes close axes
     mean = exact.mean(dim=0)  # (D,)
     centred = exact - mean  # (N, D)
     covariance = centred.T @ centred / (len(exact) - 1)  # (D, D)
     variances, columns = torch.linalg.eigh(covariance)  # rising order
     if variances[-1] < torch.finfo(embeddings.dtype).eps ** 2:
         raise Dalle2EduError("All embeddings are the same: they differ along no axis.")
-    axes = columns.flip(1).T  # (D, D), a row for each axis, falling
+    falling = variances.flip(0).clamp(min=0)  # (D,); rounding may bring one below 0
+    axes = columns.flip(1).T  # (D, D), one axis per row, falling
     largest = axes.abs().argmax(dim=1, keepdim=True)  # (D, 1)
     sign = axes.gather(1, largest).sign()  # (D, 1)
     dtype = embeddings.dtype
+    oriented = axes * sign
     return PCA(
         mean=mean.to(dtype),
-        axes=(axes * sign).to(dtype),
-        variances=variances.flip(0).clamp(min=0).to(dtype),
+        axes=oriented.to(dtype),
+        variances=falling.to(dtype),
     )

@@ -2,7 +2,7 @@ r"""A regression baseline for the prior: text in, the mean of all its image embe
 out.
 
 The idea: why *draw* an embedding? Let the same transformer answer at once, without
-noise, and be corrected by the squared error. The answer with the least error is the
+noise, and be corrected by the squared error. The output with the least error is the
 mean over all pictures of the caption,
 
     f(y) = E[z | y]
@@ -11,9 +11,9 @@ and the mean of many pictures' embeddings is no picture's embedding: it is short
 where the caption leaves things open it lies between all of them. The prior on trial
 (`evaluation/trial.py`) shows what that costs.
 
-The network is the diffusion prior asked a single question: t = T, where the noised
-embedding is nothing but noise, with that noise left out. There the best answer of the
-diffusion prior itself is the same mean.
+The network is the diffusion prior at a single step: t = T, where the noised embedding
+is nothing but noise, with that noise left out. There the best output of the diffusion
+prior itself is the same mean.
 
 Chapter 15 uses this file.
 """
@@ -35,13 +35,15 @@ class RegressionPrior(nn.Module):
 
     def __init__(self, config: PriorConfig):
         super().__init__()
+        # the same class: what differs on trial is the training alone
         self.config = config
         self.prior = DiffusionPrior(config)
 
     def forward(self, text_emb: Tensor, text_enc: Tensor, text_mask: Tensor) -> Tensor:
         """text_emb (B, D), text_enc (B, L, text_width), text_mask (B, L) -> (B, D)."""
-        t = torch.full((len(text_emb),), LAST, device=text_emb.device)
-        return self.prior(torch.zeros_like(text_emb), t, text_emb, text_enc, text_mask)
+        t = torch.full((len(text_emb),), LAST, device=text_emb.device)  # t = T
+        no_noise = torch.zeros_like(text_emb)  # (B, D), in the noised embedding's place
+        return self.prior(no_noise, t, text_emb, text_enc, text_mask)
 
     @torch.no_grad()
     def draw_embeddings(
@@ -51,11 +53,12 @@ class RegressionPrior(nn.Module):
         run: Run,
         guidance_scale: float = 1.0,
     ) -> Tensor:
-        """The one answer for each text, (B, 1, D) in CLIP's space; deterministic: the
+        """One embedding per text, (B, 1, D) in CLIP's space; deterministic: the
         run's seeds are ignored. Guidance as elsewhere.
         """
-        answer = self(**text.as_conditioning())  # (B, D)
-        if guidance_scale != 1:
-            unconditional = self(**null.as_conditioning())
-            answer = unconditional + guidance_scale * (answer - unconditional)
-        return self.prior.unstandardise(answer)[:, None]  # (B, D) => (B, 1, D)
+        z = self(**text.as_conditioning())  # E[z | y], (B, D)
+        if guidance_scale != 1:  # 1 is off
+            null_z = self(**null.as_conditioning())  # E[z]
+            z = null_z + guidance_scale * (z - null_z)
+        embeddings = self.prior.unstandardise(z)  # (B, D)
+        return embeddings[:, None]  # one candidate: (B, 1, D)

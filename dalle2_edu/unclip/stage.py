@@ -26,7 +26,7 @@ from typing import Protocol
 
 from torch import Tensor
 
-from dalle2_edu.diffusion.process import GaussianDiffusion
+from dalle2_edu.diffusion.process import Clip, GaussianDiffusion
 from dalle2_edu.diffusion.samplers import Callback, Denoiser, Noise
 from dalle2_edu.errors import Dalle2EduError
 
@@ -41,7 +41,7 @@ class SampleFunction(Protocol):
         x_T: Tensor,
         noise: Noise,
         *,
-        clip: float | None,
+        clip: Clip,
         callback: Callback | None,
         progress: str | None,
     ) -> Tensor: ...
@@ -54,13 +54,14 @@ class Stage:
     """
 
     diffusion: GaussianDiffusion  # the process that the network was trained on
-    sampler: SampleFunction
-    # as `respace` takes them; None: every step of `diffusion`
+    sampler: SampleFunction  # `ancestral_sample`, `ddim_sample`
+    # as `respace` takes them: None walks over every step of `diffusion`
     steps: int | str | None = None
-    clip: float | None = 1.0  # predictions of x_0 are bounded to [-clip, clip]
+    clip: Clip = 1.0  # what bounds predictions of x_0
     guidance_scale: float = 1.0  # 1 is off
 
     def __post_init__(self) -> None:
+        # nan or inf would paint every pixel black, without an error
         if not math.isfinite(self.guidance_scale):
             raise Dalle2EduError(
                 f"guidance_scale must be a finite number, not {self.guidance_scale}: 1 is off."
@@ -71,7 +72,7 @@ class Stage:
         """The process that the sampler walks over: `diffusion` in so many steps."""
         if self.steps is None:
             return self.diffusion
-        return self.diffusion.respace(self.steps)
+        return self.diffusion.respace(self.steps)  # βs of the shorter process
 
     def changed(
         self,
@@ -80,20 +81,17 @@ class Stage:
         guidance_scale: float | None = None,
         name: str = "steps",
     ) -> Stage:
-        """The same stage with these values; None keeps the stage's own.
+        """The same stage with these values; None keeps the stage's value.
 
         name is what an error calls the steps. Raises Dalle2EduError for steps that the
         process does not have.
         """
         if steps is not None:
+            # checked here, where the argument's name is known
             check_steps(name, steps, self.diffusion.num_timesteps)
-        return replace(
-            self,
-            steps=self.steps if steps is None else steps,
-            guidance_scale=self.guidance_scale
-            if guidance_scale is None
-            else guidance_scale,
-        )
+        new_steps = self.steps if steps is None else steps
+        new_scale = self.guidance_scale if guidance_scale is None else guidance_scale
+        return replace(self, steps=new_steps, guidance_scale=new_scale)
 
     def sample(
         self,
@@ -107,10 +105,10 @@ class Stage:
         """Walk from the noise x_T (B, ...) to a clean x_0 of the same shape."""
         return self.sampler(
             denoiser,
-            self.process,
+            self.process,  # in `steps` steps
             x_T,
             noise,
-            clip=self.clip,
+            clip=self.clip,  # pictures lie in [-1, 1]; embeddings and details do not
             callback=callback,
             progress=progress,
         )
@@ -122,11 +120,9 @@ def check_steps(name: str, steps: int | str, most: int) -> None:
     """
     if isinstance(steps, str):
         return
-    if (
-        isinstance(steps, bool)
-        or not hasattr(steps, "__index__")
-        or not 1 <= steps <= most
-    ):
+    # True is an int to Python, and a float would be rounded without a word
+    whole = hasattr(steps, "__index__") and not isinstance(steps, bool)
+    if not whole or not 1 <= steps <= most:
         raise Dalle2EduError(
             f"{name} must be a whole number from 1 to {most}, not {steps!r}."
         )

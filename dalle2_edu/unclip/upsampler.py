@@ -42,8 +42,8 @@ from dalle2_edu.diffusion.schedules import cosine_betas, linear_betas
 from dalle2_edu.diffusion.unet import UNet, UNetConfig
 from dalle2_edu.unclip.stage import Stage
 
-# brings the detail's standard deviation near a picture's, for which the schedules were
-# made
+# the schedules were made for pictures: the scaled detail has about their standard
+# deviation
 DETAIL_SCALE = 4.0
 DETAIL_CLIP = 4.0  # so much scaled detail is a jump from mid-grey to white
 FACTOR = 2  # how many times wider the picture gets; the paper's is 4
@@ -60,14 +60,14 @@ class UpsamplerConfig:
     schedule: Literal["cosine", "linear"] = "cosine"
     unet: UNetConfig = field(
         default_factory=lambda: UNetConfig(
-            image_size=64,
-            in_channels=6,
-            channels=32,
+            image_size=64,  # the size that it draws
+            in_channels=6,  # x_t and the enlarged picture
+            channels=32,  # Table 3: 320 and 192
             channel_mult=(1, 2, 3),
             num_res_blocks=1,
-            attention_levels=(),
+            attention_levels=(),  # none, as in Table 3: it runs at any size
             middle_attention=False,
-            patch_size=2,
+            patch_size=2,  # 64 x 64 is folded to 32 x 32: a quarter of the positions
             padding="replicate",
             # with 32 groups each of the first level's 32 channels would lose its mean
             norm_groups=8,
@@ -79,7 +79,8 @@ def upsampler_diffusion(config: UpsamplerConfig) -> GaussianDiffusion:
     """The miniature upsampler's process: 1000 steps of the config's schedule, v
     predicted.
     """
-    betas = cosine_betas(1000) if config.schedule == "cosine" else linear_betas(1000)
+    cosine = config.schedule == "cosine"
+    betas = cosine_betas(1000) if cosine else linear_betas(1000)  # Table 3: T = 1000
     return GaussianDiffusion(betas, prediction="v", variance="fixed_small")
 
 
@@ -95,7 +96,8 @@ class Upsampler(nn.Module):
 
     def forward(self, x_t: Tensor, t: Tensor, low_res: Tensor) -> Tensor:
         enlarged = enlarge(low_res, side=x_t.shape[-1])  # (B, 3, H, W)
-        return self.unet(torch.cat([x_t, enlarged], dim=1), t)  # (B, 6, H, W) in
+        x = torch.cat([x_t, enlarged], dim=1)  # (B, 6, H, W)
+        return self.unet(x, t)
 
 
 def enlarge(low_res: Tensor, side: int) -> Tensor:
@@ -107,7 +109,7 @@ def enlarge(low_res: Tensor, side: int) -> Tensor:
 
 def to_detail(images: Tensor, low_res: Tensor) -> Tensor:
     """What the enlarged small picture lacks, scaled up: (B, 3, H, W)."""
-    enlarged = enlarge(low_res, side=images.shape[-1])
+    enlarged = enlarge(low_res, side=images.shape[-1])  # (B, 3, H, W)
     return DETAIL_SCALE * (images - enlarged)
 
 
@@ -116,7 +118,8 @@ def from_detail(detail: Tensor, low_res: Tensor) -> Tensor:
     [-1, 1].
     """
     enlarged = enlarge(low_res, side=detail.shape[-1])
-    return (enlarged + detail / DETAIL_SCALE).clamp(-1, 1)
+    picture = enlarged + detail / DETAIL_SCALE
+    return picture.clamp(-1, 1)
 
 
 def upsampler_stage(config: UpsamplerConfig) -> Stage:
@@ -143,8 +146,8 @@ def upsample(
     batch, channels, side = low_res.shape[:3]
     shape = (batch, channels, FACTOR * side, FACTOR * side)
     detail = stage.sample(
-        lambda x_t, t: upsampler(x_t, t, low_res),
-        noise(shape).to(low_res.dtype),
+        lambda x_t, t: upsampler(x_t, t, low_res),  # low_res is the same in every step
+        noise(shape).to(low_res.dtype),  # x_T of the detail
         noise,
         callback=callback,
         progress=progress,
@@ -165,7 +168,7 @@ def blur_condition(low_res: Tensor, generator: torch.Generator) -> Tensor:
 
     On half only: at sampling nobody blurs the condition, so the network must know both.
     """
-    blurred = blur(low_res, kernel=3, sigma=0.6)
+    blurred = blur(low_res, kernel=3, sigma=0.6)  # the paper's values
     chosen = _uniform_each(low_res, generator) < 0.5  # (B, 1, 1, 1)
     return torch.where(chosen, blurred, low_res)
 
@@ -174,9 +177,10 @@ def bsr_condition(low_res: Tensor, generator: torch.Generator) -> Tensor:
     """The second upsampler's damage, BSR-style: blur, down-and-up resizing and noise,
     in an order drawn anew each time.
 
-    Each picture gets its own share of the damage, from none to all of it.
+    The share of the damage differs from picture to picture, from none to all of it.
     """
     damages = [_random_blur, _random_resize, _random_noise]
+    # one order for the whole batch
     order = torch.randperm(len(damages), generator=generator, device=generator.device)
     damaged = low_res
     for i in order.tolist():
@@ -205,18 +209,23 @@ def _uniform(low: float, high: float, generator: torch.Generator) -> float:
 
 
 def _random_blur(x: Tensor, generator: torch.Generator) -> Tensor:
-    sigma = _uniform(0.2, 1.2, generator)
+    sigma = _uniform(0.2, 1.2, generator)  # in pixels
     return blur(x, kernel=5, sigma=sigma)
 
 
 def _random_resize(x: Tensor, generator: torch.Generator) -> Tensor:
     side = x.shape[-1]
+    scale = _uniform(0.6, 1.0, generator)
+    smaller = max(2, round(side * scale))
     smaller = max(2, round(side * _uniform(0.6, 1.0, generator)))
+    # down: detail is lost
     small = F.interpolate(x, (smaller, smaller), mode="bilinear", antialias=True)
-    return F.interpolate(small, (side, side), mode="bicubic").clamp(-1, 1)
+    # up again; bicubic overshoots at edges
+    restored = F.interpolate(small, (side, side), mode="bicubic")
+    return restored.clamp(-1, 1)
 
 
 def _random_noise(x: Tensor, generator: torch.Generator) -> Tensor:
-    sigma = _uniform(0.0, 0.06, generator)
+    sigma = _uniform(0.0, 0.06, generator)  # up to 8 grey levels of 255
     noise = torch.randn(x.shape, generator=generator, device=generator.device)
     return x + sigma * noise
