@@ -22,6 +22,7 @@ import math
 import torch
 from torch import Tensor
 
+from dalle2_edu.diffusion.classifier_guidance import shifted_start
 from dalle2_edu.diffusion.process import GaussianDiffusion, Prediction
 from dalle2_edu.diffusion.samplers import ddim_move
 from dalle2_edu.diffusion.schedules import named_betas
@@ -52,6 +53,33 @@ def check_process(config: dict, tensors: dict[str, Tensor]) -> None:
     )
     for name, expected in theirs.items():
         assert_close(name, ours[name], expected, diffusion.num_timesteps)
+
+
+def check_guided(config: dict, tensors: dict[str, Tensor]) -> None:
+    """Assert that the mean and the score shifted by a fixed gradient are those of ADM's
+    released code.
+    """
+    diffusion = GaussianDiffusion(
+        named_betas(config["schedule"], config["steps"]),
+        OURS[config["mean"]],
+        config["variance"],
+    ).respace(config["respacing"])
+    index, x_t = tensors["input.index"], tensors["input.x_t"]
+    gradient = tensors["input.gradient"]
+    step = diffusion.p_mean_variance(tensors["input.model_out"], x_t, index, clip=1.0)
+    x0 = shifted_start(step.pred_x0, gradient, x_t, index, diffusion)
+    eps = diffusion.predict_noise_from_start(x_t, index, x0)
+    # rounded, as the released code reads its tables
+    abar_prev = diffusion.alphas_cumprod_prev[index].float().tolist()
+    moved = [ddim_move(x0[b], eps[b], abar) for b, abar in enumerate(abar_prev)]
+    ours = {
+        "condition_mean": step.shifted(gradient).mean,
+        "condition_score_pred_x0": x0,
+        "condition_score_mean": diffusion.q_posterior(x0, x_t, index)[0],
+        "ddim_step": torch.stack(moved),
+    }
+    for name, tensor in ours.items():
+        assert_close(name, tensor, tensors[f"output.{name}"], diffusion.num_timesteps)
 
 
 def arrays(diffusion: GaussianDiffusion) -> dict[str, Tensor]:

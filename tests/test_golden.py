@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from golden_process import check_process
+from golden_process import check_guided, check_process
 from safetensors import safe_open
 from torch import Tensor, nn
 
@@ -223,6 +223,7 @@ CHECKS: dict[str, Callable[[dict, Tensors], None]] = {
     "openai/guided-diffusion UNetModel": check_adm,
     "openai/guided-diffusion EncoderUNetModel": check_classifier,
     "openai/guided-diffusion SpacedDiffusion": check_process,
+    "openai/guided-diffusion condition": check_guided,
     "openai/glide-text2im Text2ImUNet": check_glide,
     "openai/glide-text2im InpaintText2ImUNet": check_glide,
     "openai/glide-text2im SuperResText2ImUNet": check_glide,

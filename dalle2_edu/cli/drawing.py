@@ -35,6 +35,9 @@ def draw(
     seed: Seed = 0,
     out: Annotated[Path, typer.Option(help="The folder to write into.")] = Path("out"),
     guidance_scale: Guidance = None,
+    negative_prompt: Annotated[
+        str, typer.Option(help="What guidance leads away from: what not to draw.")
+    ] = "",
     prior_steps: Annotated[
         int | None, typer.Option(help="Denoising steps of the prior.")
     ] = None,
@@ -59,10 +62,8 @@ def draw(
 
     CLIP reads the prompt; the prior imagines the embedding of a picture that it could
     describe; the decoder paints 32 x 32 pixels from that embedding, out of pure noise;
-    two upsamplers make them 64 x 64 and 128 x
-    128. You get the picture, and a sheet that shows each of these steps. Takes some
-         seconds on
-         a laptop.
+    two upsamplers make them 64 x 64 and 128 x 128. You get the picture, and a sheet
+    that shows each of these steps. Takes some seconds on a laptop.
 
     With --model dalle1 a transformer writes the picture's codes one after the other
     behind the caption, and you get the picture alone, at 32 x 32.
@@ -86,14 +87,16 @@ def draw(
         name: value for name, value in wanted.items() if value is not None
     }  # else the pipeline's own
     if choose("model", model, MODELS) == "dalle1":
-        refuse_unclip_s(settings, prior)
+        refuse_unclip_s(settings, prior, negative_prompt)
         writer = open_dalle1(prompt, domain, device)
         make_folder(out)
         save_picture(writer, prompt, seed, out / f"{slug(prompt)}.png")
         return
     pipeline = open_pipeline(prompt, domain, device, prior)
     make_folder(out)
-    stages = pipeline.stages([prompt], seed=seed, **settings)
+    stages = pipeline.stages(
+        [prompt], seed=seed, negative_prompt=negative_prompt, **settings
+    )
     save_drawing(stages, out, slug(prompt))
 
 
@@ -103,9 +106,13 @@ def make_folder(out: Path) -> None:
         out.mkdir(parents=True, exist_ok=True)
 
 
-def refuse_unclip_s(settings: dict[str, Any], prior: str) -> None:
+def refuse_unclip_s(settings: dict[str, Any], prior: str, negative_prompt: str) -> None:
     """Raise Dalle2EduError for options that DALL·E 1 has no use for."""
-    given = [*settings, *(["prior"] if prior != "prior" else [])]
+    given = list(settings)
+    if prior != "prior":
+        given.append("prior")
+    if negative_prompt:
+        given.append("negative_prompt")
     if given:
         option = given[0].replace("_", "-")
         raise Dalle2EduError(

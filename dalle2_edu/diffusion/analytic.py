@@ -36,7 +36,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from dalle2_edu.diffusion.process import GaussianDiffusion
+from dalle2_edu.diffusion.process import Clip, GaussianDiffusion
 from dalle2_edu.diffusion.samplers import Denoiser, Noise
 from dalle2_edu.errors import Dalle2EduError
 
@@ -45,7 +45,7 @@ from dalle2_edu.errors import Dalle2EduError
 def noise_second_moment(
     batches: Iterable[tuple[Denoiser, Tensor, Noise]],
     diffusion: GaussianDiffusion,
-    clip: float | None = None,
+    clip: Clip = None,
 ) -> Tensor:
     """N_t, the mean square of the predicted noise at each step of the process: float64
     (T,), on the CPU.
@@ -74,7 +74,7 @@ def _batch_moment(
     x0: Tensor,
     i: int,
     noise: Noise,
-    clip: float | None,
+    clip: Clip,
 ) -> Tensor:
     """The mean square over dimensions, summed over the batch; a float64 scalar."""
     index = torch.full((len(x0),), i, dtype=torch.int64, device=x0.device)  # (B,)

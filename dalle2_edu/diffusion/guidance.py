@@ -14,8 +14,19 @@ conditional - w null, so w = s - 1.
 
 Why it works: the answer eps is, up to a factor, minus the gradient of log p(x_t | y)
 (Chapter 10), and by Bayes' rule the difference of the two is the gradient of log p(y |
-x_t): that of a classifier which nobody trained. s > 1 samples from p(x) p(y | x)^s,
-sharper around y.
+x_t): that of a classifier which nobody trained. s > 1 makes that
+classifier count more. It is often said that one then samples from p(x) p(y | x)^s; that
+is not so (`mixtures.py`), but both are sharper around y.
+
+Three variations. A *negative prompt* stands where the null condition does: guidance
+then leads away from it. Guidance *in an interval* of timesteps (2404.07724) leaves it
+out where it only harms: at the highest noise it narrows the choice of pictures, at the
+lowest it changes nothing but contrast. And *dynamic thresholding* (Imagen, section 2.3)
+answers what a large scale does to the predicted x_0, which leaves [-1, 1]: clipping
+cuts each pixel for itself and saturates the colours, thresholding shrinks the whole
+picture.
+
+    x_0 -> clip(x_0, -c, c) / c,    c = max(1, the p-quantile of |x_0|)
 
 Chapter 11 (classifier-free guidance). The unCLIP paper guides its decoder (chapter 16)
 and leaves the prior unguided (chapter 15).
@@ -29,13 +40,15 @@ from torch import Tensor
 
 from dalle2_edu.errors import Dalle2EduError
 
+Denoiser = Callable[[Tensor, Tensor], Tensor]  # model(x_t, t)
+
 
 def classifier_free(
     model: Callable[..., Tensor],
     scale: float,
     null_conditioning: Mapping[str, Tensor],
     conditioning: Mapping[str, Tensor],
-) -> Callable[[Tensor, Tensor], Tensor]:
+) -> Denoiser:
     """A denoiser (x_t, t) that guides model(x_t, t, **conditioning) by the scale s.
 
     The two conditionings hold the same names and shapes, each tensor (B, ...). Null and
@@ -79,6 +92,36 @@ def guide(null: Tensor, conditional: Tensor, scale: float, channels: int) -> Ten
     variance = conditional[:, channels:]  # (B, 0 or C, ...)
     guided = null_mean + scale * (conditional_mean - null_mean)
     return torch.cat([guided, variance], dim=1)  # (B, C or 2C, ...)
+
+
+def within(guided: Denoiser, plain: Denoiser, low: int, high: int) -> Denoiser:
+    """Guided for timesteps from low to high, plain outside of them; 2404.07724,
+    section 3.
+
+    plain is the conditional network without guidance: outside of the interval a step
+    costs one pass in place of two. t must be the same for the whole batch, as the
+    samplers have it. Raises Dalle2EduError for an empty interval.
+    """
+    if low > high:
+        raise Dalle2EduError(f"Guidance from timestep {low} to {high} is never on.")
+
+    def model(x_t: Tensor, t: Tensor) -> Tensor:
+        inside = low <= int(t[0]) <= high
+        return guided(x_t, t) if inside else plain(x_t, t)
+
+    return model
+
+
+def dynamic_threshold(x0: Tensor, quantile: float = 0.995) -> Tensor:
+    """Each picture's predicted x_0 (B, ...) brought into [-1, 1] by its own largest
+    values; Imagen (2205.11487), section 2.3 and Figure A.10.
+
+    c is the quantile of the picture's |x_0|. Where c <= 1 it is plain clipping.
+    """
+    sizes = x0.flatten(1).abs()  # (B, C H W)
+    c = torch.quantile(sizes, quantile, dim=1).clamp(min=1)  # (B,)
+    c = c.reshape(-1, *[1] * (x0.dim() - 1))  # (B, 1, 1, 1)
+    return torch.minimum(torch.maximum(x0, -c), c) / c
 
 
 def _check_alike(null: Mapping[str, Tensor], conditional: Mapping[str, Tensor]) -> None:

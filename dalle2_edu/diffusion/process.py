@@ -39,7 +39,7 @@ Chapter 7 (the mathematics of DDPM) derives all of this; chapter 9 learns the va
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 import torch
@@ -54,6 +54,8 @@ from dalle2_edu.errors import Dalle2EduError
 
 Prediction = Literal["eps", "x0", "v"]
 Variance = Literal["fixed_small", "fixed_large", "learned_range"]
+# what bounds a predicted x_0: [-clip, clip], a function of it, or nothing
+Clip = float | Callable[[Tensor], Tensor] | None
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,12 @@ class ReverseStep:
     variance: Tensor  # σ_t²
     log_variance: Tensor  # log σ_t²
     pred_x0: Tensor  # predicted x_0, clipped if the caller asked for it
+
+    def shifted(self, gradient: Tensor) -> "ReverseStep":
+        """The mean moved along a gradient of log p(y | x_t), the farther the less sure
+        the step is of itself; ADM (2105.05233), Algorithm 1.
+        """
+        return replace(self, mean=self.mean + self.variance * gradient)
 
 
 class GaussianDiffusion:
@@ -271,25 +279,43 @@ class GaussianDiffusion:
         return cos * x_t - sin * v
 
     def predict_start(
-        self, model_out: Tensor, x_t: Tensor, index: Tensor, clip: float | None = None
+        self, model_out: Tensor, x_t: Tensor, index: Tensor, clip: Clip = None
     ) -> Tensor:
         """x_0 from the network's output, whichever of the three it predicts. Shapes and
         clip as below.
 
         Pictures lie in [-1, 1] and a prediction outside can only be wrong: clip bounds
-        it to [-clip, clip]; None does not.
+        it to [-clip, clip], or is a function that does (`guidance.dynamic_threshold`);
+        None does not.
         """
         prediction, _ = self.split_output(model_out, x_t)  # (B, C, ...)
         if self.prediction == "eps":
             prediction = self.predict_start_from_noise(x_t, index, prediction)
         elif self.prediction == "v":
             prediction = self.predict_start_from_v(x_t, index, prediction)
-        return prediction if clip is None else prediction.clamp(-clip, clip)
+        if clip is None:
+            return prediction
+        if callable(clip):
+            return clip(prediction)
+        return prediction.clamp(-clip, clip)
+
+    def prediction_from_noise(
+        self, x_t: Tensor, index: Tensor, noise: Tensor
+    ) -> Tensor:
+        """What the network would have answered if eps is this noise: eps, x_0 or v, as
+        it predicts. Shapes as x_t.
+        """
+        if self.prediction == "eps":
+            return noise
+        x0 = self.predict_start_from_noise(x_t, index, noise)
+        if self.prediction == "v":
+            return self.calculate_v(x0, index, noise)
+        return x0
 
     # --- backward: from x_t to x_(t-1) ------------------------------------------------
 
     def p_mean_variance(
-        self, model_out: Tensor, x_t: Tensor, index: Tensor, clip: float | None = None
+        self, model_out: Tensor, x_t: Tensor, index: Tensor, clip: Clip = None
     ) -> ReverseStep:
         """One step of the way back, p(x_(t-1) | x_t), from the network's output;
         Eq. (4).
@@ -424,7 +450,7 @@ class GaussianDiffusion:
         x0: Tensor,
         x_t: Tensor,
         index: Tensor,
-        clip: float | None = None,
+        clip: Clip = None,
     ) -> Tensor:
         """One term of the bound, Eq. (6): L_index, which is L_0 where index = 0. (B,),
         bits per dimension.
@@ -459,7 +485,7 @@ class GaussianDiffusion:
         model: Callable[[Tensor, Tensor], Tensor],
         x0: Tensor,
         noise: Callable[[Sequence[int]], Tensor],
-        clip: float | None = None,
+        clip: Clip = None,
     ) -> Tensor:
         """Every term of Eq. (6) but L_T, from L_0 on, each with fresh noise: (B, T),
         bits per dimension.
@@ -482,7 +508,7 @@ class GaussianDiffusion:
         model: Callable[[Tensor, Tensor], Tensor],
         x0: Tensor,
         noise: Callable[[Sequence[int]], Tensor],
-        clip: float | None = None,
+        clip: Clip = None,
     ) -> Tensor:
         """The whole bound, Eq. (6): how many bits a dimension of the picture costs
         under this model. (B,).

@@ -39,7 +39,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from dalle2_edu.diffusion.process import GaussianDiffusion
+from dalle2_edu.diffusion.process import Clip, GaussianDiffusion
 from dalle2_edu.diffusion.schedules import half_log_snr
 from dalle2_edu.errors import Dalle2EduError
 
@@ -55,23 +55,27 @@ def ancestral_sample(
     diffusion: GaussianDiffusion,
     x_T: Tensor,
     noise: Noise,
-    clip: float | None = 1.0,
+    clip: Clip = 1.0,
     callback: Callback | None = None,
     progress: str | None = None,
+    gradient: Denoiser | None = None,
 ) -> Tensor:
     """Walk back from x_T, adding the posterior's noise at each step but the last;
     DDPM, Algorithm 2.
 
     x_T: (B, C, ...) standard normal. noise(shape) gives the noise of each step. clip
     bounds the predicted x_0. callback(step, x, pred_x0) is called after each step,
-    steps counted from 0. progress labels a bar; None shows none. Returns x_0, shaped
-    like x_T.
+    steps counted from 0. progress labels a bar; None shows none. gradient(x_t, t)
+    shifts each step's mean by variance times gradient: classifier guidance, ADM's
+    Algorithm 1. Returns x_0, shaped like x_T.
     """
     x = x_T
     for step, i in _steps_back(diffusion, progress):
         index = _index(x, i)  # (B,)
         t = diffusion.original_timesteps(index)  # what the network calls this step
         out = diffusion.p_mean_variance(model(x, t), x, index, clip)
+        if gradient is not None:
+            out = out.shifted(gradient(x, t))
         x = out.mean  # μ̃_t, at the predicted x_0
         # the last step returns the mean: noise there would only be seen as grain
         if i > 0:
@@ -89,7 +93,7 @@ def ddim_sample(
     x_T: Tensor,
     noise: Noise,
     eta: float = 0.0,
-    clip: float | None = 1.0,
+    clip: Clip = 1.0,
     callback: Callback | None = None,
     progress: str | None = None,
 ) -> Tensor:
@@ -119,7 +123,7 @@ def ddim_invert(
     model: Denoiser,
     diffusion: GaussianDiffusion,
     x0: Tensor,
-    clip: float | None = 1.0,
+    clip: Clip = 1.0,
     callback: Callback | None = None,
     progress: str | None = None,
 ) -> Tensor:
@@ -151,7 +155,7 @@ def dpm_solver_sample(
     model: Denoiser,
     diffusion: GaussianDiffusion,
     x_T: Tensor,
-    clip: float | None = 1.0,
+    clip: Clip = 1.0,
     order: int = 2,
     callback: Callback | None = None,
     progress: str | None = None,
@@ -264,7 +268,7 @@ def _predict(
     diffusion: GaussianDiffusion,
     x_t: Tensor,
     i: int,
-    clip: float | None,
+    clip: Clip,
 ) -> tuple[Tensor, Tensor]:
     """The network's x_0, clipped, and the eps that goes with it: together they make
     x_t again, Eq. (2).

@@ -55,7 +55,8 @@ class UNetConfig:
     released systems' 32; with 32 channels that would leave one a group, and a channel
     normalised by itself forgets its mean: the picture's overall colour is lost, and
     noise that is predicted without it gives garish backgrounds. A narrow network takes
-    8.
+    8. `resblock_updown` False halves and doubles by a plain convolution, as DDPM did;
+    chapter 10 compares the two.
     """
 
     image_size: int = 32  # H = W
@@ -75,6 +76,7 @@ class UNetConfig:
     padding: Literal["zeros", "replicate"] = "zeros"
     learned_position: bool = False
     norm_groups: int = 32
+    resblock_updown: bool = True
 
     def __post_init__(self) -> None:
         factor = self.patch_size * 2 ** (len(self.channel_mult) - 1)  # p 2^(levels - 1)
@@ -267,6 +269,35 @@ class ResBlock(nn.Module):
         return self.skip(resized(x, self.resize)) + h
 
 
+class PlainResize(nn.Module):
+    """Half or double the picture by one convolution, which does not see the timestep:
+    DDPM's way, before BigGAN's. (B, C, H, W) -> (B, C, H', W').
+    """
+
+    def __init__(self, channels: int, config: UNetConfig, resize: str):
+        super().__init__()
+        self.resize = resize
+        self.conv = conv3x3(channels, channels, config)
+        if resize == "down":
+            self.conv.stride = (2, 2)
+
+    def forward(self, x: Tensor, emb: Tensor) -> Tensor:
+        if self.resize == "up":
+            x = resized(x, "up")  # repeated pixels, which the convolution smooths
+        return self.conv(x)
+
+
+def resizer(
+    channels: int, emb_dim: int, config: UNetConfig, resize: str
+) -> ResBlock | PlainResize:
+    """What stands between two rungs: a residual block that resizes inside, or a plain
+    convolution.
+    """
+    if config.resblock_updown:
+        return ResBlock(channels, channels, emb_dim, config, resize=resize)
+    return PlainResize(channels, config, resize)
+
+
 def conv3x3(c_in: int, c_out: int, config: UNetConfig) -> nn.Conv2d:
     """A 3 x 3 convolution that keeps the picture's size."""
     return nn.Conv2d(c_in, c_out, 3, padding=1, padding_mode=config.padding)
@@ -349,9 +380,9 @@ class Block(nn.Module):
 
     def __init__(
         self,
-        res: ResBlock,
+        res: ResBlock | PlainResize,
         attention: Attention | None = None,
-        upsample: ResBlock | None = None,
+        upsample: ResBlock | PlainResize | None = None,
     ):
         super().__init__()
         self.res = res
@@ -435,7 +466,7 @@ def build_up(
             ends_rung = level > 0 and i == config.num_res_blocks
             upsample = None
             if ends_rung:
-                upsample = ResBlock(width, width, emb_dim, config, resize="up")
+                upsample = resizer(width, emb_dim, config, "up")
             blocks.append(Block(res, attention, upsample))
             current = width
     return blocks

@@ -139,6 +139,20 @@ def checked_prompts(prompts: Sequence[str], tokenizer: Tokenizer) -> list[str]:
     return read
 
 
+def checked_negative(prompt: str, guidance_scale: float, tokenizer: Tokenizer) -> str:
+    """What guidance leads away from: "" for nothing in particular, otherwise read as a
+    prompt is. Raises Dalle2EduError where guidance is off, as it would do nothing.
+    """
+    if prompt == "":
+        return prompt
+    if guidance_scale == 1:
+        raise Dalle2EduError(
+            "A negative prompt works through guidance, and a guidance scale of 1 is none:"
+            " give a larger one, such as 3."
+        )
+    return checked_prompts([prompt], tokenizer)[0]
+
+
 def checked_seeds(
     seed: SupportsIndex | Sequence[int], n: int, of: str = "prompts"
 ) -> list[int]:

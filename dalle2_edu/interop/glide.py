@@ -32,7 +32,12 @@ from dalle2_edu.diffusion.process import GaussianDiffusion
 from dalle2_edu.diffusion.samplers import Denoiser, ancestral_sample, ddim_sample
 from dalle2_edu.diffusion.schedules import cosine_betas, linear_betas
 from dalle2_edu.drawing.pictures import Picture, as_mask, as_pictures, cover, resize
-from dalle2_edu.drawing.run import Run, checked_prompts, checked_seeds
+from dalle2_edu.drawing.run import (
+    Run,
+    checked_negative,
+    checked_prompts,
+    checked_seeds,
+)
 from dalle2_edu.errors import Dalle2EduError
 from dalle2_edu.interop.released import GLIDE_FILES, load_glide_network
 from dalle2_edu.interop.weights import Source, find_file
@@ -78,20 +83,24 @@ class GlidePipeline:
         *,
         seed: int | Sequence[int] = 0,
         guidance_scale: float | None = None,
+        negative_prompt: str = "",
         steps: int | str | None = None,
         upsampler_steps: int | str | None = None,
         progress: bool = True,
     ) -> Tensor:
         """English prompts -> pictures (B, 3, 256, 256) in [-1, 1]; (B, 3, 64, 64)
-        without an upsampler. None takes the stages' values.
+        without an upsampler. None takes the stages' values; guidance leads away from
+        negative_prompt.
         """
         prompts = checked_prompts(prompts, self.tokenizer)  # type: ignore[arg-type]
         run = Run(checked_seeds(seed, len(prompts)), self.device, progress)
         stage = self.base_stage.changed(steps=steps, guidance_scale=guidance_scale)
+        scale = stage.guidance_scale
+        negative = checked_negative(negative_prompt, scale, self.tokenizer)  # type: ignore[arg-type]
         network = self.network("base")
         noise = run.noise("base")
         small = stage.sample(
-            self.guided(network, prompts, stage.guidance_scale),
+            self.guided(network, prompts, scale, negative),
             noise(picture_shape(network, len(prompts))).to(self.dtype),
             noise,
             progress=run.label("base"),
@@ -185,20 +194,21 @@ class GlidePipeline:
         network: Glide,
         prompts: Sequence[str],
         guidance_scale: float,
+        negative_prompt: str = "",
         **known_part: Tensor,
     ) -> Denoiser:
         """A network closed over its prompts and the known part that it sees, guided
-        against the empty text.
+        away from the negative prompt, "" for the empty text.
         """
 
         def conditioning(texts: Sequence[str]) -> dict[str, Tensor]:
             tokens, mask = self.tokenizer(texts, self.device)
             return {**network.read(tokens, mask), **known_part}
 
-        # one empty text for each prompt: null and conditional run as one batch
-        empty = [""] * len(prompts)
+        # one text for each prompt: null and conditional run as one batch
+        null = [negative_prompt] * len(prompts)
         return classifier_free(
-            network.denoise, guidance_scale, conditioning(empty), conditioning(prompts)
+            network.denoise, guidance_scale, conditioning(null), conditioning(prompts)
         )
 
     def network(self, kind: str) -> Glide:

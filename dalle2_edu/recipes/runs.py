@@ -42,6 +42,7 @@ from dalle2_edu.recipes import (
     diffusion,
     evaluation,
     gan,
+    guided,
     inpainting,
     text2image,
     unclip,
@@ -71,6 +72,7 @@ PARTS = (
     autoencoders,
     codes,
     dalle1,
+    guided,
 )
 OWN_LICENCE = "the reader's own pictures"
 

@@ -36,7 +36,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from dalle2_edu.diffusion.process import GaussianDiffusion
+from dalle2_edu.diffusion.process import Clip, GaussianDiffusion
 from dalle2_edu.diffusion.samplers import (
     Callback,
     Denoiser,
@@ -86,7 +86,7 @@ def repaint(
     jump: int = 5,
     resamples: int = 5,
     eta: float = 1.0,
-    clip: float | None = 1.0,
+    clip: Clip = 1.0,
     callback: Callback | None = None,
     progress: str | None = None,
 ) -> Tensor:
@@ -129,7 +129,7 @@ def _denoised_once(
     level: int,
     sigma: float,
     noise: Noise,
-    clip: float | None,
+    clip: Clip,
 ) -> tuple[Tensor, Tensor]:
     """One level down, and the predicted x_0. Level 1 is the process's step 0."""
     index = torch.full((len(x),), level - 1, dtype=torch.int64, device=x.device)  # (B,)

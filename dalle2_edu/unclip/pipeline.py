@@ -49,6 +49,7 @@ from dalle2_edu.drawing.run import (
     Watcher,
     checked_count,
     checked_device,
+    checked_negative,
     checked_prompts,
     checked_seeds,
     following_seeds,
@@ -209,6 +210,7 @@ class UnCLIP:
         seed: int | Sequence[int] = 0,
         best_of: int = 1,
         guidance_scale: float | None = None,
+        negative_prompt: str = "",
         prior_steps: int | None = None,
         decoder_steps: int | None = None,
         upsampler_steps: int | None = None,
@@ -221,19 +223,21 @@ class UnCLIP:
         seed is one for all pictures, or a list with one each. best_of draws so many
         pictures for each prompt, with the seeds seed, seed + 1, ..., and keeps the one
         that CLIP finds nearest to the prompt. guidance_scale guides the decoder; None
-        takes its stage's value, and so do the steps. progress shows a bar for each
+        takes its stage's value, and so do the steps. negative_prompt is what guidance
+        leads away from, in place of the empty text. progress shows a bar for each
         stage; callback(stage, step, prediction) is called after each step of each
         stage.
 
         Raises Dalle2EduError for an empty prompt, a wrong number of seeds, steps that
-        the process does not have, and best_of below 1; warns when a prompt is too long
-        for the context, saying what was cut.
+        the process does not have, best_of below 1, and a negative prompt without
+        guidance; warns when a prompt is too long for the context, saying what was cut.
         """
         stages = self.stages(
             prompts,
             seed=seed,
             best_of=best_of,
             guidance_scale=guidance_scale,
+            negative_prompt=negative_prompt,
             prior_steps=prior_steps,
             decoder_steps=decoder_steps,
             upsampler_steps=upsampler_steps,
@@ -250,6 +254,7 @@ class UnCLIP:
         seed: int | Sequence[int] = 0,
         best_of: int = 1,
         guidance_scale: float | None = None,
+        negative_prompt: str = "",
         prior_steps: int | None = None,
         decoder_steps: int | None = None,
         upsampler_steps: int | None = None,
@@ -259,6 +264,8 @@ class UnCLIP:
         """As `text_to_image`, with everything between the prompts and the pictures."""
         tries = checked_count("best_of", best_of)
         prompts = checked_prompts(prompts, self.tokenizer)
+        scale = self.decoder_stage.changed(guidance_scale=guidance_scale).guidance_scale
+        negative_prompt = checked_negative(negative_prompt, scale, self.tokenizer)
         seeds = checked_seeds(seed, len(prompts))
         prompts = [prompt for prompt in prompts for _ in range(tries)]
         seeds = [first + i for first in seeds for i in range(tries)]
@@ -268,7 +275,12 @@ class UnCLIP:
         candidates = self.draw_embeddings(text, run, steps=prior_steps)
         z_i = nearest_to_text(candidates, text.text_emb)  # z ~ P(z | y)
         small = self.paint(
-            z_i, text, run, steps=decoder_steps, guidance_scale=guidance_scale
+            z_i,
+            text,
+            run,
+            steps=decoder_steps,
+            guidance_scale=guidance_scale,
+            null=self.encode_text([negative_prompt] * len(prompts)),
         )
         pictures = self.enlarge(small, run, steps=upsampler_steps)  # x ~ P(x | z, y)
 
@@ -323,13 +335,19 @@ class UnCLIP:
         return torch.stack(drawn, dim=1)  # candidates x (B, D) => (B, candidates, D)
 
     def denoiser(
-        self, image_emb: Tensor, text: TextEncoding, guidance_scale: float
+        self,
+        image_emb: Tensor,
+        text: TextEncoding,
+        guidance_scale: float,
+        null: TextEncoding | None = None,
     ) -> Denoiser:
         """The decoder closed over what it paints: image embeddings (B, D) and texts,
-        guided.
+        guided away from `null`, which is the empty text if it is None.
         """
         decoder = self.decoder
-        text, null = without_padding(text, self.encode_text([""] * len(image_emb)))
+        if null is None:
+            null = self.encode_text([""] * len(image_emb))
+        text, null = without_padding(text, null)
         null_emb = decoder.null_image_emb.expand_as(image_emb)
         # Both are read once: the conditions stay, only x_t and t change from step to
         # step.
@@ -347,13 +365,15 @@ class UnCLIP:
         *,
         steps: int | None = None,
         guidance_scale: float | None = None,
+        null: TextEncoding | None = None,
         x_T: Tensor | None = None,
         eta: float | None = None,
     ) -> Tensor:
         """Image embeddings (B, D) and texts -> pictures at the decoder's size, (B, 3,
         S, S).
 
-        x_T is drawn from the run's seeds unless it is given. An eta asks for DDIM with
+        Guidance leads away from `null`, the empty text if it is None. x_T is drawn from
+        the run's seeds unless it is given. An eta asks for DDIM with
         so much fresh noise; None keeps the sampler of `decoder_stage`.
         """
         stage = self.decoder_stage.changed(
@@ -365,7 +385,7 @@ class UnCLIP:
         if x_T is None:
             x_T = noise(self.decoder_shape(len(image_emb)))
         return stage.sample(
-            self.denoiser(image_emb, text, stage.guidance_scale),
+            self.denoiser(image_emb, text, stage.guidance_scale, null),
             x_T.to(image_emb.dtype),
             noise,
             callback=run.watch("decoder"),

@@ -26,7 +26,7 @@ from typing import Protocol
 
 from torch import Tensor
 
-from dalle2_edu.diffusion.process import GaussianDiffusion
+from dalle2_edu.diffusion.process import Clip, GaussianDiffusion
 from dalle2_edu.diffusion.samplers import Callback, Denoiser, Noise
 from dalle2_edu.errors import Dalle2EduError
 
@@ -41,7 +41,7 @@ class SampleFunction(Protocol):
         x_T: Tensor,
         noise: Noise,
         *,
-        clip: float | None,
+        clip: Clip,
         callback: Callback | None,
         progress: str | None,
     ) -> Tensor: ...
@@ -57,7 +57,7 @@ class Stage:
     sampler: SampleFunction  # `ancestral_sample`, `ddim_sample`
     # as `respace` takes them: None walks over every step of `diffusion`
     steps: int | str | None = None
-    clip: float | None = 1.0  # predictions of x_0 are bounded to [-clip, clip]
+    clip: Clip = 1.0  # what bounds predictions of x_0
     guidance_scale: float = 1.0  # 1 is off
 
     def __post_init__(self) -> None:

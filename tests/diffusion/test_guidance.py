@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from dalle2_edu.diffusion.guidance import classifier_free
+from dalle2_edu.diffusion.guidance import classifier_free, dynamic_threshold, within
 from dalle2_edu.diffusion.process import GaussianDiffusion
 from dalle2_edu.diffusion.samplers import ddim_sample
 from dalle2_edu.diffusion.schedules import cosine_betas
@@ -104,3 +104,51 @@ def test_conditions_of_different_form_are_one_clear_line():
 def test_a_scale_that_is_no_number_is_refused(scale):
     with pytest.raises(Dalle2EduError, match="finite number"):
         classifier_free(Recorder(), scale, TEXT, TEXT)
+
+
+def test_guidance_in_an_interval_is_off_outside_of_it():
+    calls = []
+
+    def named(name):
+        return lambda x_t, t: calls.append((name, int(t[0]))) or x_t
+
+    model = within(named("guided"), named("plain"), low=200, high=600)
+    for step in (700, 600, 400, 200, 100):
+        model(X, torch.full((2,), step))
+    assert calls == [
+        ("plain", 700),
+        ("guided", 600),
+        ("guided", 400),
+        ("guided", 200),
+        ("plain", 100),
+    ]
+    with pytest.raises(Dalle2EduError, match="never on"):
+        within(named("guided"), named("plain"), low=5, high=4)
+
+
+@pytest.mark.parametrize("spread", [0.2, 1.0, 5.0])
+def test_dynamic_thresholding_is_diffusers_own(spread):
+    from diffusers import DDPMScheduler
+
+    oracle = DDPMScheduler(
+        thresholding=True, dynamic_thresholding_ratio=0.99, sample_max_value=1e9
+    )
+    x0 = spread * torch.randn(3, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    x0[1] *= 3  # each picture has its own threshold
+    ours = dynamic_threshold(x0, quantile=0.99)
+    torch.testing.assert_close(ours, oracle._threshold_sample(x0))
+    assert float(ours.abs().max()) <= 1
+
+
+def test_a_sampler_takes_the_threshold_for_its_clip():
+    process = GaussianDiffusion(cosine_betas(1000), prediction="x0").respace(3)
+    seen = []
+    ddim_sample(
+        lambda x_t, t: 4 * torch.ones_like(x_t),
+        process,
+        X,
+        noise=None,
+        clip=lambda x0: dynamic_threshold(x0, 0.9),
+        callback=lambda step, x, pred_x0: seen.append(pred_x0),
+    )
+    assert all(torch.equal(x0, torch.ones_like(x0)) for x0 in seen)

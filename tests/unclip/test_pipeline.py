@@ -95,6 +95,26 @@ def test_guidance_changes_the_decoder_alone(unclip: UnCLIP) -> None:
     assert furthest(plain.pictures[0], guided.pictures[0]) > 1e-3
 
 
+def test_guidance_leads_away_from_the_negative_prompt(unclip: UnCLIP) -> None:
+    plain = stages_of(unclip, ["rocket"], guidance_scale=3.0)
+    away = stages_of(unclip, ["rocket"], guidance_scale=3.0, negative_prompt="a cat")
+    assert torch.equal(plain.image_emb, away.image_emb)  # the prior is not guided
+    # at a scale of 0 only what guidance leads away from is left
+    text = unclip.encode_text(["a cat"])
+    null_emb = unclip.decoder.null_image_emb.expand_as(plain.image_emb)
+    model = unclip.denoiser(plain.image_emb, unclip.encode_text(["x"]), 0.0, text)
+    x_t, t = torch.randn(1, 3, 32, 32), torch.tensor([500])
+    conditioning = unclip.decoder.read(null_emb, **text.as_conditioning())
+    expected = unclip.decoder.denoise(x_t, t, **conditioning)
+    assert furthest(model(x_t, t), expected) < SAME
+    assert furthest(plain.images, away.images) > 1e-4
+
+
+def test_a_negative_prompt_without_guidance_is_refused(unclip: UnCLIP) -> None:
+    with pytest.raises(Dalle2EduError, match="works through guidance"):
+        draw(unclip, ["rocket"], guidance_scale=1.0, negative_prompt="a cat")
+
+
 def test_callback_sees_every_step_of_every_stage(unclip: UnCLIP) -> None:
     seen: list[tuple[str, int, tuple[int, ...]]] = []
     draw(
