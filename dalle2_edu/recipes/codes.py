@@ -156,6 +156,7 @@ class VqVae2Task(Task):
     def loss(
         self, model: nn.Module, batch: dict[str, Tensor], generator: torch.Generator
     ) -> tuple[Tensor, dict[str, Tensor]]:
+        assert isinstance(self.model, VqVae2)
         x = to_float(batch["images"])
         out = model(x)
         error = F.mse_loss(out.reconstruction, x)
