@@ -18,11 +18,14 @@ Choosing a word is no smooth step. In training the choice is relaxed (appendix A
 
 and the loss is the negative bound, per number of the picture:
 
-    L = [ -ln p(x | z) + beta KL(q(z | x) || uniform) ] / (3 H W),      beta 0 -> 6.6 (ours .1)
+    L = [ -ln p(x | z) + beta KL(q(z | x) || uniform) ] / (3 H W),      beta 0 -> 6.6
+
+Our miniature does not begin with that: it starts from a VQ-VAE with the same networks
+(`VqDvae`, in `vqvae.py`), whose nearest code is this choice at temperature 0.
 
 Both networks are stacks of the same block: three 3 x 3 convolutions and one 1 x 1, each
-after a ReLU, added to what came in and scaled by 1 / (number of blocks)^2, so that a
-deep stack starts near the identity.
+after a ReLU, added to what came in. The released stacks scale what is added by
+1 / (number of blocks)^2, so that a deep stack starts near the identity.
 
 Chapters 05 (VQ-VAE, VQ-VAE-2, dVAE) and 06 (DALL·E 1) use this file.
 """
@@ -46,7 +49,8 @@ MARGIN = 0.1
 @dataclass(frozen=True)
 class DvaeConfig:
     """`hidden` is the width at full resolution; it doubles at each of the `groups`
-    resolutions (256, 128, 64, 32). `start` is the decoder's first width.
+    resolutions (256, 128, 64, 32). `start` is the decoder's first width. `gain` scales
+    what a block adds; None is the released 1 / (number of blocks)^2.
 
     The defaults are the released networks: 53,786,240 parameters in the encoder,
     43,829,766 in the decoder.
@@ -58,6 +62,7 @@ class DvaeConfig:
     blocks: int = 2
     channels: int = 3
     groups: int = 4
+    gain: float | None = None
 
     @property
     def stride(self) -> int:
@@ -67,7 +72,7 @@ class DvaeConfig:
 
 RELEASED = DvaeConfig()
 # 32 x 32 pixels => 8 x 8 words
-SMALL = DvaeConfig(vocab_size=512, hidden=64, start=64, blocks=1, groups=3)
+SMALL = DvaeConfig(vocab_size=512, hidden=64, start=64, blocks=1, groups=3, gain=1.0)
 
 
 class DvaeEncoder(nn.Module):
@@ -80,9 +85,7 @@ class DvaeEncoder(nn.Module):
         self.config = config
         widths = [config.hidden * 2**level for level in range(config.groups)]
         self.stem = nn.Conv2d(config.channels, widths[0], 7, padding=3)
-        self.groups = build_groups(
-            [widths[0], *widths], config.blocks, kernels=(3, 3, 3, 1)
-        )
+        self.groups = build_groups([widths[0], *widths], config, (3, 3, 3, 1))
         self.head = nn.Conv2d(widths[-1], config.vocab_size, 1)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -111,9 +114,7 @@ class DvaeDecoder(nn.Module):
         levels = reversed(range(config.groups))
         widths = [config.hidden * 2**level for level in levels]
         self.stem = nn.Conv2d(config.vocab_size, config.start, 1)
-        self.groups = build_groups(
-            [config.start, *widths], config.blocks, kernels=(1, 3, 3, 3)
-        )
+        self.groups = build_groups([config.start, *widths], config, (1, 3, 3, 3))
         self.head = nn.Conv2d(widths[-1], 2 * config.channels, 1)
 
     def forward(self, words: Tensor) -> Tensor:
@@ -157,10 +158,13 @@ class DvaeBlock(nn.Module):
 
 
 def build_groups(
-    widths: list[int], blocks: int, kernels: tuple[int, ...]
+    widths: list[int], config: DvaeConfig, kernels: tuple[int, ...]
 ) -> nn.ModuleList:
     """One group of blocks a resolution; its first block changes the width."""
-    gain = 1 / ((len(widths) - 1) * blocks) ** 2
+    blocks = config.blocks
+    gain = config.gain
+    if gain is None:
+        gain = 1 / ((len(widths) - 1) * blocks) ** 2
     return nn.ModuleList(
         nn.Sequential(
             *(
@@ -204,14 +208,6 @@ def kl_to_uniform(logits: Tensor) -> Tensor:
     """
     log_q = logits.log_softmax(dim=1)
     return (log_q.exp() * log_q).sum(dim=1) + math.log(logits.shape[1])
-
-
-def kl_of_mean(logits: Tensor) -> Tensor:
-    """KL(mean q || uniform) in nats, q averaged over batch and places: (B, K, h, w) ->
-    (). 0 if all words are used alike, ln K if one word is used alone.
-    """
-    mean = logits.softmax(dim=1).mean(dim=(0, 2, 3))  # (K,)
-    return math.log(logits.shape[1]) - torch.special.entr(mean).sum()
 
 
 def gumbel_softmax(
@@ -267,22 +263,6 @@ class Dvae(nn.Module):
         return logits, mu, ln_b
 
     @torch.no_grad()
-    def spread_words(self, images: Tensor, std: float = 3.0) -> None:
-        """Let every word begin equally likely: over these pictures, each word's logit
-        gets mean 0 and deviation `std`.
-
-        The features of an untrained network are alike everywhere, so a few words would
-        win at every place, learn alone and keep winning: the codebook would collapse.
-        """
-        logits = self.encoder(squeeze((images + 1) / 2))
-        mean = logits.mean(dim=(0, 2, 3))  # (K,)
-        scale = std / logits.std(dim=(0, 2, 3))  # (K,)
-        head = self.encoder.head
-        assert head.bias is not None
-        head.weight.mul_(scale[:, None, None, None])
-        head.bias.sub_(mean).mul_(scale)
-
-    @torch.no_grad()
     def encode(self, images: Tensor) -> Tensor:
         """The likeliest word of every patch, row by row: (B, 3, H, W) in [-1, 1] ->
         int64 (B, h * w). Raises Dalle2EduError for sides that are no multiple of the
@@ -326,20 +306,20 @@ class DvaeSchedule:
     updates: temperature 1 -> 1/16 in the first 150,000, beta 0 -> 6.6 in the first 5,000
     (appendix A.2). A linear schedule of the temperature diverged there; a cosine did not.
 
-    Our run is a thousand times shorter. beta = 6.6 alone left it with some 30 words in
-    use; with `balance`, our addition, 450 were in use, but each place was unsure of its
-    word (KL 1.9 of 6.2 nats). Hence the small beta.
+    Our run starts from a VQ-VAE, so it has words already and may begin colder.
     """
 
+    first_temperature: float = 1 / 4
     last_temperature: float = 1 / 16
     cooled: float = 0.75  # the share of the run after which the temperature stays
-    beta: float = 0.1  # a word stands for 48 numbers here, for 192 in DALL·E
+    beta: float = 0.5
     risen: float = 0.02  # the share after which beta stays
-    balance: float = 20.0  # ours: weighs `kl_of_mean`, which keeps all words in use
 
     def at(self, progress: float) -> tuple[float, float]:
         """The temperature and beta at progress 0..1 of the run."""
-        temperature = cosine_ramp(1.0, self.last_temperature, progress / self.cooled)
+        temperature = cosine_ramp(
+            self.first_temperature, self.last_temperature, progress / self.cooled
+        )
         return temperature, cosine_ramp(0.0, self.beta, progress / self.risen)
 
 

@@ -23,20 +23,31 @@ larger one below (bottom) that sees the top and adds what is local.
     picture 32 x 32  ->  bottom features 8 x 8  ->  top features 4 x 4  ->  top codes
                          bottom features + decoded top codes            ->  bottom codes
 
-Chapter 05 uses this file.
+A VQ-VAE is also a dVAE in the limit of temperature 0: the nearest code is the largest of
+the logits -|z_e - e_j|^2 / s, and those are linear in z_e once |z_e|^2, the same for every
+code, is left out. `VqDvae.as_dvae` folds the codebook into the dVAE's layers that way.
+
+Chapters 05 and 06 use this file.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dalle2_edu.baselines.dvae import check_words
+from dalle2_edu.baselines.dvae import (
+    SMALL,
+    Dvae,
+    DvaeConfig,
+    check_words,
+    squeeze,
+    unsqueeze,
+)
 from dalle2_edu.errors import Dalle2EduError
 
 # --- the quantiser --------------------------------------------------------------------
@@ -348,3 +359,78 @@ def codebook_losses(z: Tensor, z_q: Tensor) -> tuple[Tensor, Tensor]:
 def bits(num_codes: int, places: int) -> float:
     """What a page of codes costs without a prior: log2 K bits a place."""
     return places * math.log2(num_codes)
+
+
+# --- a dVAE that is learned as a VQ-VAE -----------------------------------------------
+
+
+@dataclass(frozen=True)
+class VqDvaeConfig:
+    """`networks` are the dVAE's; `dim` is D, the numbers of a code."""
+
+    networks: DvaeConfig = SMALL
+    dim: int = 32
+    decay: float = 0.99
+    revive: float = 0.05
+
+
+class VqDvae(nn.Module):
+    """The networks of a dVAE with a codebook between them: 32 x 32 -> 8 x 8.
+
+    The encoder ends in a vector in place of logits, and the decoder begins with a code
+    in place of a one-hot word. `as_dvae` gives both their words back.
+    """
+
+    def __init__(self, config: VqDvaeConfig = VqDvaeConfig()):
+        super().__init__()
+        self.config = config
+        shape = config.networks
+        between = Dvae(replace(shape, vocab_size=config.dim))
+        self.encoder, self.decoder = between.encoder, between.decoder
+        self.quantizer = Quantizer(
+            shape.vocab_size, config.dim, config.decay, config.revive
+        )
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Pictures (B, 3, H, W) in [-1, 1] -> the pictures drawn back, in the dVAE's
+        [0.1, 0.9], the commitment, and codes (B, h, w).
+        """
+        check_sides(images, self.config.networks.stride)
+        out = self.quantizer(self.encoder(squeeze((images + 1) / 2)))
+        mu, _ = self.decoder(out.z_q).chunk(2, dim=1)  # ln b waits for the dVAE
+        return torch.sigmoid(mu), out.commitment, out.codes
+
+    @torch.no_grad()
+    def restore(self, images: Tensor) -> Tensor:
+        """What the codes of pictures give back, (B, 3, H, W) in [-1, 1]."""
+        drawn, _, _ = self(images)
+        return 2 * unsqueeze(drawn) - 1
+
+    @torch.no_grad()
+    def as_dvae(self, softness: float) -> Dvae:
+        """The dVAE that chooses the same words. softness: s above, in squared distances
+        between codes; the smaller, the surer the dVAE is of its word.
+
+            -|z - e|^2 / s  =  (2 z.e - |e|^2) / s  +  a number that is the same for all
+
+        With z = W h + c from the encoder's last layer this is one 1 x 1 convolution of
+        h; and the decoder's first layer, applied to a code, is one of the one-hot word.
+        """
+        codes = self.quantizer.codebook  # (K, D)
+        weight, bias = layer(self.encoder.head)  # (D, C), (D,)
+        first, _ = layer(self.decoder.stem)  # (C', D)
+        logits_weight = 2 * codes @ weight / softness  # (K, C)
+        logits_bias = (2 * codes @ bias - codes.square().sum(dim=1)) / softness  # (K,)
+        dvae = Dvae(self.config.networks)
+        weights = {**self.state_dict()}
+        weights["encoder.head.weight"] = logits_weight[:, :, None, None]
+        weights["encoder.head.bias"] = logits_bias
+        weights["decoder.stem.weight"] = (first @ codes.T)[:, :, None, None]  # (C', K)
+        dvae.load_state_dict({name: weights[name] for name in dvae.state_dict()})
+        return dvae
+
+
+def layer(conv: nn.Conv2d) -> tuple[Tensor, Tensor]:
+    """A 1 x 1 convolution as a matrix (out, in) and a bias (out,)."""
+    assert conv.bias is not None
+    return conv.weight[:, :, 0, 0], conv.bias
