@@ -159,6 +159,7 @@ class DvaeTask(Task):
         progress = self.clock.tick() / self.config.steps
         temperature, beta = self.schedule.at(progress)
         logits, mu, ln_b = model(images, temperature, generator)
+        ln_b = ln_b.clamp_min(LEAST_LN_B)
         loss, nll, kl = dvae_loss(images, logits, mu, ln_b, beta)
         # what the VQ-VAE has learned is kept: the likelihood alone lets edges go
         error = F.mse_loss(torch.sigmoid(mu), squeeze((images + 1) / 2))
@@ -270,6 +271,9 @@ class CodePriorTask(Task):
 TOP = (SIZE // 8) ** 2  # codes of the top grid, 4 x 4
 BETA = 0.25  # of the commitment
 ERROR_WEIGHT = 10.0  # of the squared error, in VqDvaeTask
+# Rendered pictures are flat: where a colour is known exactly, the density grows without
+# limit as b falls to 0. A photograph's grain forbids that; here a bound does.
+LEAST_LN_B = -2.3  # b = .1, some eight steps of a byte at middle grey
 KEPT = 50.0  # of the squared error beside the bound, in DvaeTask
 
 
