@@ -28,6 +28,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dalle2_edu.baselines.dvae import check_words
+from dalle2_edu.baselines.token_sampling import (
+    check_temperature,
+    draw_token,
+    normal_to_uniform,
+)
 from dalle2_edu.baselines.transformer import Past, Transformer
 from dalle2_edu.drawing.run import SeededNoise
 from dalle2_edu.errors import Dalle2EduError
@@ -96,11 +101,11 @@ class CodePrior(nn.Module):
     ) -> Tensor:
         """One page of codes a seed: int64 (B, places).
 
-        temperature divides the logits; top_k leaves only the likeliest codes. given: the
+        temperature divides the logits, 0 takes the likeliest; top_k leaves only the likeliest codes. given: the
         first codes of every page, int64 (B, n) or (1, n). Raises Dalle2EduError for a
         temperature or top_k that can't be, and for given codes that are no codes.
         """
-        check_sampling(temperature, top_k, self.config.codes)
+        check_temperature(temperature, top_k)
         codes = self.first(seeds, given)
         luck = SeededNoise(seeds, codes.device)
         past = [Past() for _ in self.transformer.blocks]
@@ -109,8 +114,9 @@ class CodePrior(nn.Module):
             # all that is new: the begin and what is given at first, then one code
             logits = self.read(codes[:, at:], past, at)[:, -1]
             at = codes.shape[1]
-            shares = narrowed(logits / temperature, top_k).softmax(dim=-1)
-            codes = torch.cat([codes, draw_code(shares, luck)], dim=1)
+            uniform = normal_to_uniform(luck((len(codes), 1)))[:, 0]  # (B,)
+            code = draw_token(logits, uniform, temperature, top_k)  # (B,)
+            codes = torch.cat([codes, code[:, None]], dim=1)
         return codes[:, 1:]
 
     def first(self, seeds: Sequence[int], given: Tensor | None) -> Tensor:
@@ -126,30 +132,3 @@ class CodePrior(nn.Module):
                 f" {tuple(given.shape)}."
             )
         return self.begun(given.expand(len(seeds), n))
-
-
-def check_sampling(temperature: float, top_k: int | None, codes: int) -> None:
-    """Raise Dalle2EduError for what no draw can use."""
-    if not temperature > 0:
-        raise Dalle2EduError(f"The temperature is {temperature}; it must be above 0.")
-    if top_k is not None and not 1 <= top_k <= codes:
-        raise Dalle2EduError(f"top_k is {top_k}; it must be 1 to {codes}.")
-
-
-def narrowed(logits: Tensor, top_k: int | None) -> Tensor:
-    """The logits, all but the top_k largest of each row at -inf."""
-    if top_k is None:
-        return logits
-    least = logits.topk(top_k, dim=-1).values[..., -1:]
-    return logits.masked_fill(logits < least, float("-inf"))
-
-
-def draw_code(shares: Tensor, luck: SeededNoise) -> Tensor:
-    """One code a row: probabilities (B, K) -> int64 (B, 1). It is the first code whose
-    cumulated probability exceeds a uniform number that belongs to the picture.
-    """
-    uniform = torch.special.ndtr(luck((len(shares), 1)))  # normal => uniform, (B, 1)
-    cumulated = shares.double().cumsum(dim=-1)  # (B, K)
-    # the sum of rounded shares may fall short of 1
-    below = uniform.double() * cumulated[:, -1:]
-    return (cumulated <= below).sum(dim=-1, keepdim=True).clamp(max=shares.shape[1] - 1)

@@ -290,7 +290,7 @@ class Dvae(nn.Module):
 
 def check_words(codes: Tensor, vocab_size: int) -> None:
     """Raise Dalle2EduError for codes outside of 0..vocab_size-1."""
-    if len(codes) and not 0 <= int(codes.min()) <= int(codes.max()) < vocab_size:
+    if codes.numel() and not 0 <= int(codes.min()) <= int(codes.max()) < vocab_size:
         raise Dalle2EduError(
             f"Codes are 0 to {vocab_size - 1}; these go from {int(codes.min())} to"
             f" {int(codes.max())}."

@@ -9,7 +9,7 @@ random numbers from one generator for the whole batch: another picture beside it
 every picture changes. Here each picture brings uniform numbers of its own, made from
 the same seeded normal noise as everywhere else.
 
-Chapter 06 uses this file. (Chapter 15 draws a prior's codes in the same way.)
+Chapters 05, 06 and 15 use this file.
 """
 
 from __future__ import annotations

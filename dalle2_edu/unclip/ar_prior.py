@@ -19,7 +19,7 @@ top half of those in the training data, so that the picture fits its caption bet
 the average pair does. (The diffusion prior has no such token; it draws two embeddings
 and keeps the nearer one.)
 
-`buckets` says where the buckets lie, `ar_sampling` how one code is drawn.
+`buckets` says where the buckets lie, `token_sampling` how one code is drawn.
 
 Word ids have no order; bucket ids do. A table that starts at random has to learn for
 each bucket apart which ones lie beside it. So the tables of the codes, in and out,
@@ -43,13 +43,17 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
+from dalle2_edu.baselines.token_sampling import (
+    check_temperature,
+    draw_token,
+    normal_to_uniform,
+)
 from dalle2_edu.baselines.transformer import Past, Transformer
 from dalle2_edu.diffusion.guidance import guide
 from dalle2_edu.diffusion.samplers import Noise
 from dalle2_edu.drawing.run import Run
 from dalle2_edu.errors import Dalle2EduError
 from dalle2_edu.text2image.clip import TextEncoding
-from dalle2_edu.unclip.ar_sampling import check_sampling, draw_code, normal_to_uniform
 from dalle2_edu.unclip.buckets import bucket_means, quantile_edges, to_buckets
 from dalle2_edu.unclip.latents import PCA
 from dalle2_edu.unclip.prior import prior_mask
@@ -278,7 +282,8 @@ class ARPrior(nn.Module):
         not 1. A temperature below 1 makes the likely likelier, 0 takes the likeliest.
         noise(shape) gives all random numbers at once, one row per picture.
         """
-        check_sampling(temperature, above)
+        check_temperature(temperature, None)
+        check_quantile(above)
         rank = self.config.rank
         normal = noise((len(text.text_emb), 1 + rank))  # one row per picture
         uniform = normal_to_uniform(normal)  # (B, 1 + rank)
@@ -300,7 +305,7 @@ class ARPrior(nn.Module):
         for n in places if progress is None else tqdm(places, desc=progress):
             if guided:
                 logits = self._guided(logits, guidance_scale)  # (2B, K) => (B, K)
-            codes.append(draw_code(logits, uniform[:, n], temperature))
+            codes.append(draw_token(logits, uniform[:, n], temperature))
             # the last code is never read
             if n < rank:
                 code = codes[-1].repeat(2 if guided else 1)  # both halves go on with it
@@ -331,6 +336,14 @@ class ARPrior(nn.Module):
         )
         embeddings = self.decode(codes)  # (B, D)
         return embeddings[:, None]  # one candidate: (B, 1, D)
+
+
+def check_quantile(above: float) -> None:
+    """Raise Dalle2EduError for a quantile outside [0, 1)."""
+    if not 0 <= above < 1:  # true for nan as well
+        raise Dalle2EduError(
+            f"`above` is a quantile of the dot products, from 0 to below 1, not {above}."
+        )
 
 
 def waves(n: int, width: int) -> Tensor:

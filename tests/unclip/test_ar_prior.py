@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from dalle2_edu import zoo
+from dalle2_edu.baselines.token_sampling import draw_token, normal_to_uniform
 from dalle2_edu.drawing.run import SeededNoise
 from dalle2_edu.errors import Dalle2EduError
 from dalle2_edu.text2image.clip import TextEncoding
@@ -20,7 +21,6 @@ from dalle2_edu.unclip.ar_prior import (
     ARPrior,
     ARPriorConfig,
 )
-from dalle2_edu.unclip.ar_sampling import draw_code, normal_to_uniform
 from dalle2_edu.unclip.buckets import bucket_means, quantile_edges, to_buckets
 from dalle2_edu.unclip.latents import fit_pca
 
@@ -173,10 +173,10 @@ def test_codes_are_drawn_as_often_as_they_are_likely() -> None:
     torch.testing.assert_close(
         luck, (torch.arange(1000) + 0.5) / 1000, rtol=0, atol=1e-5
     )
-    assert torch.bincount(draw_code(logits, luck)).tolist() == [500, 250, 125, 125]
-    colder = torch.bincount(draw_code(logits, luck, temperature=0.5), minlength=4)
+    assert torch.bincount(draw_token(logits, luck)).tolist() == [500, 250, 125, 125]
+    colder = torch.bincount(draw_token(logits, luck, temperature=0.5), minlength=4)
     assert colder[0] > 700 and colder[2] > 0
-    assert not draw_code(logits, luck, temperature=0).any()
+    assert not draw_token(logits, luck, temperature=0).any()
 
 
 def sample(
