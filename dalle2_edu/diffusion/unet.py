@@ -24,8 +24,8 @@ its own added: a convolution alone learns where it is only from the padding at t
 edges, which takes a small network long. The released systems have patch_size 1 and no
 positions.
 
-Chapters 08 (the U-Net) and 13 (text in attention) use this file; DALL·E 2's decoder and
-both upsamplers are made of it.
+Chapters 08 (the U-Net), 10 (what each change is worth) and 13 (text in attention) use
+this file; DALL·E 2's decoder and both upsamplers are made of it.
 """
 
 from __future__ import annotations

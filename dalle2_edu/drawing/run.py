@@ -5,7 +5,7 @@ Every picture has its seed, and every stage draws from a separate stream, made f
 seed. So the same prompt and seed give the same picture alone, in a batch, or beside
 other prompts.
 
-Chapters 18 and 19 use this file.
+Chapters 06, 10, 18 and 19 use this file.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ An exam holds the captions, half of them English and half Chinese, real pictures
 same captions (`twins`: the best answer there is), and further real pictures (`others`),
 which stand for the world that the captions come from. One seed decides everything.
 
-Chapters 18 and 20 use this file.
+Chapters 06, 18 and 20 use this file.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ takes the image embedding of a CLIP that the generator has never seen, so the nu
 can't be compared with anybody's FID. Compare them with the floor instead: the distance
 between two sets of real pictures, which is above zero because the sets are finite.
 
-Chapter 20 uses this file.
+Chapters 03, 04, 05, 09, 10, 11, 18 and 20 use this file.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ A generator must not be marked by the networks that taught it. The prior aims at
 embeddings of *its* CLIP, and drawing two candidates and keeping the better one even
 selects by it.
 
-Chapter 20 uses this file.
+Chapters 03, 04, 05, 06, 18 and 20 use this file.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ is there a star, is it red, does it stand left of the heart? The paper had to as
 composition in training, the held-out ones too: it is the judge, and must not find them
 strange itself.
 
-Chapter 20 uses this file; chapter 21 asks it about attribute binding.
+Chapters 06 and 20 use this file; chapter 21 asks it about attribute binding.
 """
 
 from __future__ import annotations

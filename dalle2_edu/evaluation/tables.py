@@ -9,7 +9,7 @@ again:
 Each number stands with its 95% interval and the number of pictures behind it
 (`intervals`).
 
-Chapters 18 and 20 use this file.
+Chapters 06, 18 and 20 use this file.
 """
 
 from __future__ import annotations
