@@ -190,8 +190,8 @@ def score_from_residual(denoised: Tensor, noisy: Tensor, sigma: float) -> Tensor
 
 
 class Vae(nn.Module):
-    """q(z|x), p(x|z) and the prior N(0, I) of Eq. (3). Calling it gives the bound's two
-    terms.
+    """q(z|x), p(x|z) and the prior N(0, I): equation (3) at the head of this file.
+    Calling it gives the bound's two terms.
     """
 
     def __init__(self, config: VaeConfig):
@@ -220,8 +220,8 @@ class Vae(nn.Module):
         return self.decoder(z)
 
     def forward(self, x: Tensor, eps: Tensor) -> tuple[Tensor, Tensor]:
-        """Distortion (B,) and rate (B, latent) of Eq. (3), in nats, with one z for each
-        picture.
+        """Distortion (B,) and rate (B, latent) of the bound, in nats, with one z for
+        each picture.
 
         x: pictures (B, 3, S, S); eps: standard normal noise (B, latent). The distortion
         takes the Gaussian's density times the width of a byte. That is smooth, so it
@@ -234,8 +234,8 @@ class Vae(nn.Module):
 
     @torch.no_grad()
     def bits_per_dim(self, x: Tensor, eps: Tensor) -> tuple[Tensor, Tensor]:
-        """The bound of Eq. (3) in bits per dimension, as its two terms (B,): distortion
-        and rate. Their sum can be set beside `GaussianDiffusion.bits_per_dim`.
+        """The bound in bits per dimension, as its two terms (B,): distortion and
+        rate. Their sum can be set beside `GaussianDiffusion.bits_per_dim`.
 
         x is made of bytes mapped to [-1, 1]. Arguments as in `forward`.
         """

@@ -61,7 +61,9 @@ def precision_recall(
 
 
 def inside(points: Tensor, cloud: Tensor, k: int = NEIGHBOUR) -> Tensor:
-    """Which points (M, D) lie in a ball of the cloud (N, D): bool (M,); Eq. 1."""
+    """Which points (M, D) lie in a ball of the cloud (N, D): bool (M,);
+    1904.06991, Eq. 1.
+    """
     # float64, and no shortcut by a matrix product: a copy of a point is at distance 0
     distance = _distances(points, cloud)  # (M, N)
     return (distance <= radii(cloud, k)).any(dim=1)

@@ -179,8 +179,8 @@ best_scale = Exercise(
         ),
     ],
     hint=Words(
-        en="set the derivative of error / (2 s^2) + D log s with respect to s to zero.",
-        zh="把 误差 / (2 s²) + D log s 对 s 求导，令导数为 0。",
+        en="Set the derivative of error / (2 s^2) + d log s with respect to s to zero.",
+        zh="把 误差 / (2 s²) + d log s 对 s 求导，令导数为 0。",
     ),
     tolerance=TIGHT,
 )
@@ -220,8 +220,8 @@ free_bits = Exercise(
             lambda rate, free: (rate.mean(dim=0) - free).clamp(min=0).sum(),
             Words(
                 en=(
-                    "The gradient is right, the value is not: the charge below the allowance is"
-                    " the allowance itself, so that the sum stays a rate."
+                    "The gradient is right, the value is not: a number below the allowance"
+                    " counts with the allowance, so that the sum stays a rate."
                 ),
                 zh="梯度是对的，数值不对：低于额度时按额度计，这样总和仍然是一个码率。",
             ),

@@ -24,6 +24,11 @@ def _random(seed: int, *shape: int) -> Tensor:
     )
 
 
+def _plane(*places: list[float]) -> Tensor:
+    """Points of the plane, (N, 2)."""
+    return torch.tensor(places, dtype=torch.float64)
+
+
 def _logits() -> list[tuple[Tensor, Tensor]]:
     """Logits on real and generated pictures."""
     return [
@@ -267,11 +272,35 @@ def _r1_of_mean(judge: Judge, real: Tensor) -> Tensor:
     return _squared_slope(judge, real).sum(dim=1).mean() / 2 / len(real) ** 2
 
 
+def _r1_without_graph(judge: Judge, real: Tensor) -> Tensor:
+    points = real.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(judge(points).sum(), points)
+    return gradient.flatten(1).square().sum(dim=1).mean() / 2
+
+
+def _kept(gradient: Tensor) -> Tensor:
+    """The gradient if its graph is kept, otherwise 0."""
+    # gradients are switched on inside a backward pass only under create_graph=True
+    return gradient if torch.is_grad_enabled() else torch.zeros_like(gradient)
+
+
+def _watched(x: Tensor) -> Tensor:
+    """A copy of x whose gradient is 0 for whoever does not keep the graph: the number
+    would be right, and D could not learn from it.
+    """
+    copied = x.clone()
+    if copied.requires_grad:
+        copied.register_hook(_kept)
+    return copied
+
+
 def _bowl(x: Tensor) -> Tensor:
+    x = _watched(x)
     return (x.flatten(1) ** 2).sum(dim=1) * torch.tensor(0.7).double()
 
 
 def _wave(x: Tensor) -> Tensor:
+    x = _watched(x)
     return (x.flatten(1) @ torch.tensor([1.0, -2.0, 0.5, 3.0]).double()).sin()
 
 
@@ -279,6 +308,19 @@ r1 = Exercise(
     reference=_r1,
     cases=lambda: [(_bowl, _random(8, 5, 3)), (_wave, _random(9, 6, 1, 2, 2))],
     mistakes=[
+        Mistake(
+            _r1_without_graph,
+            Words(
+                en=(
+                    "The slope is a plain number for you: D can't learn to make it smaller."
+                    " (The check sets such a slope to 0.) Keep the graph: create_graph=True."
+                ),
+                zh=(
+                    "你得到的斜率只是一个数，没有计算图，D 没法学着把它变小。"
+                    "（检查程序把这样的斜率当作 0。）请保留计算图：create_graph=True。"
+                ),
+            ),
+        ),
         Mistake(
             _r1_not_halved,
             Words(
@@ -376,8 +418,11 @@ dirac_growth = Exercise(
         ),
     ],
     hint=Words(
-        en="(3.9) gives two complex numbers lambda; the answer is the larger |1 + h lambda|.",
-        zh="(3.9) 给出两个复数 lambda；答案是较大的 |1 + h lambda|。",
+        en=(
+            "(3.7) gives two numbers lambda, complex ones for gamma < 1; the answer is the"
+            " larger |1 + h lambda|."
+        ),
+        zh="(3.7) 给出两个特征值 lambda（gamma < 1 时是复数）；答案是较大的 |1 + h lambda|。",
     ),
 )
 
@@ -397,9 +442,12 @@ def _points_on_modes(points: Tensor, centres: Tensor, near: float) -> int:
     return int((torch.cdist(points, centres).min(dim=1).values < near).sum())
 
 
+def _modes_of_all_near(points: Tensor, centres: Tensor, near: float) -> int:
+    return int((torch.cdist(points, centres) < near).any(dim=0).sum())
+
+
 def _square() -> Tensor:
-    corners = [[1.0, 1.0], [1.0, -1.0], [-1.0, 1.0], [-1.0, -1.0]]
-    return torch.tensor(corners, dtype=torch.float64)
+    return _plane([1.0, 1.0], [1.0, -1.0], [-1.0, 1.0], [-1.0, -1.0])
 
 
 modes = Exercise(
@@ -408,8 +456,20 @@ modes = Exercise(
         (_square()[[0, 0, 1]] + 0.05 * _random(10, 3, 2), _square(), 0.3),
         (torch.cat([_square(), _square()[:2] * 3]), _square()[:3], 0.3),
         (0.1 * _random(11, 20, 2), _square(), 0.3),
+        # two centres so close together that the first point is near both
+        (_plane([0.15, 0.0], [-0.1, 0.0]), _plane([0.0, 0.0], [0.4, 0.0]), 0.3),
     ],
     mistakes=[
+        Mistake(
+            _modes_of_all_near,
+            Words(
+                en=(
+                    "A point that is near two centres counts for both with you. It belongs to"
+                    " its nearest centre only."
+                ),
+                zh="一个点离两个中心都近时，你给两个都计了数。它只能算给离它最近的那个。",
+            ),
+        ),
         Mistake(
             _modes_without_near,
             Words(
