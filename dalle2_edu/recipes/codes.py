@@ -123,8 +123,7 @@ class DvaeTask(Task):
     temperature and the weight of the KL follow `schedule`.
 
     From scratch this loss did not learn in our few thousand steps: beside a wide Laplace
-    distribution only the sign of an error counts, and soft words carry little. Chapter 05
-    has the numbers.
+    distribution only the sign of an error counts, and soft words carry little.
     """
 
     def __init__(
