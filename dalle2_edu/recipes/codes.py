@@ -1,10 +1,10 @@
 """Part 1 of the book: networks that turn a picture into a page of discrete codes, and
 one that writes such pages.
 
-    vq-dvae       pictures of both worlds -> 64 of 512 codes a picture
-    dvae          the same networks, from there on as a dVAE: DALL·E 1's tokenizer
-    vqvae2        pictures of both worlds -> 16 top and 64 bottom codes of 256
-    code-prior    the codes of a domain's pictures -> a network that draws new ones
+    vq-dvae             pictures of both worlds -> 64 of 512 codes a picture
+    dvae                the same networks, from there on as a dVAE: DALL·E 1's tokenizer
+    vqvae2              pictures of both worlds -> 16 top and 64 bottom codes of 256
+    shapes-code-prior   the codes of shapes -> a network that draws new ones
 
 Chapters 05 and 06 use this file.
 """
@@ -400,10 +400,11 @@ RECIPES = (
         picture_size=SIZE,
     ),
     Recipe(
-        "code-prior",
+        "shapes-code-prior",
         CodePrior,
         CodePriorTask,
-        domains=("shapes", "emoji"),
+        domains=("shapes",),
+        part="code_prior",
         teaches="codes of pictures -> new codes",
         cpu=CODE_PRIOR_TRAINING,
         gpu={"steps": 20_000, "batch_size": 256, "save_every": 5000},

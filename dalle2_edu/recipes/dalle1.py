@@ -1,6 +1,6 @@
 """Part 1 of the book: DALL·E 1 learns to write a picture's codes behind its caption.
 
-    dalle1    captions with BPE dropout, codes of the zoo's dVAE -> the next token
+    shapes-dalle1    captions with BPE dropout, codes of the zoo's dVAE -> the next token
 
 The dVAE is frozen, so every picture is turned into codes once, before the first step.
 
@@ -131,10 +131,11 @@ DALLE1_TRAINING = TrainConfig(
 
 RECIPES = (
     Recipe(
-        "dalle1",
+        "shapes-dalle1",
         Dalle1Transformer,
         Dalle1Task,
-        domains=("shapes", "emoji"),
+        domains=("shapes",),
+        part="dalle1",
         teaches="caption -> a picture's codes: DALL·E 1",
         cpu=DALLE1_TRAINING,
         gpu={"steps": 30_000, "batch_size": 256, "ema": 0.999, "save_every": 5000},
