@@ -338,6 +338,9 @@ walk = Exercise(
             "For each abar: two calls of the model, the guided eps by (11.3), x_0, and DDIM's"
             " step to the next abar; after the last one comes 1."
         ),
-        zh="对每个 abar：调用模型两次，用 (11.3) 得到引导后的 eps，求 x_0，再走一步 DDIM 到下一个 abar；最后一个之后是 1。",
+        zh=(
+            "对每个 abar：调用模型两次，用 (11.3) 得到引导后的 eps，求 x_0，"
+            "再走一步 DDIM 到下一个 abar；最后一个之后是 1。"
+        ),
     ),
 )
