@@ -94,9 +94,9 @@ def draw(
         return
     pipeline = open_pipeline(prompt, domain, device, prior)
     make_folder(out)
-    stages = pipeline.stages(
-        [prompt], seed=seed, negative_prompt=negative_prompt, **settings
-    )
+    if negative_prompt:
+        settings["negative_prompt"] = negative_prompt
+    stages = pipeline.stages([prompt], seed=seed, **settings)
     save_drawing(stages, out, slug(prompt))
 
 
