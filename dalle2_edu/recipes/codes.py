@@ -73,7 +73,54 @@ class Clock(nn.Module):
         return before
 
 
-class VqDvaeTask(Task):
+class PageTask(Task):
+    """Pictures -> codes -> the same pictures.
+
+    data: pictures, uint8 (N, 3, S, S), or pairs, whose captions are not used.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        data: Tensor | Pairs | Stream,
+        config: TrainConfig,
+        network: nn.Module,
+        about: Any = None,
+        state: nn.Module | None = None,
+    ):
+        self.images = pictures_of(data)
+        super().__init__(
+            name,
+            config,
+            network,
+            size=len(data),
+            about=about,
+            stream=stream_of(data),
+            state=state,
+        )
+
+    def batch(self, indices: Tensor) -> dict[str, Tensor]:
+        return {"images": shrink(self.images[indices], SIZE)}
+
+    def sample(self, model: nn.Module) -> Tensor | None:
+        """Pictures above what their codes give back, (GRID, 3, SIZE, SIZE)."""
+        device = next(model.parameters()).device
+        images = self.batch(torch.arange(GRID // 2))["images"].to(device)
+        pictures = to_float(images)
+        return torch.cat([pictures, restored(model, pictures)]).cpu()
+
+
+def restored(model: nn.Module, pictures: Tensor) -> Tensor:
+    """What a network's codes of pictures give back, (B, 3, H, W)."""
+    if isinstance(model, VqDvae):
+        return model.restore(pictures)
+    if isinstance(model, VqVae2):
+        return model.decode(*model.encode(pictures))
+    assert isinstance(model, Dvae)
+    return model.decode(model.encode(pictures))
+
+
+class VqDvaeTask(PageTask):
     """Pictures -> codes -> the same pictures, by squared error."""
 
     def __init__(
@@ -84,12 +131,7 @@ class VqDvaeTask(Task):
         model: VqDvaeConfig,
         about: Any = None,
     ):
-        self.images = pictures_of(data)
-        stream = stream_of(data)
-        super().__init__(name, config, VqDvae(model), len(data), about, stream)
-
-    def batch(self, indices: Tensor) -> dict[str, Tensor]:
-        return {"images": shrink(self.images[indices], SIZE)}
+        super().__init__(name, data, config, VqDvae(model), about)
 
     def loss(
         self, model: nn.Module, batch: dict[str, Tensor], generator: torch.Generator
@@ -97,26 +139,14 @@ class VqDvaeTask(Task):
         images = to_float(batch["images"])
         drawn, commitment, codes = model(images)
         error = F.mse_loss(drawn, squeeze((images + 1) / 2))
-        used = perplexity(codes, len(self.codebook(model)))
+        assert isinstance(self.model, VqDvae)
+        used = perplexity(codes, len(self.model.quantizer.codebook))
         numbers = {"error": error, "commitment": commitment, "perplexity": used}
         # pixels from .1 to .9 have small errors; the commitment is in the codes' own scale
         return ERROR_WEIGHT * error + BETA * commitment, numbers
 
-    @staticmethod
-    def codebook(model: nn.Module) -> Tensor:
-        assert isinstance(model, VqDvae)
-        return model.quantizer.codebook
 
-    def sample(self, model: nn.Module) -> Tensor | None:
-        """Pictures above what their codes give back, (GRID, 3, SIZE, SIZE)."""
-        assert isinstance(model, VqDvae)
-        device = next(model.parameters()).device
-        images = self.batch(torch.arange(GRID // 2))["images"].to(device)
-        pictures = to_float(images)
-        return torch.cat([pictures, model.restore(pictures)]).cpu()
-
-
-class DvaeTask(Task):
+class DvaeTask(PageTask):
     """Pictures -> words -> the same pictures, from the zoo's `VqDvae` on.
 
     data: pictures, uint8 (N, 3, S, S), or pairs, whose captions are not used. The
@@ -135,21 +165,10 @@ class DvaeTask(Task):
         schedule: DvaeSchedule = DvaeSchedule(),
         about: Any = None,
     ):
-        self.images = pictures_of(data)
         self.schedule = schedule
         self.clock = Clock()
-        super().__init__(
-            name,
-            config,
-            model.as_dvae(SOFTNESS),
-            size=len(data),
-            about=about,
-            stream=stream_of(data),
-            state=self.clock,
-        )
-
-    def batch(self, indices: Tensor) -> dict[str, Tensor]:
-        return {"images": shrink(self.images[indices], SIZE)}
+        dvae = model.as_dvae(SOFTNESS)
+        super().__init__(name, data, config, dvae, about, state=self.clock)
 
     def loss(
         self, model: nn.Module, batch: dict[str, Tensor], generator: torch.Generator
@@ -166,20 +185,11 @@ class DvaeTask(Task):
         numbers = {"nll": nll, "kl": kl, "error": error, "perplexity": used}
         return loss + KEPT * error, numbers
 
-    def sample(self, model: nn.Module) -> Tensor | None:
-        """Pictures above what their words give back, (GRID, 3, SIZE, SIZE)."""
-        assert isinstance(model, Dvae)
-        device = next(model.parameters()).device
-        images = self.batch(torch.arange(GRID // 2))["images"].to(device)
-        pictures = to_float(images)
-        back = model.decode(model.encode(pictures))
-        return torch.cat([pictures, back]).cpu()
-
     def metadata(self) -> dict[str, Any]:
         return {"schedule": asdict(self.schedule), **super().metadata()}
 
 
-class VqVae2Task(Task):
+class VqVae2Task(PageTask):
     """Pictures -> two grids of codes -> the same pictures. Of the codebooks Adam knows
     nothing: they are averages.
     """
@@ -192,12 +202,7 @@ class VqVae2Task(Task):
         model: VqVaeConfig,
         about: Any = None,
     ):
-        self.images = pictures_of(data)
-        stream = stream_of(data)
-        super().__init__(name, config, VqVae2(model), len(data), about, stream)
-
-    def batch(self, indices: Tensor) -> dict[str, Tensor]:
-        return {"images": shrink(self.images[indices], SIZE)}
+        super().__init__(name, data, config, VqVae2(model), about)
 
     def loss(
         self, model: nn.Module, batch: dict[str, Tensor], generator: torch.Generator
@@ -214,15 +219,6 @@ class VqVae2Task(Task):
             "perplexity_bottom": perplexity(out.bottom, num_codes),
         }
         return error + BETA * out.commitment, numbers
-
-    def sample(self, model: nn.Module) -> Tensor | None:
-        """Pictures above what their codes give back, (GRID, 3, SIZE, SIZE)."""
-        assert isinstance(model, VqVae2)
-        device = next(model.parameters()).device
-        images = self.batch(torch.arange(GRID // 2))["images"].to(device)
-        pictures = to_float(images)
-        back = model.decode(*model.encode(pictures))
-        return torch.cat([pictures, back]).cpu()
 
 
 class CodePriorTask(Task):
@@ -311,8 +307,6 @@ def few_pictures(domain: str, tier: str, size: int) -> Tensor:
         return rendered
     limit = scenes if tier == "smoke" else None
     drawn = shards.pairs(emoji.shipped(emoji.SHARD), size, limit=limit).images
-    if domain == "emoji":
-        return drawn
     times = repeats(len(drawn), len(rendered))
     return torch.cat([rendered, drawn.repeat(times, 1, 1, 1)])
 
